@@ -1,0 +1,85 @@
+use std::fmt::Display;
+
+use crate::KeyPath;
+
+/// How bad a fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The document works, but probably not as meant.
+    Warning,
+    /// The document is refused.
+    Error,
+}
+
+/// Something wrong at one place of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it is.
+    pub path: KeyPath,
+    /// What it is.
+    pub message: String,
+    /// What to do, where that can be said.
+    pub help: Option<String>,
+}
+
+/// Collects what is wrong with a document, so that all of it is reported at once.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Notes an error.
+    pub fn error(&mut self, path: &KeyPath, message: impl Display) {
+        self.add(Severity::Error, path, message, None);
+    }
+
+    /// Notes an error and what to do about it.
+    pub fn error_with_help(&mut self, path: &KeyPath, message: impl Display, help: Option<String>) {
+        self.add(Severity::Error, path, message, help);
+    }
+
+    /// Notes a warning.
+    pub fn warning(&mut self, path: &KeyPath, message: impl Display) {
+        self.add(Severity::Warning, path, message, None);
+    }
+
+    /// Notes the error of a result, and returns its value.
+    pub fn check<T, E: Display>(&mut self, path: &KeyPath, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.error(path, error)).ok()
+    }
+
+    /// Tells whether the document is to be refused.
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(|fault| fault.severity == Severity::Error)
+    }
+
+    /// Returns the faults in the order they were noted.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+
+    pub(crate) fn push(&mut self, fault: Fault) {
+        self.0.push(fault);
+    }
+
+    fn add(
+        &mut self,
+        severity: Severity,
+        path: &KeyPath,
+        message: impl Display,
+        help: Option<String>,
+    ) {
+        let fault = Fault { severity, path: path.clone(), message: message.to_string(), help };
+        self.push(fault);
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

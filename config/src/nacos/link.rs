@@ -1,0 +1,495 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tonic::Streaming;
+use tracing::{debug, info, warn};
+
+use super::connection::{self, Connection, Opening};
+use super::login::{self, Token};
+use super::message::{
+    ChangedConfig, ConfigAnswer, ConfigKey, ListenAnswer, NacosInstance, NacosService,
+    ServiceAnswer, ServiceListAnswer,
+};
+use super::wire::Payload;
+use super::{NacosError, NacosProperties};
+
+/// How often the server is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The longest wait before the next attempt to connect; the wait is drawn between zero and it.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Which half of Nacos a link speaks to; the server tells clients apart by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Module {
+    /// Configuration documents.
+    Config,
+    /// Services and instances.
+    Naming,
+}
+
+impl Module {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Naming => "naming",
+        }
+    }
+}
+
+/// Whether there is a connection.
+#[derive(Clone, Debug, Default)]
+pub struct LinkState {
+    /// Counts connections; what was subscribed on an earlier one is gone.
+    pub epoch: u64,
+    /// Whether the connection of this epoch stands.
+    pub connected: bool,
+    /// What the last attempt ended with, while there is no connection.
+    pub error: Option<NacosError>,
+}
+
+/// Something the server said unasked.
+#[derive(Clone, Debug)]
+pub enum Push {
+    /// A document changed: ask for it again.
+    Config(ConfigKey),
+    /// A service changed, and this is how it looks now.
+    Service(Arc<NacosService>),
+}
+
+/// What a link has done so far, for the metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Pushes received.
+    pub pushes: AtomicU64,
+    /// Connections made.
+    pub connections: AtomicU64,
+    /// Periodic re-reads.
+    pub polls: AtomicU64,
+    /// Periodic re-reads that found what no push had brought.
+    pub poll_finds: AtomicU64,
+}
+
+/// A connection to Nacos that is made again whenever it breaks.
+///
+/// Clones share it; it ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Link(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    core: Arc<Core>,
+    task: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Core {
+    properties: NacosProperties,
+    module: Module,
+    state: watch::Sender<LinkState>,
+    connection: watch::Sender<Option<Connection>>,
+    pushes: broadcast::Sender<Push>,
+    stats: Stats,
+}
+
+impl Link {
+    /// Starts connecting, in the background.
+    pub fn new(properties: NacosProperties, module: Module) -> Self {
+        let core = Arc::new(Core {
+            properties,
+            module,
+            state: watch::Sender::default(),
+            connection: watch::Sender::default(),
+            pushes: broadcast::Sender::new(4096),
+            stats: Stats::default(),
+        });
+        let task = tokio::spawn(Arc::clone(&core).run()).abort_handle();
+        Self(Arc::new(Shared { core, task }))
+    }
+
+    /// Returns the state of the link, and tells of its changes.
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.0.core.state.subscribe()
+    }
+
+    /// Returns what the server says unasked from now on.
+    pub fn pushes(&self) -> broadcast::Receiver<Push> {
+        self.0.core.pushes.subscribe()
+    }
+
+    /// Returns what the link has done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.0.core.stats
+    }
+
+    /// Returns how the server is reached.
+    pub fn properties(&self) -> &NacosProperties {
+        &self.0.core.properties
+    }
+
+    /// Reads a document and its md5; `None` where there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn config(&self, key: &ConfigKey) -> Result<Option<(String, String)>, NacosError> {
+        const NOT_FOUND: i64 = 300;
+        let body = json!({ "dataId": key.data_id, "group": key.group, "tenant": self.tenant() });
+        match self.request::<ConfigAnswer>("ConfigQueryRequest", body).await {
+            Ok(answer) => {
+                Ok(answer.content.map(|content| (content, answer.md5.unwrap_or_default())))
+            }
+            Err(NacosError::Refused { code: NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks to be told when one of these documents changes; returns those that already have.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn listen(&self, seen: &[(ConfigKey, String)]) -> Result<Vec<ConfigKey>, NacosError> {
+        let context = |(key, md5): &(ConfigKey, String)| {
+            json!({
+                "dataId": key.data_id, "group": key.group, "tenant": self.tenant(), "md5": md5,
+            })
+        };
+        let contexts: Vec<Value> = seen.iter().map(context).collect();
+        let body = json!({ "listen": true, "configListenContexts": contexts });
+        let answer: ListenAnswer = self.request("ConfigBatchListenRequest", body).await?;
+        let key =
+            |changed: ChangedConfig| ConfigKey { data_id: changed.data_id, group: changed.group };
+        Ok(answer.changed_configs.into_iter().map(key).collect())
+    }
+
+    /// Writes a document; with `cas_md5` only over the content that has that md5.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`]; after [`NacosError::Timeout`] the write may have happened all the same.
+    pub async fn publish(
+        &self,
+        key: &ConfigKey,
+        content: &str,
+        cas_md5: Option<&str>,
+    ) -> Result<(), NacosError> {
+        let body = json!({
+            "dataId": key.data_id, "group": key.group, "tenant": self.tenant(),
+            "content": content, "casMd5": cas_md5, "additionMap": { "type": "yaml" },
+        });
+        self.request::<Value>("ConfigPublishRequest", body).await.map(drop)
+    }
+
+    /// Subscribes to a service and returns how it looks now.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn subscribe(&self, service: &str, group: &str) -> Result<NacosService, NacosError> {
+        let body = self.service_body(service, group, json!({ "subscribe": true }));
+        let answer: ServiceAnswer = self.request("SubscribeServiceRequest", body).await?;
+        Ok(answer.service_info.unwrap_or_default())
+    }
+
+    /// Asks the server how a service looks now.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn service(&self, service: &str, group: &str) -> Result<NacosService, NacosError> {
+        let body = self.service_body(service, group, json!({ "healthyOnly": false, "udpPort": 0 }));
+        let answer: ServiceAnswer = self.request("ServiceQueryRequest", body).await?;
+        Ok(answer.service_info.unwrap_or_default())
+    }
+
+    /// Lists the services of a group, all pages.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn services(&self, group: &str) -> Result<Vec<String>, NacosError> {
+        const PAGE: usize = 500;
+        let mut names = Vec::new();
+        for page in 1..=100 {
+            let fields = json!({ "pageNo": page, "pageSize": PAGE, "selector": "" });
+            let body = self.service_body("", group, fields);
+            let answer: ServiceListAnswer = self.request("ServiceListRequest", body).await?;
+            let complete = answer.service_names.len() < PAGE;
+            names.extend(answer.service_names);
+            if complete || names.len() >= answer.count {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
+    /// Registers an instance; it stays for as long as this link does, and must be registered anew
+    /// in every epoch.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn register(
+        &self,
+        service: &str,
+        group: &str,
+        instance: &NacosInstance,
+    ) -> Result<(), NacosError> {
+        self.instance("registerInstance", service, group, instance).await
+    }
+
+    /// Takes an instance off.
+    ///
+    /// # Errors
+    ///
+    /// See [`NacosError`].
+    pub async fn deregister(
+        &self,
+        service: &str,
+        group: &str,
+        instance: &NacosInstance,
+    ) -> Result<(), NacosError> {
+        self.instance("deregisterInstance", service, group, instance).await
+    }
+
+    async fn instance(
+        &self,
+        action: &str,
+        service: &str,
+        group: &str,
+        instance: &NacosInstance,
+    ) -> Result<(), NacosError> {
+        let fields = json!({ "type": action, "instance": instance });
+        let body = self.service_body(service, group, fields);
+        self.request::<Value>("InstanceRequest", body).await.map(drop)
+    }
+
+    fn service_body(&self, service: &str, group: &str, fields: Value) -> Value {
+        let namespace = self.0.core.properties.namespace_name();
+        let mut body = json!({
+            "namespace": namespace, "serviceName": service, "groupName": group,
+            "clusters": "", "module": "naming",
+        });
+        if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+            body.extend(fields);
+        }
+        body
+    }
+
+    fn tenant(&self) -> &str {
+        &self.0.core.properties.namespace
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        body: impl Serialize,
+    ) -> Result<T, NacosError> {
+        let connection = self.0.core.connection.borrow().clone();
+        match connection {
+            Some(connection) => connection.request(name, &body).await,
+            None => Err(self.0.core.not_connected()),
+        }
+    }
+}
+
+impl Core {
+    /// Connects to the servers in turn, for ever.
+    async fn run(self: Arc<Self>) {
+        let servers = &self.properties.servers;
+        let start = fastrand::usize(..servers.len().max(1));
+        let mut failures = 0;
+        for server in servers.iter().cycle().skip(start) {
+            if let Err(error) = self.serve(server, &mut failures).await {
+                let first = failures == 0;
+                failures += 1;
+                if first {
+                    warn!(server, %error, "Nacos cannot be reached, trying on");
+                }
+                self.state.send_modify(|state| state.error = Some(error));
+            }
+            self.state.send_modify(|state| state.connected = false);
+            self.connection.send_replace(None);
+            tokio::time::sleep(backoff(failures)).await;
+        }
+    }
+
+    /// Connects to one server, and stays until the connection breaks.
+    async fn serve(&self, server: &str, failures: &mut u32) -> Result<(), NacosError> {
+        let token = login::login(&self.properties, server).await?;
+        let address = grpc_address(server);
+        let opening = Opening {
+            address: &address,
+            namespace: self.tenant(),
+            module: self.module,
+            token: token.as_ref().map(|token| token.text.clone()),
+            limit: self.properties.timeout.0,
+        };
+        let (connection, mut incoming) = Connection::open(&opening).await?;
+        await_setup(&connection, &mut incoming).await?;
+        *failures = 0;
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        info!(server, module = self.module.as_str(), "connected to Nacos");
+        self.connection.send_replace(Some(connection.clone()));
+        self.state.send_modify(|state| {
+            *state = LinkState { epoch: state.epoch + 1, connected: true, error: None };
+        });
+        self.listen_to(&connection, &mut incoming, token).await
+    }
+
+    async fn listen_to(
+        &self,
+        connection: &Connection,
+        incoming: &mut Streaming<Payload>,
+        token: Option<Token>,
+    ) -> Result<(), NacosError> {
+        let renew = token.map(|token| token.renew_at);
+        let far = Instant::now() + Duration::from_hours(24 * 365);
+        loop {
+            tokio::select! {
+                payload = connection::next(incoming) => match payload {
+                    None => return Err(NacosError::Broken("the server closed it".to_owned())),
+                    Some(payload) => {
+                        if !self.take(connection, &payload).await {
+                            return Ok(());
+                        }
+                    }
+                },
+                () = tokio::time::sleep(HEARTBEAT) => {
+                    let beat: Value = connection.request("HealthCheckRequest", &json!({})).await?;
+                    debug!(?beat, "Nacos is there");
+                }
+                () = tokio::time::sleep_until(renew.unwrap_or(far)) => {
+                    info!("the login to Nacos is about to expire, connecting anew");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Takes a message of the server; `false` if it asks to go elsewhere.
+    async fn take(&self, connection: &Connection, payload: &Payload) -> bool {
+        let message: Value = serde_json::from_slice(payload.json()).unwrap_or_default();
+        let word = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
+        let name = payload.name();
+        if let Some(stem) = name.strip_suffix("Request") {
+            connection.confirm(&format!("{stem}Response"), word("requestId")).await;
+        }
+        match name {
+            "ConnectResetRequest" => return false,
+            "ConfigChangeNotifyRequest" => {
+                let key = ConfigKey { data_id: word("dataId").into(), group: word("group").into() };
+                self.push(Push::Config(key));
+            }
+            "NotifySubscriberRequest" => match payload.read::<ServiceAnswer>("push") {
+                Ok(ServiceAnswer { service_info: Some(service) }) => {
+                    self.push(Push::Service(Arc::new(service)));
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%error, "Nacos pushed something unreadable"),
+            },
+            _ => {}
+        }
+        true
+    }
+
+    fn push(&self, push: Push) {
+        self.stats.pushes.fetch_add(1, Ordering::Relaxed);
+        // Nobody listening is no error: a link may be used for questions only.
+        let _ = self.pushes.send(push);
+    }
+
+    fn tenant(&self) -> &str {
+        &self.properties.namespace
+    }
+
+    fn not_connected(&self) -> NacosError {
+        let error = self.state.borrow().error.clone();
+        match error {
+            Some(error @ NacosError::Login { .. }) => error,
+            error => NacosError::NotConnected {
+                servers: self.properties.servers.join(", "),
+                reason: error.map_or("not yet tried".to_owned(), |error| error.to_string()),
+            },
+        }
+    }
+}
+
+/// Waits until the server has taken note of this client.
+///
+/// Nacos 3 says so (`SetupAckRequest`); older servers say nothing, so that a request which comes
+/// too early is refused as "connection is unregistered": hence the wait, as in the Java client.
+async fn await_setup(
+    connection: &Connection,
+    incoming: &mut Streaming<Payload>,
+) -> Result<(), NacosError> {
+    const QUIET: Duration = Duration::from_millis(100);
+    match tokio::time::timeout(QUIET, connection::next(incoming)).await {
+        Err(_) => Ok(()),
+        Ok(None) => Err(NacosError::Broken("the server closed it at once".to_owned())),
+        Ok(Some(payload)) => {
+            let message: Value = serde_json::from_slice(payload.json()).unwrap_or_default();
+            let id = message.get("requestId").and_then(Value::as_str).unwrap_or_default();
+            if let Some(stem) = payload.name().strip_suffix("Request") {
+                connection.confirm(&format!("{stem}Response"), id).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// gRPC listens 1000 above HTTP.
+fn grpc_address(server: &str) -> String {
+    match server.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) => format!("{host}:{}", port.saturating_add(1000)),
+        _ => format!("{server}:9848"),
+    }
+}
+
+/// A wait between zero and a bound that doubles with each failure (full jitter).
+fn backoff(failures: u32) -> Duration {
+    let bound = Duration::from_millis(100).saturating_mul(1 << failures.min(8)).min(MAX_BACKOFF);
+    bound.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_a_thousand_above_http() {
+        assert_eq!(grpc_address("127.0.0.1:8848"), "127.0.0.1:9848");
+        assert_eq!(grpc_address("nacos"), "nacos:9848");
+        assert_eq!(grpc_address("[::1]:8848"), "[::1]:9848");
+    }
+
+    #[test]
+    fn waits_are_bounded() {
+        assert!((0..100).all(|failures| backoff(failures) <= MAX_BACKOFF));
+    }
+
+    #[tokio::test]
+    async fn says_which_servers_cannot_be_reached() {
+        let properties =
+            NacosProperties { servers: vec!["127.0.0.1:1".into()], ..Default::default() };
+        let link = Link::new(properties, Module::Config);
+        let mut state = link.state();
+        state.wait_for(|state| state.error.is_some()).await.unwrap();
+        let error = link.services("DEFAULT_GROUP").await.unwrap_err();
+        assert!(error.to_string().starts_with("no connection to Nacos at 127.0.0.1:1"), "{error}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The JSON messages of the protocol, as far as they are used here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The three names that together identify a configuration document.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConfigKey {
+    /// The data id, such as `gateway-app.yaml`.
+    pub data_id: String,
+    /// The group, such as `DEFAULT_GROUP`.
+    pub group: String,
+}
+
+/// What every answer says about how it went.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Outcome {
+    pub(super) result_code: i64,
+    pub(super) error_code: i64,
+    pub(super) message: Option<String>,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self { result_code: 200, error_code: 0, message: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+pub(super) struct ConfigAnswer {
+    pub(super) content: Option<String>,
+    pub(super) md5: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ListenAnswer {
+    pub(super) changed_configs: Vec<ChangedConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ChangedConfig {
+    pub(super) data_id: String,
+    pub(super) group: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ServiceAnswer {
+    pub(super) service_info: Option<NacosService>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ServiceListAnswer {
+    pub(super) count: usize,
+    pub(super) service_names: Vec<String>,
+}
+
+/// A service and its instances, as the server tells them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NacosService {
+    /// The service's name.
+    pub name: String,
+    /// The group it is registered in.
+    pub group_name: String,
+    /// The server's clock when it looked, in milliseconds.
+    pub last_ref_time: i64,
+    /// The instances.
+    pub hosts: Vec<NacosInstance>,
+}
+
+/// An instance as the server tells it: nothing in it is to be trusted.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NacosInstance {
+    /// Its address; servers accept any text here.
+    pub ip: String,
+    /// Its port; servers accept any number here.
+    pub port: i64,
+    /// Its weight; a number, or the text `NaN`.
+    pub weight: Value,
+    /// Whether its heartbeats come.
+    pub healthy: bool,
+    /// Whether an operator left it switched on.
+    pub enabled: bool,
+    /// Whether it goes when its connection does.
+    pub ephemeral: bool,
+    /// The cluster it belongs to.
+    pub cluster_name: Option<String>,
+    /// What it announces, `version` among it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Default for NacosInstance {
+    fn default() -> Self {
+        Self {
+            ip: String::new(),
+            port: 0,
+            weight: Value::from(1.0),
+            healthy: true,
+            enabled: true,
+            ephemeral: true,
+            cluster_name: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+
+use super::node::{Entry, Kind, Node, Origin};
+
+/// How many values a document may have after its aliases are expanded.
+const MAX_NODES: u32 = 4_000_000;
+
+/// How many values aliases may add: a bomb is stopped long before memory is.
+const MAX_ALIASED: u32 = 100_000;
+
+/// Why a text is no document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Syntax {
+    pub(crate) origin: Origin,
+    pub(crate) message: String,
+}
+
+/// Builds the tree of a text with one YAML document; an empty one is an empty mapping.
+pub(crate) fn parse(text: &str) -> Result<Node, Syntax> {
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| scan_error(&error))?;
+        builder.accept(event, &span)?;
+    }
+    let start = Origin::Text { line: 1, column: 1 };
+    Ok(builder.root.unwrap_or(Node { id: 0, origin: start, kind: Kind::Mapping(Vec::new()) }))
+}
+
+fn scan_error(error: &ScanError) -> Syntax {
+    let marker = error.marker();
+    let origin = Origin::Text { line: marker.line(), column: marker.col() + 1 };
+    Syntax { origin, message: error.info() }
+}
+
+fn origin(span: &Span) -> Origin {
+    Origin::Text { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+#[derive(Default)]
+struct Builder {
+    root: Option<Node>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: u32,
+    aliased: u32,
+}
+
+/// A collection whose end has not come yet.
+struct Open {
+    anchor: usize,
+    origin: Origin,
+    id: u32,
+    parts: Parts,
+}
+
+enum Parts {
+    Sequence(Vec<Node>),
+    Mapping { entries: Vec<Entry>, keys: HashMap<Box<str>, ()>, key: Option<(Box<str>, Origin)> },
+}
+
+impl Builder {
+    fn accept(&mut self, event: Event<'_>, span: &Span) -> Result<(), Syntax> {
+        match event {
+            Event::Scalar(text, style, anchor, _) => {
+                let kind = Kind::Scalar { text: text.into(), plain: style == ScalarStyle::Plain };
+                let node = Node { id: self.next_id(span)?, origin: origin(span), kind };
+                self.complete(node, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                self.start(anchor, span, Parts::Sequence(Vec::new()))
+            }
+            Event::MappingStart(_, anchor, _) => self.start(anchor, span, Parts::mapping()),
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::Alias(anchor) => self.alias(anchor, span),
+            Event::DocumentStart(..) if self.root.is_some() => Err(Syntax {
+                origin: origin(span),
+                message: "a second document begins here, only one is allowed".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn next_id(&mut self, span: &Span) -> Result<u32, Syntax> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            let message = format!("the document has more than {MAX_NODES} values");
+            return Err(Syntax { origin: origin(span), message });
+        }
+        Ok(self.nodes)
+    }
+
+    fn start(&mut self, anchor: usize, span: &Span, parts: Parts) -> Result<(), Syntax> {
+        let id = self.next_id(span)?;
+        self.open.push(Open { anchor, origin: origin(span), id, parts });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Syntax> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        let kind = match open.parts {
+            Parts::Sequence(elements) => Kind::Sequence(elements),
+            Parts::Mapping { entries, .. } => Kind::Mapping(entries),
+        };
+        self.complete(Node { id: open.id, origin: open.origin, kind }, open.anchor)
+    }
+
+    fn alias(&mut self, anchor: usize, span: &Span) -> Result<(), Syntax> {
+        let refuse = |message: &str| Syntax { origin: origin(span), message: message.to_owned() };
+        let Some(target) = self.anchors.get(&anchor) else {
+            return Err(refuse("the alias stands inside what it names"));
+        };
+        self.aliased += size(target);
+        if self.aliased > MAX_ALIASED {
+            return Err(refuse("aliases expand to too many values"));
+        }
+        let mut node = target.clone();
+        self.renumber(&mut node, span)?;
+        node.origin = origin(span);
+        self.complete(node, 0)
+    }
+
+    /// Gives copied nodes numbers of their own, since a number stands for one place.
+    fn renumber(&mut self, node: &mut Node, span: &Span) -> Result<(), Syntax> {
+        node.id = self.next_id(span)?;
+        match &mut node.kind {
+            Kind::Scalar { .. } => Ok(()),
+            Kind::Sequence(elements) => {
+                elements.iter_mut().try_for_each(|element| self.renumber(element, span))
+            }
+            Kind::Mapping(entries) => {
+                entries.iter_mut().try_for_each(|entry| self.renumber(&mut entry.value, span))
+            }
+        }
+    }
+
+    fn complete(&mut self, node: Node, anchor: usize) -> Result<(), Syntax> {
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open { parts, .. }) => parts.add(node)?,
+        }
+        Ok(())
+    }
+}
+
+impl Parts {
+    fn mapping() -> Self {
+        Self::Mapping { entries: Vec::new(), keys: HashMap::new(), key: None }
+    }
+
+    fn add(&mut self, node: Node) -> Result<(), Syntax> {
+        match self {
+            Self::Sequence(elements) => elements.push(node),
+            Self::Mapping { entries, key: key @ Some(_), .. } => {
+                if let Some((key, origin)) = key.take() {
+                    entries.push(Entry { key, origin, value: node });
+                }
+            }
+            Self::Mapping { keys, key, .. } => {
+                let Kind::Scalar { text, .. } = node.kind else {
+                    let message = "a key must be a plain word, not a list or mapping".to_owned();
+                    return Err(Syntax { origin: node.origin, message });
+                };
+                if keys.insert(text.clone(), ()).is_some() {
+                    let message = format!("the key `{text}` stands here a second time");
+                    return Err(Syntax { origin: node.origin, message });
+                }
+                *key = Some((text, node.origin));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn size(node: &Node) -> u32 {
+    match &node.kind {
+        Kind::Scalar { .. } => 1,
+        Kind::Sequence(elements) => elements.iter().map(size).fold(1, u32::saturating_add),
+        Kind::Mapping(entries) => {
+            entries.iter().map(|entry| size(&entry.value)).fold(1, u32::saturating_add)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, line: usize, column: usize, message: &str) {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.origin, Origin::Text { line, column }, "{}", error.message);
+        assert!(error.message.contains(message), "{}", error.message);
+    }
+
+    #[test]
+    fn names_the_place_of_what_it_refuses() {
+        check("a: 1\na: 2\n", 2, 1, "second time");
+        check("a: 1\n---\nb: 2\n", 2, 1, "second document");
+        check("[a]: 1\n", 1, 1, "plain word");
+        check("a: &x [*x]\n", 1, 8, "inside what it names");
+        check("a: 'open\n", 2, 1, "");
+    }
+
+    #[test]
+    fn stops_an_alias_bomb() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..10 {
+            let below = format!("*a{}, ", level - 1).repeat(10);
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", below.trim_end_matches(", ")));
+        }
+        let error = parse(&bomb).unwrap_err();
+        assert!(error.message.contains("too many values"), "{}", error.message);
+    }
+
+    #[test]
+    fn refuses_depth_instead_of_overflowing_the_stack() {
+        assert!(parse(&"[".repeat(10_000)).is_err());
+        assert!(parse(&"- ".repeat(10_000)).is_err());
+    }
+}

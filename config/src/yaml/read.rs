@@ -1,0 +1,584 @@
+//! A serde deserializer over [`Node`]s that goes on after an error.
+//!
+//! serde gives up at the first error. To report all of them, the value at fault is set aside and the
+//! document is read again without it, until nothing new turns up.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+
+use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+
+use super::node::{Entry, Kind, Node, Origin};
+use crate::suggest::{did_you_mean, fold};
+use crate::{Fault, Faults, KeyPath, Severity};
+
+/// How many errors of one document are reported; each costs one more reading.
+const MAX_ERRORS: usize = 25;
+
+/// Reads a value from a tree, noting every error on the way; `None` if there was one.
+pub(crate) fn read<T>(node: &Node, at: &KeyPath, faults: &mut Faults) -> Option<T>
+where
+    T: for<'de> Deserialize<'de>,
+{
+    let mut aside = HashSet::new();
+    let mut incomplete = HashSet::new();
+    loop {
+        let error = match T::deserialize(Reader { node, at: At::Root(at), aside: &aside }) {
+            Ok(value) => return aside.is_empty().then_some(value),
+            Err(error) => error,
+        };
+        let Error { path, culprit, message, help, missing } = error;
+        let path = path.unwrap_or_else(|| at.clone());
+        incomplete.extend(path.parent());
+        // A key that was set aside is missing only for that reason.
+        if !(missing && incomplete.contains(&path)) {
+            faults.push(Fault { severity: Severity::Error, path, message, help });
+        }
+        let fresh = culprit.is_some_and(|id| id != node.id && aside.insert(id));
+        if !fresh || aside.len() >= MAX_ERRORS {
+            return None;
+        }
+    }
+}
+
+/// The way from the root to a value, kept on the stack until an error needs it.
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Root(&'a KeyPath),
+    Key(&'a At<'a>, &'a str),
+    Index(&'a At<'a>, usize),
+}
+
+impl At<'_> {
+    fn to_path(self) -> KeyPath {
+        match self {
+            Self::Root(path) => path.clone(),
+            Self::Key(parent, key) => parent.to_path().key(key),
+            Self::Index(parent, index) => parent.to_path().index(index),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Error {
+    path: Option<KeyPath>,
+    /// The node without which the rest can be read.
+    culprit: Option<u32>,
+    message: String,
+    help: Option<String>,
+    missing: bool,
+}
+
+impl Error {
+    fn new(message: String) -> Self {
+        Self { path: None, culprit: None, message, help: None, missing: false }
+    }
+
+    /// Says where it happened, unless a deeper reader already did.
+    fn at(mut self, at: At<'_>, culprit: u32) -> Self {
+        if self.path.is_none() {
+            self.path = Some(at.to_path());
+            self.culprit = Some(culprit);
+        }
+        self
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl de::Error for Error {
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let mut error = Self::new(format!("unknown key `{field}`"));
+        error.help = choices(field, expected);
+        error
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let mut error = Self::new(format!("unknown word `{variant}`"));
+        error.help = choices(variant, expected);
+        error
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { missing: true, ..Self::new(format!("the key `{field}` is missing")) }
+    }
+
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::new(format!("expected {expected}, found {}", describe(&found)))
+    }
+
+    fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+}
+
+fn choices(word: &str, expected: &'static [&'static str]) -> Option<String> {
+    if let Some(meant) = did_you_mean(word, expected.iter().copied()) {
+        return Some(format!("did you mean `{meant}`?"));
+    }
+    (!expected.is_empty()).then(|| format!("one of {}", expected.join(", ")))
+}
+
+fn describe(found: &de::Unexpected<'_>) -> String {
+    match found {
+        de::Unexpected::Unit => "nothing".to_owned(),
+        de::Unexpected::Map => "a mapping".to_owned(),
+        de::Unexpected::Seq => "a list".to_owned(),
+        de::Unexpected::Str(text) => format!("`{text}`"),
+        other => other.to_string(),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    node: &'a Node,
+    at: At<'a>,
+    aside: &'a HashSet<u32>,
+}
+
+impl<'a> Reader<'a> {
+    fn fail(&self, expected: &str) -> Error {
+        let found = match &self.node.kind {
+            _ if self.node.is_null() => "nothing".to_owned(),
+            Kind::Scalar { text, .. } => format!("`{text}`"),
+            Kind::Sequence(_) => "a list".to_owned(),
+            Kind::Mapping(_) => "a mapping".to_owned(),
+        };
+        Error::new(format!("expected {expected}, found {found}")).at(self.at, self.node.id)
+    }
+
+    fn scalar(&self, expected: &str) -> Result<&'a str, Error> {
+        match &self.node.kind {
+            Kind::Scalar { text, .. } if !self.node.is_null() => Ok(text),
+            _ => Err(self.fail(expected)),
+        }
+    }
+
+    fn number<T: std::str::FromStr>(&self, expected: &str) -> Result<T, Error> {
+        let text = self.scalar(expected)?;
+        text.parse().map_err(|_| self.fail(expected))
+    }
+
+    fn bool(&self) -> Result<bool, Error> {
+        const EXPECTED: &str = "true or false";
+        match self.scalar(EXPECTED)?.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Ok(true),
+            "false" | "no" | "off" => Ok(false),
+            _ => Err(self.fail(EXPECTED)),
+        }
+    }
+
+    fn entries(&self, fields: &'static [&'static str]) -> Entries<'a> {
+        let entries: &[Entry] = match &self.node.kind {
+            Kind::Mapping(entries) => entries,
+            _ => &[],
+        };
+        Entries { reader: *self, entries: entries.iter(), fields, value: None }
+    }
+
+    fn placed<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.map_err(|error| error.at(self.at, self.node.id))
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident $expected:literal)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            let number = self.number($expected)?;
+            self.placed(visitor.$visit(number))
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Reader<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match &self.node.kind {
+            _ if self.node.is_null() => self.deserialize_unit(visitor),
+            Kind::Sequence(_) => self.deserialize_seq(visitor),
+            Kind::Mapping(_) => self.deserialize_map(visitor),
+            Kind::Scalar { text, plain: false } => self.placed(visitor.visit_str(text)),
+            Kind::Scalar { text, .. } => self.placed(match &**text {
+                "true" | "True" | "TRUE" => visitor.visit_bool(true),
+                "false" | "False" | "FALSE" => visitor.visit_bool(false),
+                text => match (text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
+                    (Ok(number), ..) => visitor.visit_u64(number),
+                    (_, Ok(number), _) => visitor.visit_i64(number),
+                    (.., Ok(number)) if text.contains(|c: char| c.is_ascii_digit()) => {
+                        visitor.visit_f64(number)
+                    }
+                    _ => visitor.visit_str(text),
+                },
+            }),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let value = self.bool()?;
+        self.placed(visitor.visit_bool(value))
+    }
+
+    numbers! {
+        deserialize_i8 visit_i8 "a whole number from -128 to 127"
+        deserialize_i16 visit_i16 "a whole number from -32768 to 32767"
+        deserialize_i32 visit_i32 "a whole number"
+        deserialize_i64 visit_i64 "a whole number"
+        deserialize_u8 visit_u8 "a whole number from 0 to 255"
+        deserialize_u16 visit_u16 "a whole number from 0 to 65535"
+        deserialize_u32 visit_u32 "a whole number, not negative"
+        deserialize_u64 visit_u64 "a whole number, not negative"
+        deserialize_f32 visit_f32 "a number"
+        deserialize_f64 visit_f64 "a number"
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let text = self.scalar("a text")?;
+        self.placed(visitor.visit_str(text))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.node.is_null() {
+            self.placed(visitor.visit_unit())
+        } else {
+            Err(self.fail("nothing"))
+        }
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let placed = self;
+        placed.placed(visitor.visit_newtype_struct(self))
+    }
+
+    /// A key with nothing behind it is an empty list: `grayIPList:`.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let elements: &[Node] = match &self.node.kind {
+            Kind::Sequence(elements) => elements,
+            _ if self.node.is_null() => &[],
+            _ => return Err(self.fail("a list")),
+        };
+        let elements = Elements { reader: self, elements: elements.iter().enumerate() };
+        self.placed(visitor.visit_seq(elements))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_struct("", &[], visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if !matches!(self.node.kind, Kind::Mapping(_)) && !self.node.is_null() {
+            return Err(self.fail("a mapping"));
+        }
+        self.placed(visitor.visit_map(self.entries(fields)))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let variant = match &self.node.kind {
+            Kind::Scalar { text, .. } if !self.node.is_null() => (&**text, None),
+            Kind::Mapping(entries) => match entries.as_slice() {
+                [entry] => (&*entry.key, Some(&entry.value)),
+                _ => {
+                    let expected = format!("exactly one of the keys {}", variants.join(", "));
+                    return Err(Error::new(expected).at(self.at, self.node.id));
+                }
+            },
+            _ => return Err(self.fail(&format!("one of {}", variants.join(", ")))),
+        };
+        let (word, value) = variant;
+        self.placed(visitor.visit_enum(Choice { reader: self, word, value }))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
+    }
+}
+
+struct Elements<'a> {
+    reader: Reader<'a>,
+    elements: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
+        let aside = self.reader.aside;
+        let next = self.elements.find(|(_, node)| !aside.contains(&node.id));
+        let Some((index, node)) = next else { return Ok(None) };
+        let at = At::Index(&self.reader.at, index);
+        let value = seed.deserialize(Reader { node, at, aside });
+        value.map(Some).map_err(|error| error.at(at, node.id))
+    }
+}
+
+struct Entries<'a> {
+    reader: Reader<'a>,
+    entries: std::slice::Iter<'a, Entry>,
+    fields: &'static [&'static str],
+    value: Option<&'a Entry>,
+}
+
+impl Entries<'_> {
+    /// An override's key may be written in capitals: `TRUSTED_PROXIES` is `trustedProxies`.
+    fn canonical<'k>(&self, entry: &'k Entry) -> &'k str {
+        if matches!(entry.origin, Origin::Text { .. }) {
+            return &entry.key;
+        }
+        let plain = fold(&entry.key);
+        let field = self.fields.iter().find(|field| fold(field) == plain);
+        field.copied().unwrap_or(&entry.key)
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let aside = self.reader.aside;
+        let next = self.entries.find(|entry| !aside.contains(&entry.value.id));
+        let Some(entry) = next else { return Ok(None) };
+        self.value = Some(entry);
+        let key: StrDeserializer<'_, Error> = self.canonical(entry).into_deserializer();
+        let at = At::Key(&self.reader.at, &entry.key);
+        seed.deserialize(key).map(Some).map_err(|error| error.at(at, entry.value.id))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let entry = self.value.take().ok_or_else(|| Error::new("value before key".to_owned()))?;
+        let at = At::Key(&self.reader.at, &entry.key);
+        let reader = Reader { node: &entry.value, at, aside: self.reader.aside };
+        seed.deserialize(reader).map_err(|error| error.at(at, entry.value.id))
+    }
+}
+
+struct Choice<'a> {
+    reader: Reader<'a>,
+    word: &'a str,
+    value: Option<&'a Node>,
+}
+
+impl<'a> Choice<'a> {
+    fn inner(&self, at: At<'a>) -> Result<Reader<'a>, Error> {
+        let node = self.value.ok_or_else(|| {
+            let message = format!("`{}` needs a value", self.word);
+            Error::new(message).at(self.reader.at, self.reader.node.id)
+        })?;
+        Ok(Reader { node, at, aside: self.reader.aside })
+    }
+}
+
+impl<'de> EnumAccess<'de> for Choice<'_> {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
+        let word: StrDeserializer<'_, Error> = self.word.into_deserializer();
+        let at = At::Key(&self.reader.at, self.word);
+        let at = if self.value.is_some() { at } else { self.reader.at };
+        let variant = seed.deserialize(word);
+        variant.map_err(|error| error.at(at, self.reader.node.id)).map(|variant| (variant, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Choice<'_> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        match self.value {
+            Some(node) if !node.is_null() => {
+                let message = format!("`{}` takes no value", self.word);
+                Err(Error::new(message).at(self.reader.at, self.reader.node.id))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(self.inner(At::Key(&self.reader.at, self.word))?)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        self.inner(At::Key(&self.reader.at, self.word))?.deserialize_seq(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.inner(At::Key(&self.reader.at, self.word))?.deserialize_struct("", fields, visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::parse;
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+    struct Gateway {
+        name: String,
+        port: u16,
+        enabled: bool,
+        tags: Vec<String>,
+        kind: Option<Shape>,
+        parts: Vec<Part>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "camelCase")]
+    enum Shape {
+        Round,
+        Square { side: u32 },
+        Other(String),
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Part {
+        id: u8,
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &[(&str, &str)]) {
+        let mut faults = Faults::default();
+        let value: Option<Gateway> = read(&parse(text).unwrap(), &KeyPath::ROOT, &mut faults);
+        let found: Vec<_> =
+            faults.iter().map(|fault| (fault.path.to_string(), fault.message.clone())).collect();
+        let found: Vec<_> =
+            found.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(value.is_none(), !expected.is_empty());
+    }
+
+    #[test]
+    fn keeps_a_scalar_as_it_was_written() {
+        let mut faults = Faults::default();
+        let tree = parse("{name: 1.10, port: 80, enabled: on, tags: , kind: {square: {side: 2}}}");
+        let value = read(&tree.unwrap(), &KeyPath::ROOT, &mut faults);
+        let expected = Gateway {
+            name: "1.10".into(),
+            port: 80,
+            enabled: true,
+            kind: Some(Shape::Square { side: 2 }),
+            ..Gateway::default()
+        };
+        assert_eq!(value, Some(expected));
+        check("kind: round", &[]);
+        check("kind: {other: text}", &[]);
+    }
+
+    #[test]
+    fn reports_all_errors_at_once() {
+        check(
+            "nmae: x\nport: 70000\nenabled: maybe\nparts:\n- {id: 1}\n- {id: 300}\n- {}\n- {ix: 1, id: 2}\n",
+            &[
+                ("nmae", "unknown key `nmae`"),
+                ("port", "expected a whole number from 0 to 65535, found `70000`"),
+                ("enabled", "expected true or false, found `maybe`"),
+                ("parts[1].id", "expected a whole number from 0 to 255, found `300`"),
+                ("parts[2]", "the key `id` is missing"),
+                ("parts[3].ix", "unknown key `ix`"),
+            ],
+        );
+    }
+
+    #[test]
+    fn names_the_word_of_an_enum() {
+        check("kind: rond", &[("kind", "unknown word `rond`")]);
+        check("kind: {squar: 1}", &[("kind.squar", "unknown word `squar`")]);
+        check("kind: square", &[("kind", "`square` needs a value")]);
+        check("kind: {round: 1}", &[("kind", "`round` takes no value")]);
+        check("tags: x", &[("tags", "expected a list, found `x`")]);
+    }
+
+    #[test]
+    fn suggests_what_was_meant() {
+        let mut faults = Faults::default();
+        let _: Option<Gateway> =
+            read(&parse("enabeld: true").unwrap(), &KeyPath::ROOT, &mut faults);
+        let help = faults.iter().next().and_then(|fault| fault.help.clone());
+        assert_eq!(help.as_deref(), Some("did you mean `enabled`?"));
+    }
+}

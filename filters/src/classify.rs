@@ -1,0 +1,147 @@
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use gray_config::Live;
+use http::{Request, header};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{ClientAddr, Head, RuleSet, Verdict};
+
+/// Applies [`Classify`].
+#[derive(Debug)]
+pub struct ClassifyLayer<R> {
+    revision: Live<R>,
+}
+
+impl<R: AsRef<RuleSet>> ClassifyLayer<R> {
+    /// Classifies by the revision that is live when a request arrives.
+    pub const fn new(revision: Live<R>) -> Self {
+        Self { revision }
+    }
+}
+
+impl<S, R> Layer<S> for ClassifyLayer<R> {
+    type Service = Classify<S, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Classify { revision: self.revision.clone(), inner }
+    }
+}
+
+/// What a request carries from its classification to its end: the verdict, and the one revision it
+/// was decided by.
+#[derive(Debug)]
+pub struct Classified<R> {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// The revision, to be used for everything that follows.
+    pub revision: Arc<R>,
+}
+
+impl<R> Clone for Classified<R> {
+    fn clone(&self) -> Self {
+        Self { verdict: self.verdict, revision: Arc::clone(&self.revision) }
+    }
+}
+
+/// Attaches a [`Classified`] to each request, which must carry its [`ClientAddr`].
+///
+/// It loads the revision once; nothing that happens to the request later looks at another one.
+#[derive(Debug)]
+pub struct Classify<S, R> {
+    revision: Live<R>,
+    inner: S,
+}
+
+impl<S: Clone, R> Clone for Classify<S, R> {
+    fn clone(&self) -> Self {
+        Self { revision: self.revision.clone(), inner: self.inner.clone() }
+    }
+}
+
+impl<S, R, B> Service<Request<B>> for Classify<S, R>
+where
+    S: Service<Request<B>>,
+    R: AsRef<RuleSet> + Send + Sync + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let revision = self.revision.load();
+        let rules: &RuleSet = (*revision).as_ref();
+        let verdict = rules.classify(&head_of(&request));
+        request.extensions_mut().insert(Classified { verdict, revision });
+        self.inner.call(request)
+    }
+}
+
+/// Returns what rules may look at; a request without a client address has the unspecified one.
+pub(crate) fn head_of<B>(request: &Request<B>) -> Head<'_> {
+    let uri = request.uri();
+    let client = request.extensions().get::<ClientAddr>();
+    let unspecified = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    Head {
+        method: request.method(),
+        path: uri.path(),
+        query: uri.query(),
+        host: uri.host().or_else(|| named.map(without_port)),
+        headers: request.headers(),
+        client: client.map_or(unspecified, |client| client.address),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use gray_propagation::GrayStatus;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    impl AsRef<Self> for RuleSet {
+        fn as_ref(&self) -> &Self {
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_keeps_the_revision_it_was_decided_by() {
+        let (publisher, rules) = gray_config::live(RuleSet::off());
+        let seen = service_fn(async |request: Request<()>| {
+            let classified = request.extensions().get::<Classified<RuleSet>>().cloned();
+            Ok::<_, Infallible>(classified.unwrap())
+        });
+        let layer = ClassifyLayer::new(rules);
+
+        let classified = layer.layer(seen).oneshot(Request::new(())).await.unwrap();
+        publisher.publish(RuleSet::new(Vec::new(), Arc::default()));
+
+        assert_eq!(classified.verdict.status, GrayStatus::All);
+        assert!(!classified.revision.is_on());
+    }
+
+    #[test]
+    fn a_host_is_known_without_its_port() {
+        for (host, expected) in
+            [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
+        {
+            assert_eq!(without_port(host), expected);
+        }
+    }
+}

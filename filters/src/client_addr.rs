@@ -1,0 +1,138 @@
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{HeaderMap, HeaderName};
+
+use crate::CidrSet;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Who sent a request, and whether the peer's own word about it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddr {
+    /// The client's address.
+    pub address: IpAddr,
+    /// Whether the request came through a trusted proxy.
+    pub through_proxy: bool,
+}
+
+/// The proxies whose word about the client is believed.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(CidrSet);
+
+impl TrustedProxies {
+    /// Trusts the peers in these networks.
+    pub const fn new(networks: CidrSet) -> Self {
+        Self(networks)
+    }
+
+    /// Tells whether a peer is trusted.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.0.contains(peer)
+    }
+
+    /// Finds the client of a request.
+    ///
+    /// It is the peer, unless the peer is trusted. Then it is the right-most address of
+    /// `X-Forwarded-For` that is not itself trusted; what stands left of it was written by that
+    /// client and proves nothing. An entry that is no address ends the search at the proxy that
+    /// wrote it. Without `X-Forwarded-For`, a trusted peer's single `X-Real-IP` counts.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddr {
+        let peer = peer.to_canonical();
+        if !self.trusts(peer) {
+            return ClientAddr { address: peer, through_proxy: false };
+        }
+        let address = if headers.contains_key(FORWARDED_FOR) {
+            self.rightmost_untrusted(peer, headers)
+        } else {
+            real_ip(headers).unwrap_or(peer)
+        };
+        ClientAddr { address, through_proxy: true }
+    }
+
+    fn rightmost_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut nearest = peer;
+        let lines = headers.get_all(FORWARDED_FOR);
+        // `ValueIter` runs both ways: the last line was written by the nearest proxy.
+        for line in lines.iter().rev() {
+            let Ok(line) = line.to_str() else { return nearest };
+            for hop in line.rsplit(',').map(str::trim).filter(|hop| !hop.is_empty()) {
+                let Some(address) = parse_hop(hop) else { return nearest };
+                nearest = address;
+                if !self.trusts(address) {
+                    return address;
+                }
+            }
+        }
+        nearest
+    }
+}
+
+fn real_ip(headers: &HeaderMap) -> Option<IpAddr> {
+    let mut lines = headers.get_all(REAL_IP).iter();
+    let line = lines.next()?;
+    if lines.next().is_some() {
+        return None;
+    }
+    parse_hop(line.to_str().ok()?.trim())
+}
+
+/// Reads an address as proxies write it: bare, with a port, in brackets, with a zone.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim_matches('"');
+    if let Ok(address) = hop.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Ok(address) = hop.parse::<SocketAddr>() {
+        return Some(address.ip().to_canonical());
+    }
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let bare = bare.split_once('%').map_or(bare, |(address, _zone)| address);
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(peer: &str, lines: &[(HeaderName, &str)], expected: &str) {
+        let proxies = CidrSet::parse(["10.0.0.0/8", "fd00::/8"]).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let client = TrustedProxies::new(proxies).client(peer.parse().unwrap(), &headers);
+        assert_eq!(client.address, expected.parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+        check("9.9.9.9", &[(FORWARDED_FOR, "1.1.1.1"), (REAL_IP, "1.1.1.1")], "9.9.9.9");
+        check("::ffff:9.9.9.9", &[], "9.9.9.9");
+    }
+
+    #[test]
+    fn a_trusted_peer_is_believed_up_to_the_first_stranger() {
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1, 2.2.2.2, 10.0.0.2")], "2.2.2.2");
+        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1"), (FORWARDED_FOR, "2.2.2.2")], "2.2.2.2");
+        check("10.0.0.1", &[(FORWARDED_FOR, "10.0.0.3, 10.0.0.2")], "10.0.0.3");
+        check("10.0.0.1", &[(REAL_IP, "3.3.3.3")], "3.3.3.3");
+        check("10.0.0.1", &[(REAL_IP, "3.3.3.3"), (REAL_IP, "4.4.4.4")], "10.0.0.1");
+        check("::ffff:10.0.0.1", &[(REAL_IP, "3.3.3.3")], "3.3.3.3");
+    }
+
+    #[test]
+    fn reads_every_spelling_and_stops_at_garbage() {
+        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1:4711")], "1.1.1.1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "[2001:db8::1]:80")], "2001:db8::1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "\"[2001:db8::1]\"")], "2001:db8::1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "fe80::1%eth0")], "fe80::1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "::ffff:1.1.1.1")], "1.1.1.1");
+        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1, unknown, 10.0.0.2")], "10.0.0.2");
+        check("10.0.0.1", &[(FORWARDED_FOR, "unknown")], "10.0.0.1");
+    }
+}

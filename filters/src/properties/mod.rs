@@ -1,0 +1,13 @@
+//! What an operator writes, and how it becomes rules.
+
+mod condition;
+mod rule;
+mod s1;
+mod test;
+mod window;
+
+pub use self::condition::{ConditionProperties, KeyProperties, NoKey, PercentageProperties};
+pub use self::rule::{RuleProperties, Timestamp, rules_of};
+pub use self::s1::GrayGatewayProperties;
+pub use self::test::TestProperties;
+pub use self::window::{WeekdayWord, WindowProperties};

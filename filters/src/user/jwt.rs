@@ -1,0 +1,228 @@
+use std::path::{Path, PathBuf};
+
+use http::header::{AUTHORIZATION, HeaderMap};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cookie::cookie;
+
+/// How a signed token (RFC 7519) names the user, as an operator writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct JwtProperties {
+    /// The cookie that holds the token; without it, the header `Authorization: Bearer …`.
+    pub cookie: Option<String>,
+    /// The claim that is the user's number; `sub` where not given.
+    pub claim: Option<String>,
+    /// The shared secret of HS256.
+    #[serde(skip_serializing)]
+    pub secret: Option<String>,
+    /// A PEM file with the public key of RS256 or ES256.
+    pub public_key_file: Option<PathBuf>,
+    /// A JWKS file (RFC 7517); the token's `kid` chooses the key.
+    pub jwks_file: Option<PathBuf>,
+    /// The `iss` that a token must have.
+    pub issuer: Option<String>,
+    /// The `aud` that a token must have.
+    pub audience: Option<String>,
+}
+
+/// Why tokens cannot be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum JwtError {
+    /// Not exactly one of the three kinds of key.
+    #[error("give exactly one of secret, publicKeyFile and jwksFile")]
+    Keys,
+    /// The key file cannot be read.
+    #[error("cannot read {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds no key of a known kind.
+    #[error("{path} holds no RS256 or ES256 key")]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl JwtError {
+    /// Returns the message with its cause.
+    pub(crate) fn in_full(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// Verifies tokens, and reads the user's number from them.
+#[derive(Debug)]
+pub struct Jwts {
+    keys: Vec<Key>,
+    cookie: Option<String>,
+    claim: String,
+}
+
+struct Key {
+    id: Option<String>,
+    key: DecodingKey,
+    validation: Validation,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({:?}, {:?})", self.id, self.validation.algorithms)
+    }
+}
+
+impl Jwts {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    ///
+    /// See [`JwtError`].
+    pub fn open(properties: &JwtProperties) -> Result<Self, JwtError> {
+        let keys = match (&properties.secret, &properties.public_key_file, &properties.jwks_file) {
+            (Some(secret), None, None) => {
+                let key = DecodingKey::from_secret(secret.as_bytes());
+                vec![Key { id: None, key, validation: validation(properties, Algorithm::HS256) }]
+            }
+            (None, Some(path), None) => vec![pem(properties, path)?],
+            (None, None, Some(path)) => jwks(properties, path)?,
+            _ => return Err(JwtError::Keys),
+        };
+        let claim = properties.claim.clone().unwrap_or_else(|| "sub".to_owned());
+        Ok(Self { keys, cookie: properties.cookie.clone(), claim })
+    }
+
+    /// Returns the user that a valid token names.
+    pub(super) fn user(&self, headers: &HeaderMap) -> Option<String> {
+        let token = match &self.cookie {
+            Some(name) => std::str::from_utf8(cookie(headers, name)?).ok()?,
+            None => bearer(headers)?,
+        };
+        let header = decode_header(token).ok()?;
+        let fits = |key: &&Key| {
+            key.validation.algorithms.contains(&header.alg)
+                && (key.id.is_none() || key.id == header.kid)
+        };
+        self.keys.iter().filter(fits).find_map(|key| {
+            let claims = decode::<Value>(token, &key.key, &key.validation).ok()?.claims;
+            match claims.get(&self.claim)? {
+                Value::String(user) => Some(user.clone()),
+                Value::Number(user) => Some(user.to_string()),
+                _ => None,
+            }
+        })
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn validation(properties: &JwtProperties, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.validate_nbf = true;
+    if let Some(issuer) = &properties.issuer {
+        validation.set_issuer(&[issuer]);
+    }
+    match &properties.audience {
+        Some(audience) => validation.set_audience(&[audience]),
+        None => validation.validate_aud = false,
+    }
+    validation
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, JwtError> {
+    std::fs::read(path).map_err(|source| JwtError::Io { path: path.to_owned(), source })
+}
+
+fn pem(properties: &JwtProperties, path: &Path) -> Result<Key, JwtError> {
+    let bytes = read(path)?;
+    let rsa = DecodingKey::from_rsa_pem(&bytes).map(|key| (key, Algorithm::RS256));
+    let any = rsa.or_else(|_| DecodingKey::from_ec_pem(&bytes).map(|key| (key, Algorithm::ES256)));
+    let (key, algorithm) = any.map_err(|_| JwtError::Format { path: path.to_owned() })?;
+    Ok(Key { id: None, key, validation: validation(properties, algorithm) })
+}
+
+fn jwks(properties: &JwtProperties, path: &Path) -> Result<Vec<Key>, JwtError> {
+    let format = || JwtError::Format { path: path.to_owned() };
+    let set: JwkSet = serde_json::from_slice(&read(path)?).map_err(|_| format())?;
+    let keys: Vec<Key> = set
+        .keys
+        .iter()
+        .filter_map(|jwk| {
+            let algorithm = match &jwk.algorithm {
+                jsonwebtoken::jwk::AlgorithmParameters::RSA(_) => Algorithm::RS256,
+                jsonwebtoken::jwk::AlgorithmParameters::EllipticCurve(_) => Algorithm::ES256,
+                jsonwebtoken::jwk::AlgorithmParameters::OctetKey(_) => Algorithm::HS256,
+                _ => return None,
+            };
+            let key = DecodingKey::from_jwk(jwk).ok()?;
+            let id = jwk.common.key_id.clone();
+            Some(Key { id, key, validation: validation(properties, algorithm) })
+        })
+        .collect();
+    if keys.is_empty() { Err(format()) } else { Ok(keys) }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    const FAR: u64 = 4_000_000_000;
+
+    fn properties() -> JwtProperties {
+        JwtProperties { secret: Some("secret".to_owned()), ..JwtProperties::default() }
+    }
+
+    fn token(secret: &str, claims: &Value) -> String {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        encode(&Header::default(), claims, &key).unwrap()
+    }
+
+    #[track_caller]
+    fn check(properties: &JwtProperties, token: &str, expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        headers.insert(AUTHORIZATION, value);
+        let user = Jwts::open(properties).unwrap().user(&headers);
+        assert_eq!(user.as_deref(), expected);
+    }
+
+    #[test]
+    fn reads_the_claim_of_a_valid_token() {
+        check(&properties(), &token("secret", &json!({"sub": "1001", "exp": FAR})), Some("1001"));
+        let other = JwtProperties { claim: Some("uid".to_owned()), ..properties() };
+        check(&other, &token("secret", &json!({"uid": 7, "exp": FAR})), Some("7"));
+    }
+
+    #[test]
+    fn an_invalid_token_names_nobody() {
+        check(&properties(), &token("wrong", &json!({"sub": "1", "exp": FAR})), None);
+        check(&properties(), &token("secret", &json!({"sub": "1", "exp": 1})), None);
+        check(&properties(), &token("secret", &json!({"sub": "1"})), None);
+        check(&properties(), "garbage", None);
+        let strict = JwtProperties { issuer: Some("me".to_owned()), ..properties() };
+        check(&strict, &token("secret", &json!({"sub": "1", "exp": FAR, "iss": "you"})), None);
+    }
+
+    #[test]
+    fn wants_exactly_one_kind_of_key() {
+        assert!(matches!(Jwts::open(&JwtProperties::default()), Err(JwtError::Keys)));
+    }
+}

@@ -1,0 +1,56 @@
+//! The member `gray` of the W3C `baggage` header.
+//!
+//! Source: W3C Baggage, section 3.2 (a list of `key=value;property` members, several lines allowed).
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const MEMBER: &str = "gray";
+
+/// Sets or removes our member; all others are kept in their order.
+pub(crate) fn set(headers: &mut HeaderMap, lane: Option<&str>) {
+    if lane.is_none() && !headers.contains_key(BAGGAGE) {
+        return;
+    }
+    let ours = lane.map(|lane| format!("{MEMBER}={lane}"));
+    let lines: Vec<&str> =
+        headers.get_all(BAGGAGE).iter().filter_map(|line| line.to_str().ok()).collect();
+    let others = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let others = others.filter(|member| !member.is_empty() && !is_ours(member));
+    let joined = others.chain(ours.as_deref()).collect::<Vec<_>>().join(",");
+    match HeaderValue::try_from(joined) {
+        Ok(value) if !value.is_empty() => headers.insert(BAGGAGE, value),
+        _ => headers.remove(BAGGAGE),
+    };
+}
+
+fn is_ours(member: &str) -> bool {
+    let key = member.split(['=', ';']).next().unwrap_or_default().trim();
+    key.eq_ignore_ascii_case(MEMBER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[&'static str], lane: Option<&str>, expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(BAGGAGE, HeaderValue::from_static(line));
+        }
+        set(&mut headers, lane);
+        assert_eq!(headers.get(BAGGAGE).map(|value| value.to_str().unwrap()), expected);
+        assert!(headers.get_all(BAGGAGE).iter().count() <= 1);
+    }
+
+    #[test]
+    fn keeps_other_members() {
+        check(&[], Some("blue"), Some("gray=blue"));
+        check(&[], None, None);
+        check(&["a=1;p, b=2"], Some("blue"), Some("a=1;p,b=2,gray=blue"));
+        check(&["gray=x;p,a=1", "GRAY = y"], Some("blue"), Some("a=1,gray=blue"));
+        check(&["gray=x"], None, None);
+        check(&["grayish=1"], None, Some("grayish=1"));
+    }
+}

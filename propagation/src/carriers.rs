@@ -1,0 +1,159 @@
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{GrayStatus, Lane, baggage, traceparent};
+
+/// The header that carries a [`GrayStatus`] from hop to hop.
+pub const GRAY_HEADER: HeaderName = HeaderName::from_static("gray");
+
+/// The tag of Alibaba MSE's agents: never let in, even where it is not written.
+const MSE_TAG: HeaderName = HeaderName::from_static("x-mse-tag");
+
+/// The header names that together carry one verdict to the next hop.
+///
+/// The `gray` header always does. Extra headers carry the name of the lane (`x-mse-tag: gray`) and
+/// are absent where there is none, as the agents that read them expect. With baggage switched on,
+/// the W3C `baggage` member `gray` carries it as well.
+#[derive(Clone, Debug, Default)]
+pub struct Carriers {
+    extra: Vec<HeaderName>,
+    baggage: bool,
+}
+
+impl Carriers {
+    /// Adds header names that carry the lane's name beside the `gray` header.
+    #[must_use]
+    pub fn with_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.extra.extend(names.into_iter().filter(|name| *name != GRAY_HEADER));
+        self
+    }
+
+    /// Adds the member `gray` of the W3C `baggage` header.
+    #[must_use]
+    pub const fn with_baggage(mut self) -> Self {
+        self.baggage = true;
+        self
+    }
+
+    /// Writes the status onto every carrier, replacing whatever was there.
+    ///
+    /// With baggage, a `traceparent` is made where none came, since tracers that find none drop the
+    /// baggage of the request (seen with the OpenTelemetry agents).
+    pub fn inject(&self, status: GrayStatus, headers: &mut HeaderMap) {
+        self.strip(headers);
+        headers.insert(GRAY_HEADER, status.to_header_value());
+        let tag = status.lane().map(Lane::as_str);
+        for name in &self.extra {
+            if let Some(Ok(value)) = tag.map(HeaderValue::from_str) {
+                headers.insert(name, value);
+            }
+        }
+        if self.baggage {
+            baggage::set(headers, tag);
+            if tag.is_some() {
+                traceparent::ensure(headers);
+            }
+        }
+    }
+
+    /// Reads the status that the previous hop sent in the `gray` header.
+    ///
+    /// Two lines are as good as none: nobody can say which one was meant.
+    pub fn extract(&self, headers: &HeaderMap) -> Option<GrayStatus> {
+        let mut values = headers.get_all(GRAY_HEADER).iter();
+        let value = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        value.to_str().ok()?.parse().ok()
+    }
+
+    /// Returns the names of the headers that carry the verdict.
+    pub fn names(&self) -> impl Iterator<Item = HeaderName> {
+        std::iter::once(GRAY_HEADER).chain(self.extra.iter().cloned())
+    }
+
+    /// Removes every carrier, and every name that an upstream could take for one.
+    ///
+    /// CGI-like servers read `x_mse_tag` as `x-mse-tag`, so aliases with underscores go too.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(GRAY_HEADER);
+        headers.remove(MSE_TAG);
+        for name in &self.extra {
+            headers.remove(name);
+        }
+        baggage::set(headers, None);
+        if headers.keys().any(|name| self.is_alias(name)) {
+            let aliases: Vec<HeaderName> =
+                headers.keys().filter(|name| self.is_alias(name)).cloned().collect();
+            for alias in aliases {
+                headers.remove(alias);
+            }
+        }
+    }
+
+    fn is_alias(&self, name: &HeaderName) -> bool {
+        if !name.as_str().contains('_') {
+            return false;
+        }
+        let plain = name.as_str().replace('_', "-");
+        let plain = plain.trim_matches('-');
+        plain == MSE_TAG.as_str() || self.names().any(|carrier| carrier.as_str() == plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carriers() -> Carriers {
+        Carriers::default().with_headers([HeaderName::from_static("x-mse-tag")]).with_baggage()
+    }
+
+    #[test]
+    fn overwrites_everything_a_client_forged() {
+        let mut headers = HeaderMap::new();
+        for name in ["gray", "x-mse-tag", "x_mse_tag", "gray_", "_gray"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("GRAY"));
+        }
+        headers.append(GRAY_HEADER, HeaderValue::from_static("blue"));
+        headers.append("baggage", HeaderValue::from_static("gray=gray,user=7"));
+
+        carriers().inject(GrayStatus::Prod, &mut headers);
+
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers[GRAY_HEADER], "PROD");
+        assert_eq!(headers["baggage"], "user=7");
+    }
+
+    #[test]
+    fn lets_no_known_tag_in_even_where_it_is_not_written() {
+        let mut headers = HeaderMap::new();
+        headers.insert(MSE_TAG, HeaderValue::from_static("gray"));
+        headers.insert("baggage", HeaderValue::from_static("gray=gray"));
+
+        Carriers::default().inject(GrayStatus::Prod, &mut headers);
+
+        assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn writes_the_lane_onto_every_carrier() {
+        let mut headers = HeaderMap::new();
+
+        carriers().inject(GrayStatus::Gray(Lane::GRAY), &mut headers);
+
+        assert_eq!(headers[GRAY_HEADER], "GRAY");
+        assert_eq!(headers["x-mse-tag"], "gray");
+        assert_eq!(headers["baggage"], "gray=gray");
+        assert!(headers.contains_key("traceparent"));
+    }
+
+    #[test]
+    fn two_lines_are_as_good_as_none() {
+        let mut headers = HeaderMap::new();
+        headers.append(GRAY_HEADER, HeaderValue::from_static("GRAY"));
+        assert_eq!(Carriers::default().extract(&headers), Some(GrayStatus::Gray(Lane::GRAY)));
+        headers.append(GRAY_HEADER, HeaderValue::from_static("GRAY"));
+        assert_eq!(Carriers::default().extract(&headers), None);
+    }
+}
