@@ -111,7 +111,8 @@ impl Document {
         &self.name
     }
 
-    /// Reads the value at a path into a type, noting all errors; `None` if there was one.
+    /// Reads the value at a path into a type, noting all errors. What is returned lacks the parts
+    /// that are wrong; whether there were any is said by [`Faults::has_errors`].
     ///
     /// A path that does not exist is read as an empty mapping.
     pub fn read<T>(&self, at: &KeyPath, faults: &mut Faults) -> Option<T>
@@ -129,7 +130,7 @@ impl Document {
     }
 
     /// Returns the keys of the mapping at a path.
-    pub fn keys(&self, path: &KeyPath) -> impl Iterator<Item = &str> {
+    pub fn keys<'a>(&'a self, path: &KeyPath) -> impl Iterator<Item = &'a str> + use<'a> {
         let entries = match self.tree.find(path).map(|node| &node.kind) {
             Some(Kind::Mapping(entries)) => entries.as_slice(),
             _ => &[],

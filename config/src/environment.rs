@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_wrong_variable_is_named() {
         let (root, problems) = overridden(&[("GRAYLANE__ADMIN__ADRESS", "b")]);
-        assert_eq!(root, None);
+        assert!(root.is_some());
         assert!(problems.contains("environment variable GRAYLANE__ADMIN__ADRESS"), "{problems}");
         assert!(problems.contains("did you mean `address`?"), "{problems}");
     }

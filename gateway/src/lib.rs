@@ -1,1 +1,35 @@
+//! Wires the filters, the load balancer and the upstream client into one HTTP gateway.
+//!
+//! A connection is taken by `server`, which checks a request and has it classified; [`Proxy::call`]
+//! finds its route, picks an instance and sends it there through an [`Upstream`]. [`App`] starts all
+//! of it from [`GatewayProperties`].
 
+mod access_log;
+mod admin;
+mod app;
+mod body;
+pub mod check;
+mod error;
+pub mod explain;
+mod headers;
+mod metrics;
+mod observe;
+mod problem;
+pub mod properties;
+mod proxy;
+mod revision;
+mod routes;
+mod server;
+mod settings;
+mod tunnel;
+mod upstream;
+
+pub use self::app::{App, Running, StartError};
+pub use self::error::Error;
+pub use self::observe::Trail;
+pub use self::properties::GatewayProperties;
+pub use self::proxy::{Calling, Failure, Proxy};
+pub use self::revision::{NativeProperties, Revision, RuleDocuments, parse_documents};
+pub use self::routes::{Route, Routes};
+pub use self::settings::Settings;
+pub use self::upstream::{Failed, Lease, Target, Upstream, Wire};

@@ -36,7 +36,8 @@ pub enum Module {
 }
 
 impl Module {
-    pub(super) const fn as_str(self) -> &'static str {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Naming => "naming",
@@ -133,6 +134,11 @@ impl Link {
     /// Returns what the link has done so far.
     pub fn stats(&self) -> &Stats {
         &self.0.core.stats
+    }
+
+    /// Returns which half of Nacos it speaks to.
+    pub fn module(&self) -> Module {
+        self.0.core.module
     }
 
     /// Returns how the server is reached.

@@ -32,12 +32,6 @@ impl Default for NacosProperties {
     }
 }
 
-impl std::hash::Hash for HumanDuration {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-    }
-}
-
 impl NacosProperties {
     /// What to call the namespace in a message.
     pub fn namespace_name(&self) -> &str {

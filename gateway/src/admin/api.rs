@@ -1,0 +1,126 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use gray_lb::Lanes;
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::View;
+use crate::explain::{Asked, Explainer};
+
+pub(super) async fn version(State(view): State<Arc<View>>) -> Json<Value> {
+    let revision = view.gateway.revision.load();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": revision.digest,
+        "revisionNumber": revision.number,
+    }))
+}
+
+/// The static configuration; secrets are never part of it.
+pub(super) async fn config(State(view): State<Arc<View>>) -> Json<Value> {
+    Json(serde_json::to_value(&view.properties).unwrap_or_default())
+}
+
+pub(super) async fn rules(State(view): State<Arc<View>>) -> Json<Value> {
+    let revision = view.gateway.revision.load();
+    let health = view.rules.load();
+    let rules = revision.rules.rules().iter();
+    let rules: Vec<Value> = rules
+        .map(|rule| json!({ "name": **rule.name(), "target": rule.target().to_string() }))
+        .collect();
+    Json(json!({
+        "on": revision.rules.is_on(),
+        "revision": revision.digest,
+        "rules": rules,
+        "rejected": health.problems,
+        "unavailable": health.unavailable.as_ref().map(ToString::to_string),
+        "fromSnapshot": health.from_snapshot,
+    }))
+}
+
+/// An instance as operators see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InstanceView {
+    address: String,
+    version: Option<String>,
+    lane: Option<String>,
+    weight: f64,
+    healthy: bool,
+    enabled: bool,
+    requests: usize,
+    metadata: BTreeMap<String, String>,
+}
+
+pub(super) async fn services(State(view): State<Arc<View>>) -> Json<Value> {
+    let directory = view.gateway.proxy.balancer.directory().load();
+    let services: BTreeMap<String, Vec<InstanceView>> = directory
+        .iter()
+        .map(|(service, subsets)| {
+            let instances = subsets.registered().iter().map(|member| {
+                let instance = member.instance();
+                InstanceView {
+                    address: instance.addr.to_string(),
+                    version: instance.version.as_ref().map(ToString::to_string),
+                    lane: instance.lane.as_ref().map(ToString::to_string),
+                    weight: f64::from(instance.weight.thousandths()) / 1000.0,
+                    healthy: instance.healthy,
+                    enabled: instance.enabled,
+                    requests: member.in_flight(),
+                    metadata: instance.metadata.clone(),
+                }
+            });
+            (service.to_string(), instances.collect())
+        })
+        .collect();
+    let health = view.instances.load();
+    Json(json!({
+        "services": services,
+        "refused": health.refused,
+        "fromSnapshot": health.from_snapshot,
+    }))
+}
+
+pub(super) async fn lanes(State(view): State<Arc<View>>) -> Json<Value> {
+    let revision = view.gateway.revision.load();
+    let services = revision.lanes.services.iter();
+    let services: BTreeMap<String, Value> =
+        services.map(|(service, lanes)| (service.to_string(), lanes_view(lanes))).collect();
+    Json(json!({ "default": lanes_view(&revision.lanes.default), "services": services }))
+}
+
+fn lanes_view(lanes: &Lanes) -> Value {
+    let versions = lanes.versions.iter();
+    let versions: BTreeMap<String, String> =
+        versions.map(|(lane, version)| (lane.to_string(), version.to_string())).collect();
+    json!({
+        "base": lanes.base.as_ref().map(ToString::to_string),
+        "unversioned": lanes.unversioned,
+        "lanes": versions,
+        "fallback": lanes.fallback,
+        "routed": lanes.routed,
+    })
+}
+
+pub(super) async fn explain(State(view): State<Arc<View>>, Json(asked): Json<Asked>) -> Response {
+    let proxy = &view.gateway.proxy;
+    let (revision, directory) = (view.gateway.revision.load(), proxy.balancer.directory().load());
+    let explainer = Explainer {
+        routes: &proxy.routes,
+        revision: &revision,
+        directory: &directory,
+        carriers: &proxy.carriers,
+    };
+    match explainer.explain(&asked) {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            let body = json!({ "error": error.to_string() });
+            (StatusCode::BAD_REQUEST, Json(body)).into_response()
+        }
+    }
+}

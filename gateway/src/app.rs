@@ -1,0 +1,393 @@
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use gray_config::nacos::{ConfigKey, Link, Module, NacosProperties};
+use gray_config::{
+    ConfigSource, FileSource, Follow, Health, Live, Merged, NacosSource, Publisher, Snapshot,
+    follow, live,
+};
+use gray_lb::{
+    Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Guard, Maintenance,
+    NacosDiscovery, NacosGroup, maintain,
+};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::access_log::AccessLog;
+use crate::admin::{self, View};
+use crate::metrics::Metrics;
+use crate::observe::Observer;
+use crate::properties::{GatewayProperties, ListProperties, RulesProperties};
+use crate::proxy::Proxy;
+use crate::revision::{Revision, parse_documents};
+use crate::server::{Gateway, Listener, Policy, Server, Stop};
+use crate::settings::Settings;
+use crate::upstream::Pools;
+
+/// The largest rule document or list that is read.
+const MAX_FILE: u64 = 64 << 20;
+
+/// How long the first rules may take before the gateway goes on without them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be had.
+    #[error("{0}")]
+    Listen(#[source] std::io::Error),
+    /// The access log cannot be opened.
+    #[error("the access log cannot be opened")]
+    AccessLog(#[source] std::io::Error),
+    /// There are no rules, and the configuration says that there must be.
+    #[error("rules are required and cannot be had: {0}")]
+    NoRules(String),
+    /// There are no instances, and the configuration says that there must be.
+    #[error("instances are required and cannot be had from Nacos or the snapshot")]
+    NoInstances,
+}
+
+/// A gateway that is being put together.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    links: HashMap<(NacosProperties, Module), Link>,
+    tasks: JoinSet<()>,
+}
+
+/// A gateway that is serving.
+#[derive(Debug)]
+pub struct Running {
+    addrs: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    stop: Stop,
+    upgrades: TaskTracker,
+    drain: Duration,
+    view: Arc<View>,
+    /// Everything that runs in the background; aborted when the gateway is dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Puts a gateway together.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, links: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Starts serving.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(mut self) -> Result<Running, StartError> {
+        let mut listeners = Vec::new();
+        for (addr, tls) in std::mem::take(&mut self.settings.listeners) {
+            let listener = Listener::bind(addr, tls.as_ref()).await.map_err(StartError::Listen)?;
+            listeners.push(listener);
+            if let Some(tls) = tls {
+                self.tasks.spawn(tls.follow());
+            }
+        }
+        let addrs: Vec<SocketAddr> =
+            listeners.iter().filter_map(|listener| listener.addr().ok()).collect();
+        let admin = match self.settings.admin {
+            Some(addr) => Some(admin::bind(addr).await.map_err(StartError::Listen)?),
+            None => None,
+        };
+        let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let own = addrs.iter().copied().chain(admin_addr).collect();
+        let (directory, instances) = self.discover(own);
+        let (revision, rules) = self.follow_rules().await?;
+        self.await_instances(&instances, &directory).await?;
+        let log = &self.settings.properties.access_log;
+        let access_log = AccessLog::open(log).map_err(StartError::AccessLog)?;
+        let observer = Observer { metrics: Arc::new(Metrics::default()), access_log };
+        let gateway = Arc::new(self.gateway(directory, revision.clone(), observer.clone()));
+        let stop = Stop::default();
+        let view = Arc::new(View {
+            gateway: Arc::clone(&gateway),
+            rules,
+            instances,
+            links: self.links.values().cloned().collect(),
+            properties: self.settings.properties.clone(),
+            stopped: std::sync::atomic::AtomicBool::new(false),
+        });
+        if let Some(listener) = admin {
+            self.tasks.spawn(admin::serve(listener, Arc::clone(&view)));
+        }
+        self.tasks.spawn(forget_connections(Arc::clone(&gateway)));
+        let limits = self.settings.properties.limits;
+        let server = Server::new(Arc::clone(&gateway), limits, stop.clone());
+        for listener in listeners {
+            self.tasks.spawn(server.clone().run(listener));
+        }
+        info!(?addrs, admin = ?admin_addr, "serving");
+        let upgrades = gateway.upgrades.clone();
+        let (drain, tasks) = (limits.drain.0, self.tasks);
+        Ok(Running { addrs, admin: admin_addr, stop, upgrades, drain, view, _tasks: tasks })
+    }
+
+    fn gateway(
+        &mut self,
+        directory: Live<Directory>,
+        revision: Live<Revision>,
+        observer: Observer,
+    ) -> Gateway {
+        let settings = &mut self.settings;
+        let properties = &settings.properties;
+        let cookie = &properties.sticky_cookie;
+        let pools = Pools::new(properties.limits.idle_upstream, settings.tls.clone());
+        Gateway {
+            policy: Policy {
+                trusted_proxies: settings.trusted_proxies.clone(),
+                trusted_tags: settings.trusted_tags.clone(),
+                max_target: properties.limits.target_size.bytes(),
+                max_body: properties.limits.body_size.map_or(u64::MAX, |size| size.0),
+                sticky_cookie: cookie
+                    .enabled
+                    .then(|| (cookie.name.clone(), cookie.max_age.0.as_secs())),
+                decision_header: properties.propagation.decision_header,
+            },
+            revision,
+            proxy: Arc::new(Proxy {
+                routes: std::mem::take(&mut settings.routes),
+                callings: std::mem::take(&mut settings.callings),
+                default_calling: settings.default_calling.clone(),
+                balancer: Balancer::new(directory),
+                carriers: settings.carriers.clone(),
+                attempts: properties.limits.attempts.max(1),
+                upstream: pools,
+            }),
+            observer,
+            upgrades: TaskTracker::new(),
+        }
+    }
+
+    /// Returns the one link to a server.
+    fn link(&mut self, server: Option<&NacosProperties>, module: Module) -> Link {
+        let properties = server.unwrap_or(&self.settings.properties.nacos).clone();
+        let key = (properties.clone(), module);
+        self.links.entry(key).or_insert_with(|| Link::new(properties, module)).clone()
+    }
+
+    /// Starts following the registries.
+    fn discover(&mut self, own: Vec<SocketAddr>) -> (Live<Directory>, Live<DirectoryHealth>) {
+        let properties = self.settings.properties.discovery.clone();
+        let mut registries: Vec<Box<dyn Discovery>> = Vec::new();
+        for file in &properties.files {
+            let source = FileSource::new([file.clone()], MAX_FILE);
+            registries.push(Box::new(FileDiscovery::new(Box::new(source))));
+        }
+        let services: Vec<_> = self.settings.routes.services().into_iter().collect();
+        let lanes = self.settings.nacos_lanes.clone();
+        for (group, lane) in properties.nacos.iter().zip(lanes) {
+            let link = self.link(group.server.as_ref(), Module::Naming);
+            let clusters = group.clusters.clone();
+            let group = NacosGroup { group: group.group.clone(), clusters, lane };
+            registries.push(Box::new(NacosDiscovery::new(link, group, services.clone())));
+        }
+        // The properties were checked when they were read.
+        let guard = Guard::new(&self.settings.guard, own).unwrap_or_else(|_| Guard::closed());
+        let mut maintenance = Maintenance::new(guard);
+        maintenance.version_key = properties.version_key;
+        maintenance.algorithm = self.settings.algorithm;
+        maintenance.algorithms = self.settings.algorithms.clone();
+        maintenance.grace = properties.empty_grace.0;
+        maintenance.snapshot = snapshot(&properties.snapshot);
+        let health = maintenance.health();
+        let (publisher, directory) = live(Directory::default());
+        self.tasks.spawn(maintain(registries, maintenance, publisher));
+        (directory, health)
+    }
+
+    /// Starts following the rules, and waits a moment for the first.
+    async fn follow_rules(&mut self) -> Result<(Live<Revision>, Live<Health>), StartError> {
+        let sources = self.rule_sources();
+        let how = self.settings.rule_documents.clone();
+        let kept = snapshot(&self.settings.properties.rules.snapshot);
+        let following = Follow::new(move |documents: &_| parse_documents(documents, &how), kept);
+        let health = following.health();
+        let (publisher, revision) = live(Revision::off());
+        if sources.is_empty() {
+            warn!("no rules are configured, so gray release is off");
+            self.tasks.spawn(hold(publisher));
+            return Ok((revision, health));
+        }
+        let updates = Box::new(Merged::new(sources)).updates();
+        let mut updates = updates.peekable();
+        let first = tokio::time::timeout(PATIENCE, std::pin::Pin::new(&mut updates).peek()).await;
+        let answered = matches!(first, Ok(Some(gray_config::Update::Documents(_))));
+        if !answered {
+            restore(&following, &publisher);
+        }
+        self.tasks.spawn(follow(updates, following, publisher));
+        self.await_rules(&health).await?;
+        Ok((revision, health))
+    }
+
+    fn rule_sources(&mut self) -> Vec<Box<dyn ConfigSource>> {
+        let rules = self.settings.properties.rules.clone();
+        let files = rules.lists.values().filter_map(|list| match list {
+            ListProperties::File(path) => Some(path.clone()),
+            ListProperties::DataId(_) => None,
+        });
+        let files: Vec<_> = files.chain(rules.files.iter().cloned()).collect();
+        let mut sources: Vec<Box<dyn ConfigSource>> = Vec::new();
+        if !files.is_empty() {
+            sources.push(Box::new(FileSource::new(files, MAX_FILE)));
+        }
+        if let Some(nacos) = &rules.nacos {
+            let link = self.link(nacos.server.as_ref(), Module::Config);
+            sources.push(Box::new(NacosSource::new(link, nacos_keys(&rules))));
+        }
+        sources
+    }
+
+    async fn await_rules(&self, health: &Live<Health>) -> Result<(), StartError> {
+        let decided = |health: &Health| {
+            health.accepted > 0 || health.rejected > 0 || health.unavailable.is_some()
+        };
+        until(|| decided(&health.load())).await;
+        let now = health.load();
+        if now.accepted == 0 && self.settings.properties.rules.required {
+            let problems = now.problems.as_ref().map(ToString::to_string);
+            let unavailable = now.unavailable.as_ref().map(ToString::to_string);
+            let why = problems.or(unavailable).unwrap_or_else(|| "no answer".to_owned());
+            return Err(StartError::NoRules(why));
+        }
+        Ok(())
+    }
+
+    /// Waits a moment until every service that a route leads to has been spoken about.
+    async fn await_instances(
+        &self,
+        health: &Live<DirectoryHealth>,
+        directory: &Live<Directory>,
+    ) -> Result<(), StartError> {
+        let services = self.settings.routes.services();
+        let properties = &self.settings.properties.discovery;
+        if properties.nacos.is_empty() && properties.files.is_empty() {
+            return Ok(());
+        }
+        until(|| services.is_subset(&health.load().answered)).await;
+        let known = directory.load();
+        let none = services.iter().all(|service| {
+            known.get(service).is_none_or(|subsets| subsets.registered().is_empty())
+        });
+        if none && properties.required { Err(StartError::NoInstances) } else { Ok(()) }
+    }
+}
+
+impl Running {
+    /// Returns where the gateway listens, with the ports that were found.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Returns where the admin page is.
+    pub const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Returns what picks instances.
+    pub fn balancer(&self) -> Balancer {
+        self.view.gateway.proxy.balancer.clone()
+    }
+
+    /// Returns the revision in force.
+    pub fn revision(&self) -> Live<Revision> {
+        self.view.gateway.revision.clone()
+    }
+
+    /// Stops: says that it is not ready, accepts nothing more, lets requests end, and returns
+    /// whether all of them did within the limit.
+    pub async fn stop(self) -> bool {
+        self.view.stopping();
+        self.upgrades.close();
+        let drained = self.stop.drain(self.drain).await;
+        drained && self.upgrades.is_empty()
+    }
+}
+
+/// Returns the documents that rules consist of on Nacos, lists among them.
+fn nacos_keys(rules: &RulesProperties) -> Vec<ConfigKey> {
+    let Some(nacos) = &rules.nacos else { return Vec::new() };
+    let lists = rules.lists.values().filter_map(|list| match list {
+        ListProperties::File(_) => None,
+        ListProperties::DataId(id) => Some(id),
+    });
+    let key = |id: &String| ConfigKey { data_id: id.clone(), group: nacos.group.clone() };
+    nacos.data_ids.iter().chain(lists).map(key).collect()
+}
+
+/// Returns the rules that are on Nacos as a source of their own, over a link of its own.
+pub(crate) fn nacos_rules(properties: &GatewayProperties) -> Option<NacosSource> {
+    let nacos = properties.rules.nacos.as_ref()?;
+    let server = nacos.server.as_ref().unwrap_or(&properties.nacos).clone();
+    Some(NacosSource::new(Link::new(server, Module::Config), nacos_keys(&properties.rules)))
+}
+
+/// Waits until something is so, or patience ends.
+async fn until(ready: impl Fn() -> bool) {
+    const STEP: Duration = Duration::from_millis(5);
+    let wait = async {
+        while !ready() {
+            tokio::time::sleep(STEP).await;
+        }
+    };
+    // What is not ready by now is told by the readiness page.
+    let _ = tokio::time::timeout(PATIENCE, wait).await;
+}
+
+fn snapshot(path: &Path) -> Option<Snapshot> {
+    (!path.as_os_str().is_empty()).then(|| Snapshot::at(path))
+}
+
+/// Puts the documents of the snapshot into force, until their source answers.
+fn restore<P>(following: &Follow<P>, publisher: &Publisher<Revision>)
+where
+    P: Fn(
+        &gray_config::Documents,
+    ) -> Result<(Revision, gray_config::Problems), gray_config::Problems>,
+{
+    let Some(snapshot) = &following.snapshot else { return };
+    let documents = match snapshot.load() {
+        Ok(Some(documents)) => documents,
+        Ok(None) => return warn!("rules cannot be had, and there is no snapshot of them yet"),
+        Err(error) => return warn!(%error, "rules cannot be restored"),
+    };
+    match (following.parse)(&documents) {
+        Ok((revision, _)) => {
+            publisher.publish(revision);
+            following.restored(&documents);
+            info!("rules restored from the snapshot");
+        }
+        Err(problems) => warn!("rules of the snapshot are not valid any more\n{problems}"),
+    }
+}
+
+/// Keeps a value that never changes.
+async fn hold(publisher: Publisher<Revision>) {
+    std::future::pending::<()>().await;
+    drop(publisher);
+}
+
+/// Closes connections to instances that are gone.
+async fn forget_connections(gateway: Arc<Gateway>) {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let directory = gateway.proxy.balancer.directory().load();
+        let addrs: std::collections::HashSet<SocketAddr> = directory
+            .iter()
+            .flat_map(|(_, subsets)| subsets.registered())
+            .map(|member| member.instance().addr)
+            .collect();
+        gateway.proxy.upstream.retain(|addr| addrs.contains(&addr));
+    }
+}

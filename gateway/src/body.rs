@@ -1,0 +1,270 @@
+//! Bodies on their way through the gateway: passed on piece by piece, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::observe::Ending;
+use crate::upstream::Lease;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is larger than allowed.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    /// Nothing came for too long.
+    #[error("the body stalled")]
+    Stalled,
+    /// The connection that it came on failed.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// What is known about a request's body while it is being sent.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pieces: AtomicU64,
+}
+
+impl Progress {
+    /// Returns a number that grows with each piece that was passed on.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.pieces.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Incoming,
+    left: u64,
+    progress: Arc<Progress>,
+    gate: Option<Gate>,
+}
+
+/// Holds a body back until the instance says `100 Continue`, or has had time to.
+#[derive(Debug)]
+struct Gate {
+    opened: oneshot::Receiver<()>,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl RequestBody {
+    /// A body of at most `limit` bytes.
+    pub(crate) fn new(inner: Incoming, limit: u64) -> Self {
+        Self { inner, left: limit, progress: Arc::default(), gate: None }
+    }
+
+    /// Returns what is known about the body while it is being sent.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Holds the body back until what is returned is told, or dropped, or has had a second.
+    pub(crate) fn hold_back(&mut self) -> oneshot::Sender<()> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (open, opened) = oneshot::channel();
+        self.gate = Some(Gate { opened, patience: Box::pin(tokio::time::sleep(PATIENCE)) });
+        open
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            let opened = Pin::new(&mut gate.opened).poll(cx).is_ready();
+            if !opened && gate.patience.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.gate = None;
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        let frame = frame?;
+        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
+        if let Some(data) = frame.data_ref() {
+            match self.left.checked_sub(data.remaining() as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    /// Taken when the body ends; dropped with the body where it is cut short.
+    ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Instance(InstanceBody),
+    Own(Full<Bytes>),
+}
+
+/// The body of an instance's answer, with what it occupies until its end.
+#[derive(Debug)]
+pub struct InstanceBody {
+    inner: Incoming,
+    lease: Option<Lease>,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl InstanceBody {
+    /// A body that occupies a lease until its end, and may stall for so long.
+    pub(crate) const fn new(inner: Incoming, lease: Lease, idle: Duration) -> Self {
+        Self { inner, lease: Some(lease), idle, timer: None }
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.timer = None;
+                if frame.is_none() {
+                    self.finish();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Poll::Pending => {
+                let idle = self.idle;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                ready!(timer.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::Stalled)))
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl ResponseBody {
+    /// The body of an instance's answer.
+    pub(crate) const fn of(body: InstanceBody) -> Self {
+        Self { source: Source::Instance(body), ending: None }
+    }
+
+    /// A body of the gateway's own.
+    pub(crate) const fn of_own(body: Full<Bytes>) -> Self {
+        Self { source: Source::Own(body), ending: None }
+    }
+
+    /// Tells someone when the body has ended.
+    pub(crate) fn with_ending(mut self, ending: Ending) -> Self {
+        self.ending = Some(ending);
+        self
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            Source::Instance(body) => ready!(body.poll_piece(cx)),
+            Source::Own(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|never| match never {})),
+        };
+        if let Some(ending) = &mut this.ending {
+            match &frame {
+                Some(Ok(frame)) => {
+                    ending.count(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
+                Some(Err(error)) => ending.broke(error.to_string()),
+                None => {}
+            }
+        }
+        if frame.is_none() || matches!(frame, Some(Err(_))) || this.is_end_stream() {
+            if let Source::Instance(body) = &mut this.source
+                && !matches!(frame, Some(Err(_)))
+            {
+                body.finish();
+            }
+            if let Some(ending) = this.ending.take() {
+                ending.done();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Instance(body) => body.inner.is_end_stream(),
+            Source::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Instance(body) => body.inner.size_hint(),
+            Source::Own(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Waits for something for as long as pieces of the request keep going out, and then for `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    progress: &Progress,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(future);
+    let mut seen = progress.pieces();
+    let timer = tokio::time::sleep(limit);
+    tokio::pin!(timer);
+    loop {
+        tokio::select! {
+            biased;
+            value = &mut future => return Some(value),
+            () = &mut timer => {
+                let now = progress.pieces();
+                if now == seen {
+                    return None;
+                }
+                seen = now;
+                timer.as_mut().reset(Instant::now() + limit);
+            }
+        }
+    }
+}

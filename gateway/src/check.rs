@@ -1,0 +1,177 @@
+//! Everything that is wrong, or odd, about the documents of a gateway, without starting it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use futures_util::StreamExt;
+use gray_config::{
+    ConfigSource, Document, Documents, Faults, FileSource, KeyPath, Override, Problem, Problems,
+    Update,
+};
+use gray_lb::{Directory, FileDiscovery, Guard, Instance, ServiceName, Subsets};
+use gray_propagation::GrayStatus;
+
+use crate::properties::{GatewayProperties, ListProperties};
+use crate::revision::{Revision, parse_documents};
+use crate::settings::Settings;
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 64 << 20;
+
+/// What a gateway would start with.
+#[derive(Debug)]
+pub struct Checked {
+    /// The static configuration, where it is right.
+    pub settings: Option<Settings>,
+    /// The rules, where they are right.
+    pub revision: Option<Revision>,
+    /// The instances of registry files.
+    pub directory: Directory,
+    /// Everything that is wrong or odd.
+    pub problems: Problems,
+}
+
+/// Reads the static configuration and the documents that it names.
+pub async fn check(path: &Path, overrides: &[Override]) -> Checked {
+    let mut checked = Checked {
+        settings: None,
+        revision: None,
+        directory: Directory::default(),
+        problems: Problems::default(),
+    };
+    let loaded = GatewayProperties::load(path, overrides);
+    let settings = loaded.and_then(|(properties, document)| {
+        Settings::new(properties, &document).map(|settings| (settings, document))
+    });
+    let (settings, document) = match settings {
+        Ok(settings) => settings,
+        Err(problems) => {
+            checked.problems.extend(problems.0);
+            return checked;
+        }
+    };
+    checked.read_rules(&settings).await;
+    checked.read_registries(&settings);
+    checked.compare(&settings, &document);
+    checked.settings = Some(settings);
+    checked
+}
+
+impl Checked {
+    async fn read_rules(&mut self, settings: &Settings) {
+        let rules = &settings.properties.rules;
+        let lists = rules.lists.values().filter_map(|list| match list {
+            ListProperties::File(path) => Some(path.clone()),
+            ListProperties::DataId(_) => None,
+        });
+        let files: Vec<_> = lists.chain(rules.files.iter().cloned()).collect();
+        let mut documents = match FileSource::new(files, MAX_FILE).read() {
+            Ok(documents) => documents,
+            Err(error) => {
+                self.problems.extend([Problem::whole(error.source_name, error.reason)]);
+                return;
+            }
+        };
+        if rules.nacos.is_some() && !self.read_nacos(settings, &mut documents).await {
+            return;
+        }
+        if documents.0.is_empty() {
+            return;
+        }
+        match parse_documents(&documents, &settings.rule_documents) {
+            Ok((revision, warnings)) => {
+                self.problems.extend(warnings.0);
+                self.revision = Some(revision);
+            }
+            Err(problems) => self.problems.extend(problems.0),
+        }
+    }
+
+    /// Asks Nacos for its documents, once.
+    async fn read_nacos(&mut self, settings: &Settings, documents: &mut Documents) -> bool {
+        let Some(source) = crate::app::nacos_rules(&settings.properties) else { return true };
+        match Box::new(source).updates().next().await {
+            Some(Update::Documents(more)) => {
+                documents.0.extend(more.0);
+                true
+            }
+            Some(Update::Unavailable(error)) => {
+                self.problems.extend([Problem::whole(error.source_name, error.reason)]);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn read_registries(&mut self, settings: &Settings) {
+        let discovery = &settings.properties.discovery;
+        let own = settings.listeners.iter().map(|(addr, _)| *addr).chain(settings.admin).collect();
+        let guard = Guard::new(&settings.guard, own).unwrap_or_else(|_| Guard::closed());
+        let mut services = Vec::new();
+        for path in &discovery.files {
+            let name = path.display().to_string();
+            let read = FileSource::new([path.clone()], MAX_FILE).read();
+            let text = match read {
+                Ok(documents) => documents.0.into_values().next().unwrap_or_default(),
+                Err(error) => {
+                    self.problems.extend([Problem::whole(name, error.reason)]);
+                    continue;
+                }
+            };
+            match FileDiscovery::parse(&name, &text) {
+                Err(problems) => self.problems.extend(problems.0),
+                Ok(parsed) => services.extend(parsed),
+            }
+            for (service, announced) in std::mem::take(&mut services) {
+                let mut admitted: Vec<Instance> = Vec::new();
+                for one in &announced {
+                    match guard.admit(one, &discovery.version_key, None) {
+                        Ok(instance) => admitted.push(instance),
+                        Err(refusal) => {
+                            let message = format!("an instance of {service} is refused: {refusal}");
+                            self.problems.extend([Problem::whole(name.as_str(), message)]);
+                        }
+                    }
+                }
+                let algorithm = settings.algorithm;
+                let subsets = Subsets::new(admitted, algorithm, None).into();
+                let others = self.directory.iter().map(|(name, it)| (name.clone(), it.clone()));
+                self.directory = others.chain([(service, subsets)]).collect();
+            }
+        }
+    }
+
+    /// Warns where the documents do not fit together.
+    fn compare(&mut self, settings: &Settings, document: &Document) {
+        let mut faults = Faults::default();
+        let discovery = &settings.properties.discovery;
+        let complete = discovery.nacos.is_empty() && !discovery.files.is_empty();
+        for (index, route) in settings.routes.iter().enumerate() {
+            if complete && self.directory.get(&route.service).is_none() {
+                let at = KeyPath::ROOT.key("routes").index(index).key("service");
+                faults.warning(&at, format!("no instance of {} is registered", route.service));
+            }
+        }
+        self.problems.extend(document.problems(&faults).0);
+        let Some(revision) = &self.revision else { return };
+        let routed: BTreeSet<ServiceName> = settings.routes.services();
+        let mut odd = Vec::new();
+        for service in revision.lanes.services.keys().filter(|it| !routed.contains(*it)) {
+            odd.push(format!("no route leads to {service}"));
+        }
+        for service in routed.iter().filter(|_| complete) {
+            let lanes = revision.lanes.of(service);
+            let Some(subsets) = self.directory.get(service) else { continue };
+            for (lane, version) in &lanes.versions {
+                if subsets.of(GrayStatus::Gray(*lane), lanes).is_empty() {
+                    odd.push(format!(
+                        "lane {lane} has no instance of {service} (version {version})"
+                    ));
+                }
+            }
+        }
+        let warning =
+            |message: String| Problem { severity: "warning", ..Problem::whole("rules", message) };
+        self.problems.extend(odd.into_iter().map(warning));
+    }
+}

@@ -1,0 +1,227 @@
+//! Why a request is decided as it is, by the very code that decides it.
+
+use std::net::IpAddr;
+
+use gray_filters::{Explanation, Head};
+use gray_lb::{Balancer, Directory, Fallback, NoInstance, Want};
+use gray_propagation::{Carriers, GrayStatus};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::revision::Revision;
+use crate::routes::Routes;
+
+/// A request that somebody asks about.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Asked {
+    /// Its method.
+    pub method: String,
+    /// Its target: a path, or a whole URL.
+    pub url: String,
+    /// Its headers.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The client's address.
+    pub ip: IpAddr,
+}
+
+/// What would become of a request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The digest of the rules.
+    pub revision: String,
+    /// How its lane is decided.
+    pub decision: Explanation,
+    /// The route that takes it.
+    pub route: Option<String>,
+    /// The service it goes to.
+    pub service: Option<String>,
+    /// The version that the lane has there.
+    pub version: Option<String>,
+    /// The instances that may serve it.
+    pub instances: Vec<String>,
+    /// The fallback that is needed.
+    pub fallback: Option<&'static str>,
+    /// Why it is not served.
+    pub error: Option<String>,
+    /// The headers that tell the next hop.
+    pub writes: Vec<(String, String)>,
+}
+
+/// Why something is no request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// The method is none.
+    #[error("{0:?} is no method")]
+    Method(String),
+    /// The URL is none.
+    #[error("{0:?} is no URL or path")]
+    Url(String),
+    /// The header is none.
+    #[error("{0:?} is no header")]
+    Header(String),
+}
+
+/// What is needed to explain requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Explainer<'a> {
+    /// Where requests go.
+    pub routes: &'a Routes,
+    /// How they are decided.
+    pub revision: &'a Revision,
+    /// The instances.
+    pub directory: &'a Directory,
+    /// How the verdict is written.
+    pub carriers: &'a Carriers,
+}
+
+impl Explainer<'_> {
+    /// Explains a request.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the request itself.
+    pub fn explain(&self, asked: &Asked) -> Result<Answer, InvalidRequest> {
+        let method = asked.method.parse::<Method>();
+        let method = method.map_err(|_| InvalidRequest::Method(asked.method.clone()))?;
+        let uri = asked.url.parse::<Uri>().map_err(|_| InvalidRequest::Url(asked.url.clone()))?;
+        let headers = headers_of(&asked.headers)?;
+        let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = uri.host().or(named);
+        let head = Head {
+            method: &method,
+            path: uri.path(),
+            query: uri.query(),
+            host,
+            headers: &headers,
+            client: asked.ip,
+        };
+        let decision = self.revision.rules.explain(&head);
+        let status = self.revision.rules.classify(&head).status;
+        let mut answer = Answer {
+            revision: self.revision.digest.clone(),
+            decision,
+            route: None,
+            service: None,
+            version: None,
+            instances: Vec::new(),
+            fallback: None,
+            error: None,
+            writes: self.writes(status),
+        };
+        self.follow(&method, host, uri.path(), status, &mut answer);
+        Ok(answer)
+    }
+
+    /// Says where the request goes from here.
+    fn follow(
+        &self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        status: GrayStatus,
+        answer: &mut Answer,
+    ) {
+        let Some(route) = self.routes.resolve(method, host, path) else {
+            answer.error = Some(crate::Error::NoRoute.to_string());
+            return;
+        };
+        answer.route = Some(route.name.to_string());
+        answer.service = Some(route.service.to_string());
+        let lanes = self.revision.lanes.of(&route.service);
+        answer.version = match status {
+            GrayStatus::All => None,
+            GrayStatus::Prod => lanes.base.as_ref().map(ToString::to_string),
+            GrayStatus::Gray(lane) => lanes.versions.get(&lane).map(ToString::to_string),
+        };
+        let Some(subsets) = self.directory.get(&route.service) else {
+            answer.error = Some(NoInstance::UnknownService(route.service.clone()).to_string());
+            return;
+        };
+        let want = Want { service: &route.service, status, lanes, key: None, tried: &[] };
+        match Balancer::new(gray_config::live(self.directory.clone()).1).pick(&want) {
+            Ok(picked) => answer.fallback = picked.fallback.map(Fallback::as_str),
+            Err(error) => answer.error = Some(error.to_string()),
+        }
+        let served = match answer.fallback {
+            Some("base") => GrayStatus::Prod,
+            Some("all") => GrayStatus::All,
+            _ => status,
+        };
+        let addr = |member: &std::sync::Arc<gray_lb::Member>| member.instance().addr.to_string();
+        answer.instances = subsets.of(served, lanes).iter().map(addr).collect();
+    }
+
+    fn writes(&self, status: GrayStatus) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        self.carriers.inject(status, &mut headers);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    }
+}
+
+fn headers_of(lines: &[(String, String)]) -> Result<HeaderMap, InvalidRequest> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let wrong = || InvalidRequest::Header(format!("{name}: {value}"));
+        let name: HeaderName = name.parse().map_err(|_| wrong())?;
+        headers.append(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
+    }
+    Ok(headers)
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let decision = &self.decision;
+        writeln!(f, "lane      {}", decision.status)?;
+        match (&decision.rule, decision.on) {
+            (Some(rule), _) => writeln!(f, "rule      {rule}")?,
+            (None, true) => writeln!(f, "rule      none, so base serves")?,
+            (None, false) => writeln!(f, "rule      gray release is off")?,
+        }
+        writeln!(f, "revision  {}", self.revision)?;
+        if let Some(user) = &decision.user {
+            writeln!(f, "user      {user}")?;
+        }
+        if let Some(place) = &decision.place {
+            writeln!(f, "place     {}", place.join(", "))?;
+        }
+        for rule in &decision.rules {
+            let word = if rule.hit { "hit" } else { "miss" };
+            let why = rule.off.map(|why| format!(" ({why})")).unwrap_or_default();
+            writeln!(f, "  {word:4} {} -> {}{why}", rule.name, rule.target)?;
+            if let Some(when) = &rule.when {
+                condition(f, when, 2)?;
+            }
+        }
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        writeln!(f, "route     {}", or_none(&self.route))?;
+        writeln!(f, "service   {}", or_none(&self.service))?;
+        writeln!(f, "version   {}", self.version.as_deref().unwrap_or("any"))?;
+        writeln!(f, "instances {}", self.instances.join(", "))?;
+        if let Some(fallback) = self.fallback {
+            writeln!(f, "fallback  {fallback}: the lane has no instance")?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "error     {error}")?;
+        }
+        for (name, value) in &self.writes {
+            writeln!(f, "writes    {name}: {value}")?;
+        }
+        Ok(())
+    }
+}
+
+fn condition(
+    f: &mut std::fmt::Formatter<'_>,
+    report: &gray_filters::ConditionReport,
+    depth: usize,
+) -> std::fmt::Result {
+    let mark = if report.holds { "+" } else { "-" };
+    let seen = report.seen.as_ref().map(|seen| format!("   [{seen}]")).unwrap_or_default();
+    writeln!(f, "{:width$}{mark} {}{seen}", "", report.condition, width = depth * 2 + 3)?;
+    report.parts.iter().try_for_each(|part| condition(f, part, depth + 1))
+}

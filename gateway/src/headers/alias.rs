@@ -1,0 +1,15 @@
+use http::HeaderName;
+
+/// Tells whether a name is another spelling of one of these: CGI-like servers read `x_real_ip` as
+/// `X-Real-IP`.
+pub(super) fn is_alias(name: &HeaderName, of: &[HeaderName]) -> bool {
+    let name = name.as_str();
+    let same = |other: &HeaderName| {
+        other.as_str().len() == name.len()
+            && name
+                .bytes()
+                .zip(other.as_str().bytes())
+                .all(|(one, other)| one == other || (one == b'_' && other == b'-'))
+    };
+    name.contains('_') && of.iter().any(same)
+}

@@ -1,0 +1,112 @@
+//! What an instance is told about the client.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+
+use super::alias::is_alias;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// How a request came to the gateway.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// The address that the connection came from.
+    pub(crate) peer: IpAddr,
+    /// The client, as far as trusted proxies vouch for it.
+    pub(crate) client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub(crate) trusted: bool,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
+
+/// Says who the client is. What an untrusted peer said about that is thrown away first, in every
+/// spelling.
+pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
+    let ours = [
+        FORWARDED,
+        FORWARDED_FOR,
+        FORWARDED_HOST,
+        FORWARDED_PORT,
+        FORWARDED_PREFIX,
+        FORWARDED_PROTO,
+        REAL_IP,
+    ];
+    let aliases: Vec<HeaderName> =
+        headers.keys().filter(|name| is_alias(name, &ours)).cloned().collect();
+    for alias in aliases {
+        headers.remove(alias);
+    }
+    if !arrival.trusted {
+        for name in ours {
+            headers.remove(name);
+        }
+    }
+    append_for(headers, arrival.peer);
+    if let Ok(client) = HeaderValue::try_from(arrival.client.to_string()) {
+        headers.insert(REAL_IP, client);
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme));
+    }
+    if !headers.contains_key(FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Adds the peer behind whatever stands there already, as one line.
+fn append_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
+    let joined = lines.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::try_from(joined) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(trusted: bool) -> Arrival {
+        let peer = "10.0.0.1".parse().unwrap();
+        Arrival { peer, client: "1.1.1.1".parse().unwrap(), trusted, scheme: "https" }
+    }
+
+    fn forged() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for name in ["x-forwarded-for", "x_forwarded_for", "x-real-ip", "forwarded"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("6.6.6.6"));
+        }
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("ftp"));
+        headers.insert(HOST, HeaderValue::from_static("shop.example"));
+        headers
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_not_believed_in_any_spelling() {
+        let mut headers = forged();
+        forward(&mut headers, &arrival(false));
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+        assert_eq!(headers["x-real-ip"], "1.1.1.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "shop.example");
+        assert!(!headers.contains_key("x_forwarded_for") && !headers.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn a_trusted_peer_is_added_to_the_chain() {
+        let mut headers = forged();
+        forward(&mut headers, &arrival(true));
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+        assert_eq!(headers["x-forwarded-proto"], "ftp");
+        assert!(!headers.contains_key("x_forwarded_for"));
+    }
+}

@@ -1,0 +1,12 @@
+//! What a gateway adds to and takes from the headers of a message.
+
+mod alias;
+mod forwarded;
+mod hop;
+mod request_id;
+mod via;
+
+pub(crate) use self::forwarded::{Arrival, forward};
+pub(crate) use self::hop::{is_upgrade, strip_request, strip_response};
+pub(crate) use self::request_id::{REQUEST_ID, RequestId};
+pub(crate) use self::via::{passes, sign};

@@ -1,0 +1,218 @@
+//! Counters of the hot path: found without a lock, and shown to Prometheus.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use gray_lb::{Fallback, Version};
+use gray_propagation::GrayStatus;
+use papaya::HashMap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::observe::{Noted, Trail};
+
+/// Upper bounds of the histogram of durations, in seconds.
+const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// What is counted about requests.
+///
+/// Labels come from the configuration and the registry, never from a request.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: HashMap<Request, AtomicU64>,
+    durations: HashMap<Arc<str>, Durations>,
+    rules: HashMap<Arc<str>, AtomicU64>,
+    fallbacks: HashMap<(Arc<str>, GrayStatus, Fallback), AtomicU64>,
+    errors: HashMap<&'static str, AtomicU64>,
+    cut_short: AtomicU64,
+    retries: AtomicU64,
+    /// Connections from clients that are open now.
+    pub connections: AtomicU64,
+    /// Connections that were refused since there were too many.
+    pub refused_connections: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Request {
+    route: Arc<str>,
+    service: gray_lb::ServiceName,
+    version: Option<Version>,
+    lane: GrayStatus,
+    status: u16,
+}
+
+#[derive(Debug)]
+struct Durations {
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    nanos: AtomicU64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), nanos: AtomicU64::new(0) }
+    }
+}
+
+impl Durations {
+    fn note(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Relaxed);
+    }
+}
+
+fn add<K: std::hash::Hash + Eq>(map: &HashMap<K, AtomicU64>, key: K) {
+    map.pin().get_or_insert_with(key, AtomicU64::default).fetch_add(1, Relaxed);
+}
+
+impl Metrics {
+    pub(crate) fn note(&self, noted: &Noted) {
+        if let Some(code) = noted.error {
+            add(&self.errors, code);
+        }
+        if noted.broke.is_some() {
+            self.cut_short.fetch_add(1, Relaxed);
+        }
+        if let Some(trail) = &noted.trail {
+            self.note_trail(trail, noted);
+        }
+    }
+
+    fn note_trail(&self, trail: &Trail, noted: &Noted) {
+        let rule = trail.verdict.rule.and_then(|rule| trail.revision.rules.rules().get(rule));
+        if let Some(rule) = rule {
+            add(&self.rules, Arc::clone(rule.name()));
+        }
+        self.retries.fetch_add(trail.attempts.saturating_sub(1).into(), Relaxed);
+        let Some(route) = &trail.route else { return };
+        let lane = trail.verdict.status;
+        let picked = trail.picked.as_ref();
+        if let Some(fallback) = picked.and_then(|picked| picked.fallback) {
+            let service: Arc<str> = route.service.as_str().into();
+            add(&self.fallbacks, (service, lane, fallback));
+        }
+        let key = Request {
+            route: Arc::clone(&route.name),
+            service: route.service.clone(),
+            version: picked.and_then(|picked| picked.member.instance().version.clone()),
+            lane,
+            status: noted.status.as_u16(),
+        };
+        add(&self.requests, key);
+        let durations = self.durations.pin();
+        let durations = durations.get_or_insert_with(Arc::clone(&route.name), Durations::default);
+        durations.note(noted.arrived.at.elapsed());
+    }
+
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests answered, by route, service, version served, lane and status";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("graylane_requests", help, None, kind)?;
+        for (key, count) in &self.requests.pin() {
+            let labels = [
+                ("route", key.route.to_string()),
+                ("service", key.service.to_string()),
+                ("version", key.version.as_ref().map(Version::to_string).unwrap_or_default()),
+                ("lane", key.lane.to_string()),
+                ("status", key.status.to_string()),
+            ];
+            let mut one = family.encode_family(&labels)?;
+            one.encode_counter::<NoLabelSet, _, u64>(&count.load(Relaxed), None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "graylane_request_duration_seconds";
+        let help = "Time from the head of a request to the end of its answer";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (route, durations) in &self.durations.pin() {
+            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let counts = durations.buckets.iter().map(|bucket| bucket.load(Relaxed));
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let sum = Duration::from_nanos(durations.nanos.load(Relaxed)).as_secs_f64();
+            let labels = [("route", route.to_string())];
+            let mut one = family.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_requests(&mut encoder)?;
+        self.encode_durations(&mut encoder)?;
+        counters(
+            &mut encoder,
+            "graylane_rule_matches",
+            "Requests a rule took",
+            &self.rules,
+            |rule| vec![("rule", rule.to_string())],
+        )?;
+        let help = "Requests served outside their lane, since it had no instance";
+        counters(
+            &mut encoder,
+            "graylane_fallbacks",
+            help,
+            &self.fallbacks,
+            |(service, lane, to)| {
+                vec![
+                    ("service", service.to_string()),
+                    ("lane", lane.to_string()),
+                    ("to", to.as_str().to_owned()),
+                ]
+            },
+        )?;
+        let help = "Requests that the gateway answered itself, by reason";
+        counters(&mut encoder, "graylane_errors", help, &self.errors, |code| {
+            vec![("code", (*code).to_owned())]
+        })?;
+        let plain = [
+            (
+                "graylane_responses_cut_short",
+                "Answers that did not reach their end",
+                &self.cut_short,
+            ),
+            ("graylane_retries", "Requests sent to another instance", &self.retries),
+            (
+                "graylane_connections_refused",
+                "Connections refused since there were too many",
+                &self.refused_connections,
+            ),
+        ];
+        for (name, help, value) in plain {
+            let mut one = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            one.encode_counter::<NoLabelSet, _, u64>(&value.load(Relaxed), None)?;
+        }
+        let help = "Connections from clients";
+        let kind = MetricType::Gauge;
+        let mut one = encoder.encode_descriptor("graylane_connections", help, None, kind)?;
+        one.encode_gauge(&i64::try_from(self.connections.load(Relaxed)).unwrap_or(i64::MAX))
+    }
+}
+
+/// Shows a family of counters.
+fn counters<K: std::hash::Hash + Eq>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: &HashMap<K, AtomicU64>,
+    labels: impl Fn(&K) -> Vec<(&'static str, String)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (key, count) in &counts.pin() {
+        let labels = labels(key);
+        let mut one = family.encode_family(&labels)?;
+        one.encode_counter::<NoLabelSet, _, u64>(&count.load(Relaxed), None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Response};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::Error;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: String,
+    request_id: &'a str,
+}
+
+/// Returns what a client sees of an error; the body is empty where the method allows none.
+pub(crate) fn answer(error: &Error, method: &Method, request_id: &str) -> Response<Full<Bytes>> {
+    let status = error.status();
+    let problem = Problem {
+        r#type: format!("urn:graylane:problem:{}", error.code()),
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        code: error.code(),
+        detail: error.to_string(),
+        request_id,
+    };
+    let body = match *method {
+        Method::HEAD => Vec::new(),
+        _ => serde_json::to_vec(&problem).unwrap_or_default(),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

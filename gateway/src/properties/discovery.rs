@@ -1,0 +1,65 @@
+use std::path::PathBuf;
+
+use gray_config::HumanDuration;
+use gray_config::nacos::NacosProperties;
+use gray_lb::GuardProperties;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where instances are found, as an operator writes it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DiscoveryProperties {
+    /// Files with instances; followed.
+    pub files: Vec<PathBuf>,
+    /// Groups of a Nacos server.
+    pub nacos: Vec<NacosDiscoveryProperties>,
+    /// The metadata key that says an instance's version.
+    pub version_key: String,
+    /// Which instances may be called.
+    pub guard: GuardProperties,
+    /// How long a service that is suddenly empty keeps its instances.
+    pub empty_grace: HumanDuration,
+    /// Where instances are kept for a start without Nacos; nowhere if empty.
+    pub snapshot: PathBuf,
+    /// Whether the gateway refuses to start where instances can be had neither from Nacos nor from
+    /// the snapshot.
+    pub required: bool,
+}
+
+impl Default for DiscoveryProperties {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            nacos: Vec::new(),
+            version_key: "version".to_owned(),
+            guard: GuardProperties::default(),
+            empty_grace: HumanDuration::secs(15),
+            snapshot: PathBuf::new(),
+            required: false,
+        }
+    }
+}
+
+/// A group of a Nacos server, as an operator writes it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NacosDiscoveryProperties {
+    /// The server; the one at the top of the configuration where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<NacosProperties>,
+    /// The group.
+    pub group: String,
+    /// Clusters to take instances of; all where not given.
+    pub clusters: Vec<String>,
+    /// The lane that this registry belongs to: its instances need no version, and serve no other
+    /// lane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+}
+
+impl Default for NacosDiscoveryProperties {
+    fn default() -> Self {
+        Self { server: None, group: "DEFAULT_GROUP".to_owned(), clusters: Vec::new(), lane: None }
+    }
+}

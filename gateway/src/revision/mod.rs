@@ -1,0 +1,45 @@
+//! Rules, versions and fallbacks as one value: what a request is decided by from beginning to end.
+
+mod documents;
+mod native;
+mod spring;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gray_filters::RuleSet;
+use gray_lb::LaneTable;
+
+pub use self::documents::{RuleDocuments, parse_documents};
+pub use self::native::NativeProperties;
+
+/// Everything that rule documents say, in force together.
+#[derive(Debug)]
+pub struct Revision {
+    /// Counts the revisions of this process.
+    pub number: u64,
+    /// The digest of the documents: the same on every replica that follows the same ones.
+    pub digest: String,
+    /// Which lane a request travels in.
+    pub rules: RuleSet,
+    /// Which version a lane has, service by service, and what it falls back to.
+    pub lanes: LaneTable,
+}
+
+impl Revision {
+    /// A revision that sends every request to every version.
+    pub fn off() -> Self {
+        Self::new(String::new(), RuleSet::off(), LaneTable::default())
+    }
+
+    /// A new revision.
+    pub fn new(digest: String, rules: RuleSet, lanes: LaneTable) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), digest, rules, lanes }
+    }
+}
+
+impl AsRef<RuleSet> for Revision {
+    fn as_ref(&self) -> &RuleSet {
+        &self.rules
+    }
+}

@@ -1,0 +1,250 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gray_config::{Faults, KeyPath};
+use gray_lb::ServiceName;
+use http::Method;
+use http::uri::PathAndQuery;
+use regex::Regex;
+
+use crate::properties::{
+    HostPolicy, PathProperties, RouteMatchProperties, RouteProperties, TimeoutProperties,
+};
+
+/// Where requests go.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name, for logs and metrics.
+    pub name: Arc<str>,
+    /// The service.
+    pub service: ServiceName,
+    /// Which host the instance is told was asked for.
+    pub host: HostPolicy,
+    /// How long things may take.
+    pub timeouts: TimeoutProperties,
+    matcher: Matcher,
+    strip_prefix: Option<String>,
+    add_prefix: Option<String>,
+}
+
+#[derive(Debug)]
+struct Matcher {
+    host: Option<String>,
+    path: Option<PathMatch>,
+    methods: Vec<Method>,
+}
+
+#[derive(Debug)]
+enum PathMatch {
+    Prefix(String),
+    Exact(String),
+    Regex(Regex),
+}
+
+/// Maps requests to routes; the first that takes a request counts.
+#[derive(Debug, Default)]
+pub struct Routes(Vec<Arc<Route>>);
+
+impl Routes {
+    /// Reads the routes, noting what is wrong with them.
+    pub fn new(
+        properties: &[RouteProperties],
+        timeouts: TimeoutProperties,
+        at: &KeyPath,
+        faults: &mut Faults,
+    ) -> Self {
+        let mut names = BTreeSet::new();
+        let mut routes = Vec::new();
+        for (index, one) in properties.iter().enumerate() {
+            let at = at.index(index);
+            let name = one.name.as_deref().unwrap_or(&one.service);
+            if one.service.is_empty() {
+                faults.error(&at.key("service"), "a route needs a service");
+            }
+            if !names.insert(name) {
+                let message = format!("a second route is named `{name}`; give it a `name`");
+                faults.error(&at, message);
+            }
+            let matcher = Matcher::new(&one.matches, &at.key("match"), faults);
+            check_prefix(one.strip_prefix.as_deref(), &at.key("stripPrefix"), faults);
+            check_prefix(one.add_prefix.as_deref(), &at.key("addPrefix"), faults);
+            routes.push(Arc::new(Route {
+                name: name.into(),
+                service: ServiceName::new(one.service.as_str()),
+                host: one.host.clone(),
+                timeouts: one.timeouts.unwrap_or(timeouts),
+                matcher,
+                strip_prefix: one.strip_prefix.clone(),
+                add_prefix: one.add_prefix.clone(),
+            }));
+        }
+        Self(routes)
+    }
+
+    /// Finds the route of a request.
+    pub fn resolve(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Arc<Route>> {
+        self.0.iter().find(|route| route.matcher.takes(method, host, path))
+    }
+
+    /// Returns all routes, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.0.iter()
+    }
+
+    /// Returns the services that routes lead to, each once.
+    pub fn services(&self) -> BTreeSet<ServiceName> {
+        self.0.iter().map(|route| route.service.clone()).collect()
+    }
+}
+
+impl Route {
+    /// Returns what the instance is asked for, byte by byte what the client asked for but for the
+    /// prefixes; `None` where nothing changes.
+    pub fn rewrite(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
+        if self.strip_prefix.is_none() && self.add_prefix.is_none() {
+            return None;
+        }
+        let text = target.as_str();
+        let strip = self.strip_prefix.as_deref().map(|prefix| prefix.trim_end_matches('/'));
+        let rest = strip.and_then(|prefix| below(text, prefix)).unwrap_or(text);
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        let add = self.add_prefix.as_deref().unwrap_or_default().trim_end_matches('/');
+        format!("{add}{slash}{rest}").parse().ok()
+    }
+}
+
+/// Returns what stands behind a prefix that ends with a segment.
+fn below<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = text.strip_prefix(prefix)?;
+    (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
+}
+
+fn check_prefix(prefix: Option<&str>, at: &KeyPath, faults: &mut Faults) {
+    if prefix.is_some_and(|prefix| !prefix.starts_with('/') || prefix.contains(['?', '#', ' '])) {
+        faults.error(at, "a prefix begins with `/` and has no `?`, `#` or blank");
+    }
+}
+
+impl Matcher {
+    fn new(properties: &RouteMatchProperties, at: &KeyPath, faults: &mut Faults) -> Self {
+        let mut methods = Vec::new();
+        for (index, text) in properties.methods.iter().enumerate() {
+            let method = text.parse::<Method>().map_err(|_| format!("`{text}` is no method"));
+            methods.extend(faults.check(&at.key("methods").index(index), method));
+        }
+        let at = at.key("path");
+        let path = properties.path.as_ref().and_then(|path| match path {
+            PathProperties::Prefix(prefix) => {
+                check_prefix(Some(prefix), &at.key("prefix"), faults);
+                Some(PathMatch::Prefix(prefix.trim_end_matches('/').to_owned()))
+            }
+            PathProperties::Exact(path) => {
+                check_prefix(Some(path), &at.key("exact"), faults);
+                Some(PathMatch::Exact(path.clone()))
+            }
+            PathProperties::Regex(pattern) => {
+                let compiled = Regex::new(&format!("^(?:{pattern})$"));
+                let compiled = compiled.map_err(|error| {
+                    error.to_string().lines().last().unwrap_or_default().to_owned()
+                });
+                faults.check(&at.key("regex"), compiled).map(PathMatch::Regex)
+            }
+        });
+        let host = properties.host.as_deref().map(str::to_ascii_lowercase);
+        Self { host, path, methods }
+    }
+
+    fn takes(&self, method: &Method, host: Option<&str>, path: &str) -> bool {
+        (self.methods.is_empty() || self.methods.contains(method))
+            && self
+                .host
+                .as_deref()
+                .is_none_or(|pattern| host.is_some_and(|it| host_fits(pattern, it)))
+            && match &self.path {
+                None => true,
+                Some(PathMatch::Prefix(prefix)) => below(path, prefix).is_some(),
+                Some(PathMatch::Exact(exact)) => path == exact,
+                Some(PathMatch::Regex(pattern)) => pattern.is_match(path),
+            }
+    }
+}
+
+fn host_fits(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => {
+            let start = host.len().checked_sub(suffix.len()).filter(|start| *start > 0);
+            start
+                .and_then(|start| host.get(start..))
+                .is_some_and(|it| it.eq_ignore_ascii_case(suffix))
+        }
+        None => host.eq_ignore_ascii_case(pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(yaml: &str) -> (Routes, Vec<String>) {
+        let document = gray_config::Document::parse("r", yaml).unwrap();
+        let mut faults = Faults::default();
+        let root = KeyPath::ROOT;
+        let properties: Vec<RouteProperties> = document.read(&root, &mut faults).unwrap();
+        let routes = Routes::new(&properties, TimeoutProperties::default(), &root, &mut faults);
+        (routes, faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect())
+    }
+
+    #[track_caller]
+    fn check(matches: &str, request: &str, expected: bool) {
+        let (routes, faults) = routes(&format!("[{{service: a, match: {matches}}}]"));
+        assert_eq!(faults, [""; 0]);
+        let words: Vec<&str> = request.split(' ').collect();
+        let method: Method = words[0].parse().unwrap();
+        let found = routes.resolve(&method, words.get(2).copied(), words[1]);
+        assert_eq!(found.is_some(), expected, "{matches} for {request}");
+    }
+
+    #[test]
+    fn takes_what_fits() {
+        check("{path: {prefix: /order}}", "GET /order", true);
+        check("{path: {prefix: /order}}", "GET /order/1", true);
+        check("{path: {prefix: /order/}}", "GET /order/1", true);
+        check("{path: {prefix: /order}}", "GET /orders", false);
+        check("{path: {prefix: /}}", "GET /x", true);
+        check("{path: {exact: /a}}", "GET /a/", false);
+        check("{path: {regex: '/v[0-9]+/.*'}}", "GET /v2/x", true);
+        check("{path: {regex: '/v[0-9]+'}}", "GET /x/v2", false);
+        check("{methods: [GET, HEAD]}", "POST /", false);
+        check("{host: '*.example.com'}", "GET / API.example.com", true);
+        check("{host: '*.example.com'}", "GET / .example.com", false);
+        check("{host: example.com}", "GET / other.com", false);
+        check("{host: example.com}", "GET /", false);
+    }
+
+    #[track_caller]
+    fn check_rewrite(route: &str, target: &str, expected: &str) {
+        let (routes, _) = routes(&format!("[{{service: a, {route}}}]"));
+        let target: PathAndQuery = target.parse().unwrap();
+        let rewritten = routes.0[0].rewrite(&target).unwrap_or(target);
+        assert_eq!(rewritten.as_str(), expected);
+    }
+
+    #[test]
+    fn rewrites_the_front_and_nothing_else() {
+        check_rewrite("stripPrefix: /api", "/api/a/%2e%2e/b?c=%20", "/a/%2e%2e/b?c=%20");
+        check_rewrite("stripPrefix: /api", "/api", "/");
+        check_rewrite("stripPrefix: /api", "/api?x", "/?x");
+        check_rewrite("stripPrefix: /api", "/apis", "/apis");
+        check_rewrite("stripPrefix: /api, addPrefix: /v1/", "/api/a", "/v1/a");
+        check_rewrite("addPrefix: /v1", "//a", "/v1//a");
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let (_, faults) = routes(
+            "[{service: a}, {service: a}, {service: '', match: {path: {regex: '('}, methods: [' ']}, \
+             stripPrefix: x}]",
+        );
+        assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+}

@@ -1,0 +1,178 @@
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::Listener;
+use super::handle::{Gateway, Peer};
+use super::sniff::{Spoken, sniff};
+use crate::properties::LimitProperties;
+
+/// Serves connections until it is told to stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    gateway: Arc<Gateway>,
+    limits: LimitProperties,
+    room: Arc<Semaphore>,
+    stop: Stop,
+}
+
+/// How a server is told to stop, and waited for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    accepting: CancellationToken,
+    draining: CancellationToken,
+    pub(crate) connections: TaskTracker,
+}
+
+impl Stop {
+    /// Stops accepting, lets requests end within a limit, and cuts off whatever is left.
+    pub(crate) async fn drain(&self, limit: Duration) -> bool {
+        self.accepting.cancel();
+        self.connections.close();
+        let drained = tokio::time::timeout(limit, self.connections.wait()).await.is_ok();
+        self.draining.cancel();
+        drained
+    }
+}
+
+impl Server {
+    pub(crate) fn new(gateway: Arc<Gateway>, limits: LimitProperties, stop: Stop) -> Self {
+        let room = Arc::new(Semaphore::new(limits.connections));
+        Self { gateway, limits, room, stop }
+    }
+
+    /// Accepts connections from a listener until it is told to stop.
+    pub(crate) async fn run(self, listener: Listener) {
+        const PAUSE: Duration = Duration::from_millis(50);
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.accepting.cancelled() => return,
+                accepted = listener.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take(stream, peer, &listener),
+                // Out of file descriptors, most likely: others must end first.
+                Err(error) => {
+                    warn!(%error, "connection not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, stream: TcpStream, addr: SocketAddr, listener: &Listener) {
+        let metrics = self.gateway.metrics();
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (server, tls) = (self.clone(), listener.tls.clone());
+        let draining = self.stop.draining.clone();
+        metrics.connections.fetch_add(1, Ordering::Relaxed);
+        self.stop.connections.spawn(async move {
+            let serve = async {
+                stream.set_nodelay(true)?;
+                match tls {
+                    Some(tls) => server.serve_tls(stream, addr, &tls).await,
+                    None => server.serve_plain(stream, addr).await,
+                }
+            };
+            tokio::select! {
+                served = serve => if let Err(error) = served {
+                    debug!(%addr, %error, "connection ended");
+                },
+                () = draining.cancelled() => debug!(%addr, "connection cut off"),
+            }
+            server.gateway.metrics().connections.fetch_sub(1, Ordering::Relaxed);
+            drop(room);
+        });
+    }
+
+    async fn serve_plain(&self, stream: TcpStream, addr: SocketAddr) -> io::Result<()> {
+        let spoken = tokio::select! {
+            spoken = sniff(&stream, self.limits.head_time.0) => spoken?,
+            () = self.stop.accepting.cancelled() => return Ok(()),
+        };
+        self.serve(stream, Peer { addr, scheme: "http" }, spoken).await
+    }
+
+    async fn serve_tls(
+        &self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        tls: &tokio_rustls::TlsAcceptor,
+    ) -> io::Result<()> {
+        let shaking = tokio::time::timeout(self.limits.head_time.0, tls.accept(stream));
+        let stream = shaking.await??;
+        let spoken = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Spoken::Http2,
+            _ => Spoken::Http1,
+        };
+        self.serve(stream, Peer { addr, scheme: "https" }, spoken).await
+    }
+
+    async fn serve<S>(&self, stream: S, peer: Peer, spoken: Spoken) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let gateway = Arc::clone(&self.gateway);
+        let service = service_fn(move |request| Arc::clone(&gateway).handle(request, peer));
+        let io = TokioIo::new(stream);
+        let stopping = self.stop.accepting.cancelled();
+        match spoken {
+            Spoken::Http1 => {
+                let connection = self.http1().serve_connection(io, service).with_upgrades();
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    served = connection.as_mut() => return served.map_err(io::Error::other),
+                    () = stopping => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await.map_err(io::Error::other)
+            }
+            Spoken::Http2 => {
+                let mut connection = pin!(self.http2().serve_connection(io, service));
+                tokio::select! {
+                    served = connection.as_mut() => return served.map_err(io::Error::other),
+                    () = stopping => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await.map_err(io::Error::other)
+            }
+        }
+    }
+
+    fn http1(&self) -> http1::Builder {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head_time.0.max(self.limits.keep_alive.0))
+            .max_buf_size(self.limits.head_size.bytes().max(8192))
+            .max_headers(self.limits.headers);
+        http
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        const WINDOW: u32 = 1 << 20;
+        let head = u32::try_from(self.limits.head_size.0).unwrap_or(u32::MAX);
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams)
+            .max_header_list_size(head)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .keep_alive_interval(self.limits.keep_alive.0)
+            .keep_alive_timeout(self.limits.head_time.0);
+        http
+    }
+}

@@ -1,0 +1,289 @@
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gray_config::Live;
+use gray_filters::{Classified, ClassifyLayer, ClientAddr, TrustedProxies};
+use gray_propagation::Carriers;
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::body::{InstanceBody, RequestBody, ResponseBody};
+use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
+use crate::metrics::Metrics;
+use crate::observe::{Arrived, Ending, Noted, Observer, Trail};
+use crate::proxy::{Failure, Proxy};
+use crate::revision::Revision;
+use crate::upstream::Pools;
+use crate::{Error, problem};
+
+/// How often a request may come through this gateway.
+const MAX_PASSES: usize = 10;
+
+/// How long an upgraded connection may be idle where no route says so.
+const DEFAULT_IDLE: std::time::Duration = std::time::Duration::from_mins(1);
+
+const EXPLAIN: HeaderName = HeaderName::from_static("x-graylane-explain");
+const DECISION: HeaderName = HeaderName::from_static("x-graylane-decision");
+
+/// Who a connection is from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) addr: SocketAddr,
+    pub(crate) scheme: &'static str,
+}
+
+/// What the gateway does with requests, apart from routing them.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) trusted_tags: TrustedProxies,
+    pub(crate) max_target: usize,
+    pub(crate) max_body: u64,
+    /// The attributes of the sticky cookie, where it is given.
+    pub(crate) sticky_cookie: Option<(String, u64)>,
+    pub(crate) decision_header: bool,
+}
+
+/// Everything that a request goes through.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) policy: Policy,
+    pub(crate) revision: Live<Revision>,
+    pub(crate) proxy: Arc<Proxy<Pools>>,
+    pub(crate) observer: Observer,
+    pub(crate) upgrades: tokio_util::task::TaskTracker,
+}
+
+impl Gateway {
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.observer.metrics
+    }
+
+    /// Answers a request; whatever happens, the client gets an answer and the request is noted.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let proxies = &self.policy.trusted_proxies;
+        let client = proxies.client(peer.addr.ip(), request.headers());
+        let id = RequestId::of(request.headers(), client.through_proxy);
+        let arrived = Arrived {
+            at: Instant::now(),
+            method: request.method().clone(),
+            path: self.observer.access_log.as_ref().map(|_| request.uri().path().to_owned()),
+            client: client.address,
+            id,
+        };
+        let wants_decision = self.policy.decision_header && request.headers().contains_key(EXPLAIN);
+        let version = request.version();
+        let client_upgrade = headers::is_upgrade(request.headers())
+            .then(|| request.extensions_mut().remove::<OnUpgrade>())
+            .flatten();
+        let answered = match self.check(&request) {
+            Ok(()) => self.serve(request, peer, client, &arrived).await,
+            Err(error) => Err(Failure { error, trail: None }),
+        };
+        let mut response = match answered {
+            Ok(response) => self.take_answer(response, client_upgrade, version),
+            Err(failure) => own_answer(failure, &arrived),
+        };
+        let trail = response.extensions_mut().remove::<Trail>();
+        self.adorn(&mut response, trail.as_ref(), &arrived, wants_decision);
+        Ok(self.observe(response, trail, arrived))
+    }
+
+    /// Refuses what must not be passed on.
+    fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
+        let headers = request.headers();
+        let uri = request.uri();
+        if request.method() == Method::CONNECT {
+            return Err(Error::Method(Method::CONNECT));
+        }
+        if uri.path().len() + uri.query().map_or(0, str::len) > self.policy.max_target {
+            return Err(Error::TargetTooLong);
+        }
+        if headers.get_all(HOST).iter().count() > 1 {
+            return Err(Error::BadRequest("the request has more than one Host"));
+        }
+        if request.version() >= Version::HTTP_11
+            && uri.authority().is_none()
+            && !headers.contains_key(HOST)
+        {
+            return Err(Error::BadRequest("the request has no Host"));
+        }
+        if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+            return Err(Error::BadRequest("the request has Transfer-Encoding and Content-Length"));
+        }
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: u64| length > self.policy.max_body) {
+            return Err(Error::BodyTooLarge);
+        }
+        if headers::passes(headers) >= MAX_PASSES {
+            return Err(Error::Loop);
+        }
+        Ok(())
+    }
+
+    /// Classifies a request, and passes it on.
+    async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        client: ClientAddr,
+        arrived: &Arrived,
+    ) -> Result<Response<InstanceBody>, Failure> {
+        let mut request = request.map(|body| RequestBody::new(body, self.policy.max_body));
+        let version = request.version();
+        headers::strip_request(request.headers_mut());
+        request.extensions_mut().insert(client);
+        let arrival = Arrival {
+            peer: peer.addr.ip().to_canonical(),
+            client: client.address,
+            trusted: client.through_proxy,
+            scheme: peer.scheme,
+        };
+        let trusted_tag = self.policy.trusted_tags.trusts(arrival.peer);
+        let id = arrived.id.value().clone();
+        let proxy = &self.proxy;
+        let inner = service_fn(move |mut request: Request<RequestBody>| {
+            if trusted_tag {
+                believe_tag(&mut request);
+            }
+            let headers = request.headers_mut();
+            headers::forward(headers, &arrival);
+            headers::sign(headers, version);
+            headers.insert(REQUEST_ID, id.clone());
+            headers.remove(EXPLAIN);
+            proxy.call(request)
+        });
+        ClassifyLayer::new(self.revision.clone()).layer(inner).oneshot(request).await
+    }
+
+    /// Turns an instance's answer into the client's.
+    fn take_answer(
+        &self,
+        mut response: Response<InstanceBody>,
+        client: Option<OnUpgrade>,
+        version: Version,
+    ) -> Response<ResponseBody> {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if upgraded && let Some(client) = client {
+            let instance = hyper::upgrade::on(&mut response);
+            let route = response.extensions().get::<Trail>().and_then(|trail| trail.route.as_ref());
+            let idle = route.map_or(DEFAULT_IDLE, |route| route.timeouts.idle.0);
+            self.upgrades.spawn(join(client, instance, idle));
+        }
+        let answered = response.version();
+        headers::strip_response(response.headers_mut(), upgraded);
+        headers::sign(response.headers_mut(), answered);
+        self.proxy.carriers.strip(response.headers_mut());
+        *response.version_mut() = version;
+        response.map(ResponseBody::of)
+    }
+
+    /// Adds what the gateway itself has to say.
+    fn adorn(
+        &self,
+        response: &mut Response<ResponseBody>,
+        trail: Option<&Trail>,
+        arrived: &Arrived,
+        decision: bool,
+    ) {
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, arrived.id.value().clone());
+        let Some(trail) = trail else { return };
+        if let (Some((name, max_age)), Some(issued)) =
+            (&self.policy.sticky_cookie, trail.verdict.issued)
+        {
+            let id = String::from_utf8_lossy(issued.as_bytes());
+            let text = format!("{name}={id}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax");
+            if let Ok(cookie) = HeaderValue::try_from(text) {
+                headers.append(SET_COOKIE, cookie);
+            }
+        }
+        if decision && let Ok(text) = HeaderValue::try_from(decision_of(trail)) {
+            headers.insert(DECISION, text);
+        }
+    }
+
+    /// Has the request noted when its answer has ended.
+    fn observe(
+        &self,
+        mut response: Response<ResponseBody>,
+        trail: Option<Trail>,
+        arrived: Arrived,
+    ) -> Response<ResponseBody> {
+        let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
+        let noted = Noted {
+            observer: self.observer.clone(),
+            arrived,
+            trail,
+            status: response.status(),
+            error,
+            head_at: Instant::now(),
+            bytes: 0,
+            broke: None,
+        };
+        response.map(|body| body.with_ending(Ending::new(noted)))
+    }
+}
+
+/// The code of an error that the gateway answered itself.
+#[derive(Clone, Copy, Debug)]
+struct ErrorCode(&'static str);
+
+fn own_answer(failure: Failure, arrived: &Arrived) -> Response<ResponseBody> {
+    let Failure { error, trail } = failure;
+    let own = problem::answer(&error, &arrived.method, arrived.id.as_str());
+    tracing::debug!(request = %arrived.id, %error, "request not served");
+    let (parts, body) = own.into_parts();
+    let mut response = Response::from_parts(parts, ResponseBody::of_own(body));
+    response.extensions_mut().insert(ErrorCode(error.code()));
+    if let Some(trail) = trail {
+        response.extensions_mut().insert(trail);
+    }
+    response
+}
+
+/// Takes the tag of a trusted peer for the verdict.
+fn believe_tag<B>(request: &mut Request<B>) {
+    let Some(status) = Carriers::default().extract(request.headers()) else { return };
+    if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>() {
+        classified.verdict.status = status;
+        classified.verdict.rule = None;
+    }
+}
+
+/// Says how a request was decided, in one line.
+fn decision_of(trail: &Trail) -> String {
+    let rules = trail.revision.rules.rules();
+    let rule = trail.verdict.rule.and_then(|rule| rules.get(rule)).map(|rule| &**rule.name());
+    let picked = trail.picked.as_ref();
+    let instance = picked.map(|picked| picked.member.instance());
+    let version = instance.and_then(|it| it.version.as_ref());
+    format!(
+        "lane={}; rule={}; revision={}; version={}; fallback={}",
+        trail.verdict.status,
+        rule.unwrap_or("-"),
+        trail.revision.digest,
+        version.map_or("-", gray_lb::Version::as_str),
+        picked.and_then(|picked| picked.fallback).map_or("-", gray_lb::Fallback::as_str),
+    )
+}
+
+/// Passes bytes both ways between two upgraded connections, until one ends or both are idle.
+async fn join(client: OnUpgrade, instance: OnUpgrade, idle: std::time::Duration) {
+    let Ok((client, instance)) = tokio::try_join!(client, instance) else { return };
+    let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+    if let Err(error) = crate::tunnel::tunnel(&mut client, &mut instance, idle).await {
+        tracing::debug!(%error, "upgraded connection ended");
+    }
+}

@@ -1,0 +1,12 @@
+//! Takes connections from clients, and requests from connections.
+
+mod accept;
+mod handle;
+mod listener;
+mod sniff;
+mod tls;
+
+pub(crate) use self::accept::{Server, Stop};
+pub(crate) use self::handle::{Gateway, Policy};
+pub(crate) use self::listener::Listener;
+pub(crate) use self::tls::Certificates;

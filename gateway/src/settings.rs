@@ -1,0 +1,252 @@
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use gray_config::{Document, Faults, KeyPath, Problems};
+use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
+use gray_lb::{Algorithm, Guard, GuardProperties, ServiceName};
+use gray_propagation::{Carriers, Lane};
+use http::HeaderName;
+
+use crate::properties::{GatewayProperties, ListProperties};
+use crate::proxy::Calling;
+use crate::revision::RuleDocuments;
+use crate::routes::Routes;
+use crate::server::Certificates;
+use crate::upstream::UpstreamTls;
+
+/// The static configuration, checked and ready for use.
+#[derive(Debug)]
+pub struct Settings {
+    pub(crate) listeners: Vec<(SocketAddr, Option<Certificates>)>,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) routes: Routes,
+    pub(crate) callings: HashMap<ServiceName, Calling>,
+    pub(crate) default_calling: Calling,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) algorithms: HashMap<ServiceName, Algorithm>,
+    pub(crate) tls: UpstreamTls,
+    pub(crate) guard: GuardProperties,
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) trusted_tags: TrustedProxies,
+    pub(crate) carriers: Carriers,
+    pub(crate) rule_documents: RuleDocuments,
+    /// The lane of each Nacos group that instances are looked for in.
+    pub(crate) nacos_lanes: Vec<Option<Lane>>,
+    /// What the operator wrote.
+    pub properties: GatewayProperties,
+}
+
+/// The name under which a service is called that has no entry of its own.
+const DEFAULT: &str = "default";
+
+impl Settings {
+    /// Checks what an operator wrote.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn new(properties: GatewayProperties, document: &Document) -> Result<Self, Problems> {
+        let mut faults = Faults::default();
+        let settings = Self::read(properties, &mut faults);
+        match settings {
+            Some(settings) if !faults.has_errors() => Ok(settings),
+            _ => Err(document.problems(&faults)),
+        }
+    }
+
+    /// Returns where requests go.
+    pub const fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// Returns how the verdict is written for the next hop.
+    pub const fn carriers(&self) -> &Carriers {
+        &self.carriers
+    }
+
+    fn read(properties: GatewayProperties, faults: &mut Faults) -> Option<Self> {
+        let root = KeyPath::ROOT;
+        let listeners = listeners(&properties, faults);
+        let admin = admin(&properties, faults);
+        let routes =
+            Routes::new(&properties.routes, properties.timeouts, &root.key("routes"), faults);
+        if properties.routes.is_empty() {
+            faults.error(&root.key("routes"), "there is no route");
+        }
+        let (callings, tls) = callings(&properties, faults);
+        let named = || properties.services.iter().filter(|(name, _)| *name != DEFAULT);
+        let algorithms = named().map(|(name, it)| (ServiceName::new(name.as_str()), it.balance));
+        let algorithms = algorithms.collect();
+        let default = properties.services.get(DEFAULT).cloned().unwrap_or_default();
+        let default_calling = callings.get(&ServiceName::new(DEFAULT)).cloned().unwrap_or_default();
+        let networks = |key: &str, texts: &[String], faults: &mut Faults| {
+            networks(&root.key(key), texts, faults).map(TrustedProxies::new)
+        };
+        let trusted_proxies = networks("trustedProxies", &properties.trusted_proxies, faults);
+        let trusted_tags = networks("trustedTags", &properties.trusted_tags, faults);
+        let carriers = carriers(&properties, faults);
+        let senses = senses(&properties, faults);
+        let nacos_lanes = nacos_lanes(&properties, faults);
+        let guard = guard(&properties, &listeners, faults);
+        Some(Self {
+            listeners,
+            admin,
+            routes,
+            callings,
+            default_calling,
+            algorithm: default.balance,
+            algorithms,
+            tls,
+            guard,
+            trusted_proxies: trusted_proxies?,
+            trusted_tags: trusted_tags?,
+            carriers,
+            rule_documents: RuleDocuments {
+                format: properties.rules.format,
+                prefix: properties.rules.prefix.clone(),
+                lists: lists(&properties),
+                senses: Arc::new(senses),
+            },
+            nacos_lanes,
+            properties,
+        })
+    }
+}
+
+fn listeners(
+    properties: &GatewayProperties,
+    faults: &mut Faults,
+) -> Vec<(SocketAddr, Option<Certificates>)> {
+    let at = KeyPath::ROOT.key("listeners");
+    if properties.listeners.is_empty() {
+        faults.error(&at, "there is no listener; write `listeners: [{address: 0.0.0.0:8080}]`");
+    }
+    let mut listeners = Vec::new();
+    for (index, listener) in properties.listeners.iter().enumerate() {
+        let at = at.index(index);
+        let addr = address(&listener.address, &at.key("address"), faults);
+        let tls = match &listener.tls {
+            None => Some(None),
+            Some(tls) => faults.check(&at.key("tls"), Certificates::open(tls)).map(Some),
+        };
+        if let (Some(addr), Some(tls)) = (addr, tls) {
+            listeners.push((addr, tls));
+        }
+    }
+    listeners
+}
+
+fn admin(properties: &GatewayProperties, faults: &mut Faults) -> Option<SocketAddr> {
+    let text = &properties.admin.address;
+    if text.is_empty() {
+        return None;
+    }
+    let at = KeyPath::ROOT.dotted("admin.address");
+    let addr = address(text, &at, faults)?;
+    if !addr.ip().is_loopback() {
+        faults.warning(&at, "the admin page can be read by anyone who reaches this address");
+    }
+    Some(addr)
+}
+
+fn address(text: &str, at: &KeyPath, faults: &mut Faults) -> Option<SocketAddr> {
+    let parsed = text.parse::<SocketAddr>();
+    let explained = parsed.map_err(|_| {
+        format!("`{text}` is no address with a port, such as 0.0.0.0:8080 or [::]:8080")
+    });
+    faults.check(at, explained)
+}
+
+fn callings(
+    properties: &GatewayProperties,
+    faults: &mut Faults,
+) -> (HashMap<ServiceName, Calling>, UpstreamTls) {
+    let mut callings = HashMap::new();
+    let mut tls = UpstreamTls::default();
+    for (name, service) in &properties.services {
+        let at = KeyPath::ROOT.key("services").key(name);
+        match Calling::new(service.protocol, &service.hash_by) {
+            Some(calling) => {
+                callings.insert(ServiceName::new(name.as_str()), calling);
+            }
+            None => faults.error(&at.key("hashBy"), "this is no header name"),
+        }
+        if service.protocol == crate::properties::Protocol::Https {
+            tls.add(name, service, &at, faults);
+        }
+    }
+    (callings, tls)
+}
+
+fn networks(at: &KeyPath, texts: &[String], faults: &mut Faults) -> Option<CidrSet> {
+    CidrSet::parse(texts.iter().map(String::as_str))
+        .map_err(|(position, error)| faults.error(&at.index(position), error))
+        .ok()
+}
+
+fn carriers(properties: &GatewayProperties, faults: &mut Faults) -> Carriers {
+    let at = KeyPath::ROOT.dotted("propagation.headers");
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (index, text) in properties.propagation.headers.iter().enumerate() {
+        let name = text.parse().map_err(|_| format!("`{text}` is no header name"));
+        names.extend(faults.check(&at.index(index), name));
+    }
+    let carriers = Carriers::default().with_headers(names);
+    if properties.propagation.baggage { carriers.with_baggage() } else { carriers }
+}
+
+fn senses(properties: &GatewayProperties, faults: &mut Faults) -> Senses {
+    let cookie = &properties.sticky_cookie;
+    Senses {
+        users: Users::open(&properties.user, &KeyPath::ROOT.key("user"), faults),
+        places: properties.places.open(&KeyPath::ROOT.key("places"), faults),
+        issued_cookie: cookie.enabled.then(|| cookie.name.clone()),
+    }
+}
+
+/// Returns the documents that are lists: their names, and the names that rules use.
+fn lists(properties: &GatewayProperties) -> BTreeMap<String, String> {
+    let document = |list: &ListProperties| match list {
+        ListProperties::File(path) => path.display().to_string(),
+        ListProperties::DataId(id) => id.clone(),
+    };
+    let lists = properties.rules.lists.iter();
+    lists.map(|(name, list)| (document(list), name.clone())).collect()
+}
+
+fn nacos_lanes(properties: &GatewayProperties, faults: &mut Faults) -> Vec<Option<Lane>> {
+    let at = KeyPath::ROOT.dotted("discovery.nacos");
+    let groups = properties.discovery.nacos.iter().enumerate();
+    groups
+        .map(|(index, group)| {
+            let lane = group.lane.as_ref()?;
+            faults.check(&at.index(index).key("lane"), lane.parse())
+        })
+        .collect()
+}
+
+/// Reads which instances may be called.
+///
+/// A gateway that listens on loopback only is one for trying things out: it may call loopback.
+fn guard(
+    properties: &GatewayProperties,
+    listeners: &[(SocketAddr, Option<Certificates>)],
+    faults: &mut Faults,
+) -> GuardProperties {
+    let mut guard = properties.discovery.guard.clone();
+    let at = KeyPath::ROOT.dotted("discovery.guard");
+    if let Err(errors) = Guard::new(&guard, Vec::new()) {
+        for (key, index, message) in errors {
+            faults.error(&at.key(key).index(index), message);
+        }
+    }
+    let loopback = |addr: &SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if guard.allow.is_empty() && listeners.iter().all(|(addr, _)| loopback(addr)) {
+        guard.allow = ["0.0.0.0/0", "::/0"].map(str::to_owned).into();
+    }
+    guard
+}

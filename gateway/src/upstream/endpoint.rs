@@ -1,0 +1,137 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
+
+use super::connect::connect;
+use super::{Target, UpstreamTls, Wire};
+use crate::body::RequestBody;
+
+/// The connections to one instance.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    idle: ArrayQueue<http1::SendRequest<RequestBody>>,
+    /// The one HTTP/2 connection. The lock is held while it is made, so that it is made once.
+    shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
+}
+
+/// A connection that may take a request now.
+#[derive(Debug)]
+pub(super) enum Sender {
+    Http1 { sender: http1::SendRequest<RequestBody>, reused: bool },
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+impl Endpoint {
+    pub(super) fn new(idle: usize) -> Self {
+        Self { idle: ArrayQueue::new(idle.max(1)), shared: Mutex::new(None) }
+    }
+
+    /// Returns an idle connection, or makes one.
+    pub(super) async fn checkout(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
+        while let Some(sender) = self.idle.pop() {
+            if sender.is_ready() {
+                return Ok(Sender::Http1 { sender, reused: true });
+            }
+        }
+        if to.wire == Wire::Http1 {
+            let stream = connect(to.addr, to.timeouts.connect.0).await?;
+            return handshake1(stream).await;
+        }
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(Sender::Http2(sender.clone()));
+        }
+        let connecting = connect_shared(to, tls);
+        let sender = tokio::time::timeout(to.timeouts.connect.0, connecting).await??;
+        if let Sender::Http2(sender) = &sender {
+            *shared = Some(sender.clone());
+        }
+        drop(shared);
+        Ok(sender)
+    }
+}
+
+async fn connect_shared(to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
+    let stream = connect(to.addr, to.timeouts.connect.0).await?;
+    let Wire::Tls(service) = &to.wire else { return handshake2(stream).await };
+    match tls.handshake(service, stream).await? {
+        (stream, true) => handshake2(stream).await,
+        (stream, false) => handshake1(stream).await,
+    }
+}
+
+async fn handshake1<S>(stream: S) -> std::io::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(std::io::Error::other)?;
+    // The task ends with the connection, which ends when its sender is dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to an instance ended");
+        }
+    });
+    Ok(Sender::Http1 { sender, reused: false })
+}
+
+async fn handshake2<S>(stream: S) -> std::io::Result<Sender>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    const WINDOW: u32 = 1 << 20;
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(hyper_util::rt::TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .keep_alive_interval(Duration::from_secs(20))
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (sender, connection) = handshake.map_err(std::io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to an instance ended");
+        }
+    });
+    Ok(Sender::Http2(sender))
+}
+
+/// A connection that an answer still occupies.
+#[derive(Debug)]
+pub struct Lease(Option<(Arc<Endpoint>, http1::SendRequest<RequestBody>)>);
+
+impl Lease {
+    /// A connection that can carry other requests at the same time.
+    pub(super) const fn shared() -> Self {
+        Self(None)
+    }
+
+    /// A connection that carries one request at a time.
+    pub(super) const fn exclusive(
+        endpoint: Arc<Endpoint>,
+        sender: http1::SendRequest<RequestBody>,
+    ) -> Self {
+        Self(Some((endpoint, sender)))
+    }
+
+    /// Makes the connection available again, once the request has been sent as well.
+    pub(crate) fn give_back(self) {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let Some((endpoint, mut sender)) = self.0 else { return };
+        if sender.is_ready() {
+            // A full queue closes the connection, which is what a full queue is for.
+            let _ = endpoint.idle.push(sender);
+        } else if !sender.is_closed() {
+            tokio::spawn(async move {
+                if matches!(tokio::time::timeout(LIMIT, sender.ready()).await, Ok(Ok(()))) {
+                    let _ = endpoint.idle.push(sender);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How requests reach instances.
+//!
+//! [`Upstream`] is the seam: everything above it knows only that a request goes to a [`Target`] and
+//! comes back as an answer, or comes back itself if nothing of it was sent. [`Pools`] implements it
+//! with hyper.
+
+mod connect;
+mod endpoint;
+mod pools;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use crate::Error;
+use crate::properties::TimeoutProperties;
+
+pub use self::endpoint::Lease;
+pub use self::pools::Pools;
+pub(crate) use self::tls::UpstreamTls;
+
+/// Sends a request to an instance.
+pub trait Upstream<B> {
+    /// The body of the answer.
+    type Body;
+
+    /// Sends the request and waits for the head of the answer.
+    fn send(
+        &self,
+        request: Request<B>,
+        to: &Target,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Failed<B>>> + Send;
+}
+
+/// Where a request goes, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The instance's address.
+    pub addr: SocketAddr,
+    /// What is spoken to it.
+    pub wire: Wire,
+    /// How long things may take.
+    pub timeouts: TimeoutProperties,
+}
+
+/// What is spoken to an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// HTTP/1.1 in the clear.
+    Http1,
+    /// HTTP/2 in the clear, with prior knowledge.
+    H2c,
+    /// Either over TLS, under this service's name.
+    Tls(Arc<str>),
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct Failed<B> {
+    /// Why.
+    pub error: Error,
+    /// The request, where nothing of it was sent, so that it may go elsewhere.
+    pub request: Option<Box<Request<B>>>,
+}

@@ -1,0 +1,181 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use papaya::HashMap;
+
+use super::endpoint::{Endpoint, Lease, Sender};
+use super::{Failed, Target, Upstream, UpstreamTls, Wire};
+use crate::Error;
+use crate::body::{BodyError, InstanceBody, RequestBody, within};
+
+/// Connections to all instances.
+#[derive(Debug)]
+pub struct Pools {
+    endpoints: HashMap<(SocketAddr, Wire), Arc<Endpoint>>,
+    idle: usize,
+    tls: UpstreamTls,
+}
+
+impl Pools {
+    /// Keeps so many idle connections to each instance.
+    pub(crate) fn new(idle: usize, tls: UpstreamTls) -> Self {
+        Self { endpoints: HashMap::new(), idle, tls }
+    }
+
+    /// Forgets the connections to instances that are no longer there.
+    pub fn retain(&self, keep: impl Fn(SocketAddr) -> bool) {
+        self.endpoints.pin().retain(|(addr, _), _| keep(*addr));
+    }
+
+    fn endpoint(&self, to: &Target) -> Arc<Endpoint> {
+        let endpoints = self.endpoints.pin();
+        let key = (to.addr, to.wire.clone());
+        Arc::clone(endpoints.get_or_insert_with(key, || Arc::new(Endpoint::new(self.idle))))
+    }
+}
+
+impl Upstream<RequestBody> for Pools {
+    type Body = InstanceBody;
+
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        to: &Target,
+    ) -> Result<Response<InstanceBody>, Failed<RequestBody>> {
+        let endpoint = self.endpoint(to);
+        loop {
+            let sender = match endpoint.checkout(to, &self.tls).await {
+                Ok(sender) => sender,
+                Err(error) => {
+                    let request = Some(Box::new(request));
+                    return Err(Failed { error: Error::Connect(error), request });
+                }
+            };
+            let sent = match sender {
+                Sender::Http1 { sender, reused } => {
+                    send1(&endpoint, sender, reused, request, to).await
+                }
+                Sender::Http2(sender) => send2(sender, request, to).await,
+            };
+            match sent {
+                Ok(response) => return Ok(response),
+                // An idle connection that the instance had closed meanwhile is no failure of it.
+                Err(Again::Stale(stale)) => request = *stale,
+                Err(Again::Failed(failed)) => return Err(failed),
+            }
+        }
+    }
+}
+
+enum Again {
+    Stale(Box<Request<RequestBody>>),
+    Failed(Failed<RequestBody>),
+}
+
+async fn send1(
+    endpoint: &Arc<Endpoint>,
+    mut sender: http1::SendRequest<RequestBody>,
+    reused: bool,
+    mut request: Request<RequestBody>,
+    to: &Target,
+) -> Result<Response<InstanceBody>, Again> {
+    *request.version_mut() = Version::HTTP_11;
+    expect_continue(&mut request);
+    let progress = request.body().progress();
+    let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
+    match answer.await {
+        None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
+        Some(Ok(response)) => {
+            let lease = Lease::exclusive(Arc::clone(endpoint), sender);
+            Ok(response.map(|body| leased(body, lease, to)))
+        }
+        Some(Err(mut error)) => Err(match error.take_message() {
+            Some(request) if reused => Again::Stale(Box::new(request)),
+            request => Again::Failed(failed(error, request)),
+        }),
+    }
+}
+
+async fn send2(
+    mut sender: http2::SendRequest<RequestBody>,
+    mut request: Request<RequestBody>,
+    to: &Target,
+) -> Result<Response<InstanceBody>, Again> {
+    *request.version_mut() = Version::HTTP_2;
+    make_absolute(&mut request, to);
+    let progress = request.body().progress();
+    let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
+    match answer.await {
+        None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
+        Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to))),
+        Some(Err(mut error)) => {
+            let request = error.take_message();
+            Err(Again::Failed(failed(error, request)))
+        }
+    }
+}
+
+fn leased(body: Incoming, lease: Lease, to: &Target) -> InstanceBody {
+    InstanceBody::new(body, lease, to.timeouts.idle.0)
+}
+
+fn failed(
+    error: TrySendError<Request<RequestBody>>,
+    request: Option<Request<RequestBody>>,
+) -> Failed<RequestBody> {
+    let error = error.into_error();
+    let request = request.map(Box::new);
+    Failed { error: blame(error), request }
+}
+
+/// Tells a client's broken body from an instance's broken connection.
+fn blame(error: hyper::Error) -> Error {
+    if !error.is_user() {
+        return Error::Upstream(error);
+    }
+    let mut cause = std::error::Error::source(&error);
+    while let Some(source) = cause {
+        match source.downcast_ref::<BodyError>() {
+            Some(BodyError::TooLarge) => return Error::BodyTooLarge,
+            Some(BodyError::Stalled) => return Error::Timeout,
+            Some(BodyError::Broken(_)) => return Error::Client(error),
+            None => cause = source.source(),
+        }
+    }
+    Error::Upstream(error)
+}
+
+/// Holds the body back until the instance agrees to it, where the client asked for that (RFC 9110,
+/// section 10.1.1).
+fn expect_continue(request: &mut Request<RequestBody>) {
+    let expected = request.headers().get(header::EXPECT);
+    if !expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return;
+    }
+    let open = std::sync::Mutex::new(Some(request.body_mut().hold_back()));
+    hyper::ext::on_informational(request, move |answer| {
+        if answer.status() == http::StatusCode::CONTINUE
+            && let Some(open) = open.lock().ok().and_then(|mut open| open.take())
+        {
+            // A body that is no longer waited for was given up by the client.
+            let _ = open.send(());
+        }
+    });
+}
+
+/// HTTP/2 carries scheme and host in the target instead of a header.
+fn make_absolute(request: &mut Request<RequestBody>, to: &Target) {
+    let host = request.headers_mut().remove(header::HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok());
+    let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
+    let path = request.uri().path_and_query().cloned();
+    let address = to.addr.to_string();
+    let built = Uri::builder().scheme(scheme).authority(host.unwrap_or(&address));
+    let built = built.path_and_query(path.map_or("/".to_owned(), |path| path.to_string()));
+    if let Ok(uri) = built.build() {
+        *request.uri_mut() = uri;
+    }
+}

@@ -1,0 +1,212 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, StreamExt, unfold};
+use gray_config::nacos::{Link, LinkState, NacosInstance, NacosService, Push};
+use gray_propagation::Lane;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Discovery, News, Trust};
+use crate::{Announced, ServiceName};
+
+/// How often each service is asked for again unasked; at most fifty a second in all.
+const POLL: Duration = Duration::from_secs(15);
+
+/// How long the server's word is doubted after the link came back.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// How many services are asked for at once when the link comes up.
+const CONCURRENCY: usize = 64;
+
+/// Where in a Nacos namespace services are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NacosGroup {
+    /// The group, such as `DEFAULT_GROUP`.
+    pub group: String,
+    /// The clusters to take instances of; empty for all.
+    pub clusters: Vec<String>,
+    /// The lane that this group belongs to, if it belongs to one.
+    pub lane: Option<Lane>,
+}
+
+/// A registry that is a Nacos server.
+///
+/// Pushes are taken as they come, unless they are older than what is known; every service is asked
+/// for again when the link has come back, and now and then.
+#[derive(Debug)]
+pub struct NacosDiscovery {
+    link: Link,
+    group: NacosGroup,
+    services: Vec<ServiceName>,
+}
+
+impl NacosDiscovery {
+    /// Follows services over a link to the naming half of Nacos.
+    pub const fn new(link: Link, group: NacosGroup, services: Vec<ServiceName>) -> Self {
+        Self { link, group, services }
+    }
+}
+
+impl Discovery for NacosDiscovery {
+    fn updates(self: Box<Self>) -> BoxStream<'static, News> {
+        let state = State {
+            pushes: self.link.pushes(),
+            states: self.link.state(),
+            link: self.link,
+            group: self.group,
+            services: self.services,
+            seen: HashMap::new(),
+            queue: VecDeque::new(),
+            epoch: 0,
+            settled_at: Instant::now(),
+            turn: 0,
+        };
+        unfold(state, |mut state| async move {
+            let news = state.next().await;
+            Some((news, state))
+        })
+        .boxed()
+    }
+}
+
+struct State {
+    link: Link,
+    group: NacosGroup,
+    services: Vec<ServiceName>,
+    pushes: broadcast::Receiver<Push>,
+    states: watch::Receiver<LinkState>,
+    /// The newest word about each service on this connection, by the server's clock.
+    seen: HashMap<ServiceName, (i64, Vec<Announced>)>,
+    queue: VecDeque<News>,
+    epoch: u64,
+    settled_at: Instant,
+    turn: usize,
+}
+
+impl State {
+    async fn next(&mut self) -> News {
+        loop {
+            if let Some(news) = self.queue.pop_front() {
+                return news;
+            }
+            let (epoch, connected) = {
+                let state = self.states.borrow_and_update();
+                (state.epoch, state.connected)
+            };
+            if connected && epoch != self.epoch {
+                self.subscribe_all(epoch).await;
+                continue;
+            }
+            self.wait(connected).await;
+        }
+    }
+
+    async fn wait(&mut self, connected: bool) {
+        let services = u32::try_from(self.services.len().max(1)).unwrap_or(u32::MAX);
+        let pause = (POLL / services).max(Duration::from_millis(20));
+        tokio::select! {
+            push = self.pushes.recv() => match push {
+                Ok(Push::Service(service)) => self.pushed(&service),
+                Ok(Push::Config(_)) => {}
+                // What was missed is asked for, as after a lost link.
+                Err(broadcast::error::RecvError::Lagged(_)) => self.epoch = 0,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            },
+            changed = self.states.changed() => {
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)), if connected => {
+                self.poll().await;
+            }
+        }
+    }
+
+    /// Subscribes to everything on a new connection.
+    async fn subscribe_all(&mut self, epoch: u64) {
+        if self.epoch > 0 {
+            self.settled_at = Instant::now() + SETTLING;
+        }
+        self.epoch = epoch;
+        self.seen.clear();
+        let (link, group) = (&self.link, &self.group.group);
+        let answers: Vec<_> = stream::iter(self.services.clone())
+            .map(|name| async move { (link.subscribe(name.as_str(), group).await, name) })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        for (answer, name) in answers {
+            match answer {
+                Ok(service) => self.take(name, &service),
+                Err(error) => warn!(service = %name, %error, "not subscribed, trying again"),
+            }
+        }
+    }
+
+    /// Asks for one service again, each in its turn.
+    async fn poll(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn.checked_rem(self.services.len()).unwrap_or_default();
+        let Some(name) = self.services.get(turn).cloned() else { return };
+        let stats = self.link.stats();
+        stats.polls.fetch_add(1, Ordering::Relaxed);
+        match self.link.subscribe(name.as_str(), &self.group.group).await {
+            Ok(service) => {
+                let before = self.queue.len();
+                self.take(name, &service);
+                let found = u64::from(self.queue.len() > before);
+                self.link.stats().poll_finds.fetch_add(found, Ordering::Relaxed);
+            }
+            Err(error) => warn!(service = %name, %error, "not asked for again"),
+        }
+    }
+
+    fn pushed(&mut self, service: &Arc<NacosService>) {
+        let (group, name) = match service.name.split_once("@@") {
+            Some((group, name)) => (group, name),
+            None => (service.group_name.as_str(), service.name.as_str()),
+        };
+        let known = self.services.iter().find(|known| known.as_str() == name);
+        if let Some(name) = known.cloned().filter(|_| group == self.group.group) {
+            self.take(name, service);
+        }
+    }
+
+    /// Takes the server's word about a service, unless it is older than what is known or the same.
+    fn take(&mut self, name: ServiceName, service: &NacosService) {
+        let clusters = &self.group.clusters;
+        let in_cluster = |instance: &&NacosInstance| {
+            let cluster = instance.cluster_name.as_deref().unwrap_or("DEFAULT");
+            clusters.is_empty() || clusters.iter().any(|name| name == cluster)
+        };
+        let announced: Vec<Announced> =
+            service.hosts.iter().filter(in_cluster).map(announced).collect();
+        let settling = Instant::now() < self.settled_at;
+        if let Some((time, known)) = self.seen.get(&name) {
+            let older = service.last_ref_time > 0 && service.last_ref_time < *time;
+            if older || (*known == announced && !announced.is_empty()) {
+                return;
+            }
+        }
+        self.seen.insert(name.clone(), (service.last_ref_time, announced.clone()));
+        let trust = if settling { Trust::Settling } else { Trust::Pushed };
+        self.queue.push_back(News { service: name, announced, lane: self.group.lane, trust });
+    }
+}
+
+fn announced(instance: &NacosInstance) -> Announced {
+    Announced {
+        ip: instance.ip.clone(),
+        port: instance.port,
+        weight: instance.weight.as_f64().unwrap_or(f64::NAN),
+        healthy: instance.healthy,
+        enabled: instance.enabled,
+        cluster: instance.cluster_name.clone(),
+        metadata: instance.metadata.clone(),
+    }
+}
