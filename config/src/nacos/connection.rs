@@ -1,14 +1,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -47,7 +46,7 @@ impl Connection {
     /// Connects, introduces itself, and returns the connection with what the server sends on it.
     pub(super) async fn open(
         opening: &Opening<'_>,
-    ) -> Result<(Self, Streaming<Payload>), NacosError> {
+    ) -> Result<(Self, Incoming), NacosError> {
         let broken = |error: &dyn std::error::Error| NacosError::Broken(chain(error));
         let endpoint = Endpoint::from_shared(format!("http://{}", opening.address))
             .map_err(|error| broken(&error))?
@@ -65,9 +64,12 @@ impl Connection {
         let mut grpc = connection.grpc.clone();
         grpc.ready().await.map_err(|error| broken(&error))?;
         let outgoing = tonic::Request::new(ReceiverStream::new(outgoing));
-        let incoming = grpc.streaming(outgoing, STREAM, ProstCodec::default());
-        let incoming = timed("ConnectionSetupRequest", opening.limit, incoming).await?;
-        Ok((connection, incoming.map_err(|status| broken(&status))?.into_inner()))
+        // The Java server sends no head before its first message, so the call is not awaited here.
+        let call = async move {
+            let called = grpc.streaming(outgoing, STREAM, ProstCodec::<Payload, Payload>::default());
+            called.await.map(tonic::Response::into_inner)
+        };
+        Ok((connection, Incoming(stream::once(call).try_flatten().boxed())))
     }
 
     /// Sends a request and reads its answer.
@@ -107,12 +109,23 @@ fn setup(opening: &Opening<'_>) -> serde_json::Value {
         "tenant": opening.namespace,
         "labels": { "source": "sdk", "module": opening.module.as_str(), "AppName": "graylane" },
         "abilities": {},
+        // Its presence asks for a SetupAckRequest.
+        "abilityTable": {},
     })
 }
 
-/// Reads the next message of the server; `None` at the end of the connection.
-pub(super) async fn next(incoming: &mut Streaming<Payload>) -> Option<Payload> {
-    incoming.next().await?.ok()
+/// What a server sends on a connection.
+pub(super) struct Incoming(BoxStream<'static, Result<Payload, tonic::Status>>);
+
+impl Incoming {
+    /// Reads the next message of the server, or says why there will be none.
+    pub(super) async fn next(&mut self) -> Result<Payload, NacosError> {
+        match self.0.next().await {
+            Some(Ok(payload)) => Ok(payload),
+            Some(Err(status)) => Err(NacosError::Broken(chain(&status))),
+            None => Err(NacosError::Broken("the server closed it".to_owned())),
+        }
+    }
 }
 
 async fn timed<T>(

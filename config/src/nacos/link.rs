@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tonic::Streaming;
 use tracing::{debug, info, warn};
 
-use super::connection::{self, Connection, Opening};
+use super::connection::{Connection, Incoming, Opening};
 use super::login::{self, Token};
 use super::message::{
     ChangedConfig, ConfigAnswer, ConfigKey, ListenAnswer, NacosInstance, NacosService,
@@ -25,6 +24,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The longest wait before the next attempt to connect; the wait is drawn between zero and it.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long a connection must have lasted not to count as one more failure.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// Which half of Nacos a link speaks to; the server tells clients apart by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -320,10 +322,14 @@ impl Core {
         let start = fastrand::usize(..servers.len().max(1));
         let mut failures = 0;
         for server in servers.iter().cycle().skip(start) {
-            if let Err(error) = self.serve(server, &mut failures).await {
-                let first = failures == 0;
+            let began = Instant::now();
+            let served = self.serve(server).await;
+            if began.elapsed() > STABLE {
+                failures = 0;
+            }
+            if let Err(error) = served {
                 failures += 1;
-                if first {
+                if failures == 1 {
                     warn!(server, %error, "Nacos cannot be reached, trying on");
                 }
                 self.state.send_modify(|state| state.error = Some(error));
@@ -335,7 +341,7 @@ impl Core {
     }
 
     /// Connects to one server, and stays until the connection breaks.
-    async fn serve(&self, server: &str, failures: &mut u32) -> Result<(), NacosError> {
+    async fn serve(&self, server: &str) -> Result<(), NacosError> {
         let token = login::login(&self.properties, server).await?;
         let address = grpc_address(server);
         let opening = Opening {
@@ -347,7 +353,6 @@ impl Core {
         };
         let (connection, mut incoming) = Connection::open(&opening).await?;
         await_setup(&connection, &mut incoming).await?;
-        *failures = 0;
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         info!(server, module = self.module.as_str(), "connected to Nacos");
         self.connection.send_replace(Some(connection.clone()));
@@ -360,21 +365,18 @@ impl Core {
     async fn listen_to(
         &self,
         connection: &Connection,
-        incoming: &mut Streaming<Payload>,
+        incoming: &mut Incoming,
         token: Option<Token>,
     ) -> Result<(), NacosError> {
         let renew = token.map(|token| token.renew_at);
         let far = Instant::now() + Duration::from_hours(24 * 365);
         loop {
             tokio::select! {
-                payload = connection::next(incoming) => match payload {
-                    None => return Err(NacosError::Broken("the server closed it".to_owned())),
-                    Some(payload) => {
-                        if !self.take(connection, &payload).await {
-                            return Ok(());
-                        }
+                payload = incoming.next() => {
+                    if !self.take(connection, &payload?).await {
+                        return Ok(());
                     }
-                },
+                }
                 () = tokio::time::sleep(HEARTBEAT) => {
                     let beat: Value = connection.request("HealthCheckRequest", &json!({})).await?;
                     debug!(?beat, "Nacos is there");
@@ -441,13 +443,13 @@ impl Core {
 /// too early is refused as "connection is unregistered": hence the wait, as in the Java client.
 async fn await_setup(
     connection: &Connection,
-    incoming: &mut Streaming<Payload>,
+    incoming: &mut Incoming,
 ) -> Result<(), NacosError> {
     const QUIET: Duration = Duration::from_millis(100);
-    match tokio::time::timeout(QUIET, connection::next(incoming)).await {
+    match tokio::time::timeout(QUIET, incoming.next()).await {
         Err(_) => Ok(()),
-        Ok(None) => Err(NacosError::Broken("the server closed it at once".to_owned())),
-        Ok(Some(payload)) => {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(payload)) => {
             let message: Value = serde_json::from_slice(payload.json()).unwrap_or_default();
             let id = message.get("requestId").and_then(Value::as_str).unwrap_or_default();
             if let Some(stem) = payload.name().strip_suffix("Request") {
