@@ -1,1 +1,15 @@
+//! The harness of the system tests: real processes on 127.0.0.1, ended when a test ends.
 
+mod gateway;
+mod nacos;
+mod ports;
+mod process;
+mod stub;
+mod verify;
+
+pub use self::gateway::Gateway;
+pub use self::nacos::{Kind, Nacos};
+pub use self::ports::free_port;
+pub use self::process::{Process, binary, eventually};
+pub use self::stub::{Echo, Stub};
+pub use self::verify::{scene_documents, verify};

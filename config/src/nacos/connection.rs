@@ -44,9 +44,7 @@ pub(super) struct Opening<'a> {
 
 impl Connection {
     /// Connects, introduces itself, and returns the connection with what the server sends on it.
-    pub(super) async fn open(
-        opening: &Opening<'_>,
-    ) -> Result<(Self, Incoming), NacosError> {
+    pub(super) async fn open(opening: &Opening<'_>) -> Result<(Self, Incoming), NacosError> {
         let broken = |error: &dyn std::error::Error| NacosError::Broken(chain(error));
         let endpoint = Endpoint::from_shared(format!("http://{}", opening.address))
             .map_err(|error| broken(&error))?
@@ -66,7 +64,8 @@ impl Connection {
         let outgoing = tonic::Request::new(ReceiverStream::new(outgoing));
         // The Java server sends no head before its first message, so the call is not awaited here.
         let call = async move {
-            let called = grpc.streaming(outgoing, STREAM, ProstCodec::<Payload, Payload>::default());
+            let called =
+                grpc.streaming(outgoing, STREAM, ProstCodec::<Payload, Payload>::default());
             called.await.map(tonic::Response::into_inner)
         };
         Ok((connection, Incoming(stream::once(call).try_flatten().boxed())))

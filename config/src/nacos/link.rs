@@ -441,10 +441,7 @@ impl Core {
 ///
 /// Nacos 3 says so (`SetupAckRequest`); older servers say nothing, so that a request which comes
 /// too early is refused as "connection is unregistered": hence the wait, as in the Java client.
-async fn await_setup(
-    connection: &Connection,
-    incoming: &mut Incoming,
-) -> Result<(), NacosError> {
+async fn await_setup(connection: &Connection, incoming: &mut Incoming) -> Result<(), NacosError> {
     const QUIET: Duration = Duration::from_millis(100);
     match tokio::time::timeout(QUIET, incoming.next()).await {
         Err(_) => Ok(()),

@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// An instance of the test's own, which answers what it was sent.
+#[derive(Debug)]
+pub struct Stub {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its version.
+    pub version: String,
+    requests: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+/// What a [`Stub`] answers.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    /// The version of the instance.
+    pub version: String,
+    /// The target as it arrived.
+    pub target: String,
+    /// The headers as they arrived, names in lower case.
+    pub headers: BTreeMap<String, Vec<String>>,
+}
+
+impl Stub {
+    /// Starts an instance of a version.
+    ///
+    /// # Errors
+    ///
+    /// Where no port can be had.
+    pub async fn start(version: &str) -> anyhow::Result<Self> {
+        Self::start_at("127.0.0.1:0".parse()?, version).await
+    }
+
+    /// Starts an instance at an address.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be had.
+    pub async fn start_at(addr: SocketAddr, version: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        let requests = Arc::<AtomicUsize>::default();
+        let state = (version.to_owned(), Arc::clone(&requests));
+        let router = Router::new().fallback(echo).with_state(state);
+        let task = tokio::spawn(async move {
+            // It ends with the test.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { addr, version: version.to_owned(), requests, task })
+    }
+
+    /// Returns how many requests it has answered.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Returns its line in a registry file.
+    pub fn registry_line(&self) -> String {
+        format!("  - {{address: '{}', metadata: {{version: {}}}}}\n", self.addr, self.version)
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Echo {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    ///
+    /// Where it is none of a [`Stub`].
+    pub async fn read(answer: reqwest::Response) -> anyhow::Result<Self> {
+        let value: Value = serde_json::from_str(&answer.text().await?)?;
+        let text =
+            |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let headers = value.get("headers").cloned().unwrap_or_default();
+        Ok(Self {
+            version: text("version"),
+            target: text("target"),
+            headers: serde_json::from_value(headers)?,
+        })
+    }
+
+    /// Returns the lines of a header.
+    pub fn header(&self, name: &str) -> &[String] {
+        self.headers.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+async fn echo(
+    State((version, requests)): State<(String, Arc<AtomicUsize>)>,
+    request: Request,
+) -> Response {
+    requests.fetch_add(1, Ordering::Relaxed);
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in request.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers.entry(name.to_string()).or_default().push(value);
+    }
+    let target = request.uri().to_string();
+    let mut answer =
+        Json(json!({ "version": version, "target": target, "headers": headers })).into_response();
+    // What an instance says about lanes must not reach the client.
+    answer.headers_mut().insert("gray", http::HeaderValue::from_static("GRAY"));
+    answer
+}

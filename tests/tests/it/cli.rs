@@ -1,0 +1,157 @@
+//! The commands beside `run` and `demo`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use gray_tests::binary;
+
+const CONFIG: &str = "\
+listeners: [{address: '127.0.0.1:0'}]
+routes: [{service: app}]
+discovery: {files: ['{dir}/registry.yaml']}
+rules: {files: ['{dir}/rules.yaml']}
+";
+
+const REGISTRY: &str = "\
+services:
+  app:
+  - {address: '127.0.0.1:7201', metadata: {version: V1}}
+  - {address: '127.0.0.1:7202', metadata: {version: V2}}
+";
+
+const RULES: &str = "\
+base: {version: V1}
+lanes: [{name: gray, version: V2}, {name: blue, version: V3}]
+rules:
+- name: five-percent
+  when: {percentage: {share: 5, by: [{header: x-uid}]}}
+- {name: office, lane: blue, when: {clientIp: {in: [10.0.0.0/8]}}}
+";
+
+fn folder(config: &str, rules: &str) -> anyhow::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().display().to_string();
+    std::fs::write(folder.path().join("graylane.yaml"), config.replace("{dir}", &dir))?;
+    std::fs::write(folder.path().join("registry.yaml"), REGISTRY)?;
+    std::fs::write(folder.path().join("rules.yaml"), rules)?;
+    Ok(folder)
+}
+
+fn graylane(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(Command::new(binary("graylane")?).args(arguments).current_dir(folder).output()?)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn check_says_everything_that_is_wrong_at_once() -> anyhow::Result<()> {
+    let wrong = "rules:\n- {name: a, lane: gary}\n- {nmae: b}\n- {name: c, when: {path: {equal: 1, prefix: 2}}}\nlanes: [{name: gray}]\n";
+    let folder = folder(CONFIG, wrong)?;
+    let output = graylane(folder.path(), &["check"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let text = stdout(&output);
+    for expected in [
+        "rules.yaml:2:14: rules[0].lane: there is no lane `gary`",
+        "did you mean `gray`?",
+        "rules.yaml:3:4: rules[1].nmae: unknown key `nmae`",
+        "rules[2].when.path.prefix: only one operator",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let output = graylane(folder.path(), &["check", "--format", "json"])?;
+    let problems: serde_json::Value = serde_json::from_str(&stdout(&output))?;
+    assert_eq!(problems[0]["line"], 2);
+    Ok(())
+}
+
+#[test]
+fn check_warns_of_what_is_odd() -> anyhow::Result<()> {
+    let folder = folder(CONFIG, RULES)?;
+    let output = graylane(folder.path(), &["check"])?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = stdout(&output);
+    assert!(text.contains("lane blue has no instance of app (version V3)"), "{text}");
+
+    let without_blue = RULES.replace(", {name: blue, version: V3}", "").replace("lane: blue, ", "");
+    std::fs::write(folder.path().join("rules.yaml"), without_blue)?;
+    let output = graylane(folder.path(), &["check"])?;
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "all is well\n"));
+    Ok(())
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_and_names_the_key() -> anyhow::Result<()> {
+    let folder = folder(&CONFIG.replace("routes", "rotues"), RULES)?;
+    let output = graylane(folder.path(), &["run"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("graylane.yaml:2:1: rotues: unknown key"), "{text}");
+    assert!(text.contains("did you mean `routes`?"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn flag_wins_over_environment_and_environment_over_file() -> anyhow::Result<()> {
+    let folder = folder(&CONFIG.replace("127.0.0.1:0", "${ADDRESS:nonsense}"), RULES)?;
+    let run = |variables: &[(&str, &str)], flags: &[&str]| -> anyhow::Result<String> {
+        let mut command = Command::new(binary("graylane")?);
+        command.args(["check"]).args(flags).current_dir(folder.path());
+        command.envs(variables.iter().copied());
+        Ok(stdout(&command.output()?))
+    };
+    assert!(run(&[], &[])?.contains("`nonsense` is no address"));
+    assert!(run(&[("ADDRESS", "x")], &[])?.contains("`x` is no address"));
+    let env = ("GRAYLANE__LISTENERS__0__ADDRESS", "y");
+    let text = run(&[env], &[])?;
+    assert!(text.contains("environment variable GRAYLANE__LISTENERS__0__ADDRESS: "), "{text}");
+    assert!(text.contains("`y` is no address"), "{text}");
+    assert!(run(&[env], &["--set", "listeners.0.address=z"])?.contains("`z` is no address"));
+    Ok(())
+}
+
+#[test]
+fn explain_says_why() -> anyhow::Result<()> {
+    let folder = folder(CONFIG, RULES)?;
+    let ask = ["explain", "GET", "/order/1?a=b", "-H", "x-uid: 1001", "--ip", "10.1.2.3"];
+    let text = stdout(&graylane(folder.path(), &ask)?);
+    for expected in [
+        "lane      blue",
+        "rule      office",
+        "miss five-percent -> GRAY",
+        "- in 5 %   [bucket ",
+        "hit  office -> blue",
+        "fallback  base: the lane has no instance",
+        "instances 127.0.0.1:7201",
+        "writes    gray: blue",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let output = graylane(folder.path(), &[&ask[..], &["--json"]].concat())?;
+    let answer: serde_json::Value = serde_json::from_str(&stdout(&output))?;
+    assert_eq!(answer["decision"]["rule"], "office");
+    Ok(())
+}
+
+#[test]
+fn the_samples_fit_the_schemas() -> anyhow::Result<()> {
+    let folder = folder(CONFIG, RULES)?;
+    for (document, file) in [("config", "graylane.yaml"), ("rules", "rules.yaml")] {
+        let schema = stdout(&graylane(folder.path(), &["schema", document])?);
+        let schema: serde_json::Value = serde_json::from_str(&schema)?;
+        jsonschema::validator_for(&schema)?;
+        assert!(schema["properties"]["rules"].is_object(), "{file}");
+    }
+    Ok(())
+}
+
+#[test]
+fn completions_and_version_are_printed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    assert!(stdout(&graylane(folder.path(), &["completions", "bash"])?).contains("_graylane"));
+    assert!(stdout(&graylane(folder.path(), &["version"])?).starts_with("graylane 0."));
+    let output = graylane(folder.path(), &["healthcheck", "--admin", "127.0.0.1:1"])?;
+    assert_eq!(output.status.code(), Some(1));
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The README's first command, and what it says one can try.
+
+use std::process::Command;
+use std::time::Duration;
+
+use gray_tests::{Process, binary, eventually, free_port, scene_documents, verify};
+
+#[tokio::test]
+async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (port, admin) = (free_port(&[]), free_port(&[]));
+    let mut command = Command::new(binary("graylane")?);
+    command.arg("demo").args(["--port", &port.to_string()]);
+    command.args(["--admin-port", &admin.to_string()]);
+    command.args(["--user-ports", "0,0", "--order-ports", "0,0"]);
+    let mut process = Process::start(&mut command, &folder.path().join("log"))?;
+    let rules = process.until(Duration::from_secs(10), |printed| {
+        let line = printed.lines().find(|line| line.contains("The rules are watched"))?;
+        line.rsplit(' ').next().map(str::to_owned)
+    })?;
+    let printed = process.printed();
+    let first_curl = printed.lines().find(|line| line.contains("curl"));
+    assert!(first_curl.is_some_and(|line| line.ends_with("/order/1")), "{printed}");
+
+    let gateway = format!("127.0.0.1:{port}").parse()?;
+    verify(gateway, "two").await?;
+    verify(gateway, "header").await?;
+    for (scene, document) in scene_documents() {
+        std::fs::write(&rules, document)?;
+        eventually(Duration::from_secs(10), async || verify(gateway, scene).await).await?;
+    }
+
+    process.terminate()?;
+    assert_eq!(process.wait(Duration::from_secs(10))?, Some(0));
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The gateway on files: what it does to requests, and to documents.
+
+use std::time::Duration;
+
+use gray_tests::{Echo, Gateway, Stub, eventually};
+use tempfile::TempDir;
+
+const RULES: &str = "\
+lanes: [{name: gray, version: V2}]
+base: {version: V1}
+rules:
+- {name: canary, when: {header: {name: x-canary, equal: '1'}}}
+";
+
+/// A gateway in front of one instance of each version.
+struct Edge {
+    gateway: Gateway,
+    base: Stub,
+    gray: Stub,
+    client: reqwest::Client,
+}
+
+impl Edge {
+    async fn start(more: &str) -> anyhow::Result<Self> {
+        let (base, gray) = (Stub::start("V1").await?, Stub::start("V2").await?);
+        let folder = tempfile::tempdir()?;
+        register(&folder, &[&base, &gray])?;
+        std::fs::write(folder.path().join("rules.yaml"), RULES)?;
+        let config = format!(
+            "routes: [{{service: app}}]\n\
+             discovery: {{files: ['{{dir}}/registry.yaml']}}\n\
+             rules: {{files: ['{{dir}}/rules.yaml']}}\n{more}"
+        );
+        let gateway = Gateway::start_in(folder, &config)?;
+        gateway.ready().await?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { gateway, base, gray, client })
+    }
+
+    async fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Echo> {
+        let mut request = self.client.get(self.gateway.url("/a?b=1"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Echo::read(request.send().await?).await
+    }
+
+    fn write_rules(&self, text: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.gateway.folder.path().join("rules.yaml"), text)?)
+    }
+}
+
+fn register(folder: &TempDir, stubs: &[&Stub]) -> anyhow::Result<()> {
+    let lines: String = stubs.iter().map(|stub| stub.registry_line()).collect();
+    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_next_hop_sees_only_the_gateways_verdict() -> anyhow::Result<()> {
+    let edge = Edge::start("propagation: {headers: [x-mse-tag], baggage: true}\n").await?;
+    let forged = [
+        ("gray", "GRAY"),
+        ("gray", "blue"),
+        ("Gray_", "GRAY"),
+        ("x-mse-tag", "gray"),
+        ("x_mse_tag", "gray"),
+        ("baggage", "gray=gray,user=7"),
+        ("connection", "gray, x-forwarded-for, x-mse-tag"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-real-ip", "6.6.6.6"),
+    ];
+    let echo = edge.get(&forged).await?;
+    assert_eq!(echo.version, "V1");
+    assert_eq!(echo.header("gray"), ["PROD"]);
+    assert_eq!(echo.header("baggage"), ["user=7"]);
+    assert_eq!(echo.header("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(echo.header("x-real-ip"), ["127.0.0.1"]);
+    for name in ["x-mse-tag", "x_mse_tag", "gray_", "connection"] {
+        assert!(echo.header(name).is_empty(), "{name}: {echo:?}");
+    }
+    let echo = edge.get(&[("x-canary", "1")]).await?;
+    assert_eq!((echo.version.as_str(), echo.header("gray")), ("V2", &["GRAY".to_owned()][..]));
+    assert_eq!(echo.header("x-mse-tag"), ["gray"]);
+    assert_eq!(echo.header("baggage"), ["gray=gray"]);
+    assert_eq!(echo.header("traceparent").len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn lanes_do_not_leak_to_clients_and_targets_stay_as_they_are() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let url = edge.gateway.url("/a%2Fb//c?x=%20&y=a+b");
+    let answer = edge.client.get(url).send().await?;
+    assert!(!answer.headers().contains_key("gray"));
+    assert!(answer.headers().contains_key("x-request-id"));
+    assert_eq!(answer.headers()["via"], "1.1 graylane");
+    let echo = Echo::read(answer).await?;
+    assert_eq!(echo.target, "/a%2Fb//c?x=%20&y=a+b");
+    assert_eq!(echo.header("via"), ["1.1 graylane"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trusted_tag_is_believed_and_no_other() -> anyhow::Result<()> {
+    let edge = Edge::start("trustedTags: [127.0.0.1]\n").await?;
+    assert_eq!(edge.get(&[("gray", "GRAY")]).await?.version, "V2");
+    assert_eq!(edge.get(&[("gray", "Gray")]).await?.version, "V1");
+    assert_eq!(edge.get(&[]).await?.version, "V1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn instances_come_and_go() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    register(&edge.gateway.folder, &[&edge.base])?;
+    // The gray lane is empty now: base serves, and the tag stays.
+    eventually(Duration::from_secs(10), async || {
+        let echo = edge.get(&[("x-canary", "1")]).await?;
+        anyhow::ensure!(echo.version == "V1" && echo.header("gray") == ["GRAY"], "{echo:?}");
+        Ok(())
+    })
+    .await?;
+    let name = "graylane_fallbacks_total{service=\"app\",lane=\"GRAY\",to=\"base\"}";
+    assert!(edge.gateway.metric(name).await? >= 1.0);
+    register(&edge.gateway.folder, &[&edge.base, &edge.gray])?;
+    eventually(Duration::from_secs(10), async || {
+        let echo = edge.get(&[("x-canary", "1")]).await?;
+        anyhow::ensure!(echo.version == "V2", "{echo:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_instance_that_is_gone_is_replaced_within_the_lane() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let other = Stub::start("V2").await?;
+    let gone = Stub::start("V2").await?;
+    let line = gone.registry_line();
+    drop(gone);
+    let lines = format!("{}{}{line}", edge.base.registry_line(), other.registry_line());
+    let registry = edge.gateway.folder.path().join("registry.yaml");
+    std::fs::write(registry, format!("services:\n  app:\n{lines}"))?;
+    eventually(Duration::from_secs(10), async || {
+        edge.get(&[("x-canary", "1")]).await?;
+        anyhow::ensure!(other.requests() > 0, "not yet known");
+        Ok(())
+    })
+    .await?;
+    for _ in 0..20 {
+        assert_eq!(edge.get(&[("x-canary", "1")]).await?.version, "V2");
+    }
+    assert_eq!(edge.base.requests(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let bomb = (0..9).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
+        format!("{text}a{}: &a{} [{}]\n", level + 1, level + 1, format!("*a{level},").repeat(9))
+    });
+    let huge = format!("{RULES}# {}", "x".repeat(10 << 20));
+    let cases: [(&str, &str); 9] = [
+        ("rules: [", "rules.yaml:"),
+        ("ruels: []", "did you mean `rules`?"),
+        ("rules: 7", "rules: expected a list, found `7`"),
+        ("rules: [{name: a, lane: blue}]", "rules[0].lane: there is no lane `blue`"),
+        ("lanes: [{name: gray}, {name: gray}]", "a second lane is named `gray`"),
+        ("lanes: [{name: gray}]\nrules: [{name: a}, {name: a}]", "a second rule is named `a`"),
+        (&huge, "more than the 4194304"),
+        (&bomb, "too many values"),
+        (
+            "lanes: [{name: gray}]\nrules: [{name: a, when: {path: {regex: '(((a{99}){99}){99})'}}}]",
+            "the pattern becomes too large",
+        ),
+    ];
+    for (number, (document, message)) in (1_u32..).zip(cases) {
+        edge.write_rules(document)?;
+        eventually(Duration::from_secs(20), async || {
+            let rejected = edge.gateway.metric("graylane_rules_rejected_total").await?;
+            anyhow::ensure!(rejected >= f64::from(number), "{message}: {rejected} rejected");
+            let text = edge.gateway.ask("/readyz").await?;
+            anyhow::ensure!(text.contains(message), "{message} is not in {text}");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(edge.get(&[("x-canary", "1")]).await?.version, "V2");
+        assert_eq!(edge.get(&[]).await?.version, "V1");
+    }
+    edge.write_rules(RULES)?;
+    eventually(Duration::from_secs(10), async || {
+        let text = edge.gateway.ask("/readyz").await?;
+        anyhow::ensure!(!text.contains("rejected"), "{text}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn errors_are_problem_json_with_the_request_id() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    edge.write_rules(&format!("{RULES}fallback: fail\n"))?;
+    register(&edge.gateway.folder, &[&edge.base])?;
+    eventually(Duration::from_secs(10), async || {
+        let answer = edge.client.get(edge.gateway.url("/")).header("x-canary", "1").send().await?;
+        anyhow::ensure!(answer.status() == 503, "{}", answer.status());
+        let id = answer.headers()["x-request-id"].to_str()?.to_owned();
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let text = answer.text().await?;
+        assert!(text.contains("\"code\":\"empty-lane\"") && text.contains(&id), "{text}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_answered_when_it_is_told_to_stop() -> anyhow::Result<()> {
+    let mut edge = Edge::start("").await?;
+    let keep_alive = edge.get(&[]).await?;
+    assert_eq!(keep_alive.version, "V1");
+    edge.gateway.process.terminate()?;
+    assert_eq!(edge.gateway.process.wait(Duration::from_secs(10))?, Some(0));
+    assert!(edge.get(&[]).await.is_err());
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The gateway and the demo's services on real Nacos servers.
+
+use std::process::Command;
+use std::time::Duration;
+
+use gray_tests::{Gateway, Kind, Nacos, Process, binary, eventually, scene_documents, verify};
+
+const COMMON: &str = "\
+kerwin:
+  tool:
+    gray:
+      load: true
+      version:
+        prodVersion: V1
+        grayVersion: V2
+user-app:
+  ribbon:
+    NFLoadBalancerRuleClassName: com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+order-app:
+  ribbon:
+    NFLoadBalancerRuleClassName: com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+spring:
+  application: {name: anything}
+";
+
+const GATEWAY: &str = "kerwin: {tool: {gray: {gateway: {enabled: true}}}}\n";
+
+fn config(server: &str) -> String {
+    format!(
+        "nacos: {{servers: ['{server}']}}\n\
+         routes:\n\
+         - {{service: order-app, match: {{path: {{prefix: /order}}}}}}\n\
+         - {{service: user-app, match: {{path: {{prefix: /user}}}}}}\n\
+         discovery: {{nacos: [{{}}], snapshot: '{{dir}}/instances.snapshot'}}\n\
+         rules: {{nacos: {{}}, snapshot: '{{dir}}/rules.snapshot'}}\n"
+    )
+}
+
+/// Everything of the design's demo, on one server.
+struct System {
+    server: Nacos,
+    gateway: Gateway,
+    services: Vec<Process>,
+    _folder: tempfile::TempDir,
+}
+
+impl System {
+    async fn start(kind: Kind) -> anyhow::Result<Self> {
+        let server = Nacos::start(kind).await?;
+        server.publish("common-config.yaml", COMMON).await?;
+        server.publish("gateway-app.yaml", GATEWAY).await?;
+        let folder = tempfile::tempdir()?;
+        let mut services = Vec::new();
+        for role in ["user", "order"] {
+            for version in ["V1", "V2"] {
+                let mut command = Command::new(binary("graylane-demo")?);
+                command.args([role, "--version-label", version, "--nacos", &server.address()]);
+                let log = folder.path().join(format!("{role}-{version}"));
+                services.push(Process::start(&mut command, &log)?);
+            }
+        }
+        let gateway = Gateway::start(&config(&server.address()))?;
+        let system = Self { server, gateway, services, _folder: folder };
+        system.gateway.ready().await?;
+        Ok(system)
+    }
+
+    /// Waits until a scene plays.
+    async fn plays(&self, scene: &str) -> anyhow::Result<()> {
+        let gateway = self.gateway.addr;
+        eventually(Duration::from_secs(30), async || verify(gateway, scene).await).await
+    }
+
+    async fn plays_all_scenes(&self) -> anyhow::Result<()> {
+        for (scene, document) in scene_documents() {
+            self.server.publish("gateway-app.yaml", &document).await?;
+            self.plays(scene).await?;
+        }
+        Ok(())
+    }
+
+    /// Nacos goes, the gateway goes on; the gateway starts without Nacos; Nacos comes back.
+    async fn survives_an_outage(mut self) -> anyhow::Result<()> {
+        self.plays("header").await?;
+        self.server.kill();
+        verify(self.gateway.addr, "two").await?;
+        verify(self.gateway.addr, "header").await?;
+        self.gateway.restart()?;
+        let text = self.gateway.ask("/readyz").await?;
+        assert!(text.contains("rules come from the snapshot"), "{text}");
+        verify(self.gateway.addr, "two").await?;
+
+        self.server.run().await?;
+        let off = GATEWAY.replace("true", "false");
+        self.server.publish("gateway-app.yaml", &off).await?;
+        self.plays("one").await?;
+        let text = self.gateway.ask("/readyz").await?;
+        assert!(text.contains("\"warnings\":[]"), "{text}");
+        assert_eq!(self.services.len(), 4);
+        Ok(())
+    }
+}
+
+mod on_rnacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_scenes_play() -> anyhow::Result<()> {
+        System::start(Kind::Rnacos).await?.plays_all_scenes().await
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_survived() -> anyhow::Result<()> {
+        System::start(Kind::Rnacos).await?.survives_an_outage().await
+    }
+}
+
+mod on_nacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_scenes_play() -> anyhow::Result<()> {
+        System::start(Kind::Java).await?.plays_all_scenes().await
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_survived() -> anyhow::Result<()> {
+        System::start(Kind::Java).await?.survives_an_outage().await
+    }
+
+    #[tokio::test]
+    async fn a_login_is_needed_where_the_server_asks_for_one() -> anyhow::Result<()> {
+        let server = Nacos::start_with_login("right").await?;
+        let login = |password: &str| {
+            format!(
+                "{}nacos: {{servers: ['{}'], username: nacos, password: {password}}}\n",
+                config("x").replace("nacos: {servers: ['x']}\n", ""),
+                server.address()
+            )
+        };
+        let gateway = Gateway::start(&login("wrong"))?;
+        eventually(Duration::from_secs(20), async || {
+            let text = gateway.ask("/readyz").await?;
+            anyhow::ensure!(text.contains("does not accept user"), "{text}");
+            Ok(())
+        })
+        .await?;
+        let gateway = Gateway::start(&login("right"))?;
+        eventually(Duration::from_secs(20), async || {
+            let text = gateway.ask("/readyz").await?;
+            anyhow::ensure!(text.contains("there is no data id common-config.yaml"), "{text}");
+            Ok(())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_wrong_group_or_namespace_is_named() -> anyhow::Result<()> {
+        let server = Nacos::start(Kind::Java).await?;
+        let config = format!(
+            "nacos: {{servers: ['{}'], namespace: nowhere}}\n\
+             routes: [{{service: a}}]\n\
+             rules: {{nacos: {{group: G}}}}\n",
+            server.address()
+        );
+        let gateway = Gateway::start(&config)?;
+        eventually(Duration::from_secs(20), async || {
+            let text = gateway.ask("/readyz").await?;
+            let named = "there is no data id common-config.yaml in group G of namespace nowhere";
+            anyhow::ensure!(text.contains(named), "{text}");
+            Ok(())
+        })
+        .await
+    }
+}

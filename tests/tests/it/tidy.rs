@@ -1,0 +1,150 @@
+//! What ARCHITECTURE.md says about the shape of the code, held by machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Which crates may use which of ours, as the request's path goes.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("propagation", &[]),
+    ("config", &[]),
+    ("lb", &["config", "propagation"]),
+    ("filters", &["config", "propagation"]),
+    ("demo", &["config", "lb", "propagation"]),
+    ("gateway", &["config", "demo", "filters", "lb", "propagation"]),
+    ("tests", &["config", "demo", "filters", "gateway", "lb", "propagation"]),
+    ("xtask", &[]),
+];
+
+/// Words that only files and folders of these names may know.
+const KNOWN_BY: [(&str, &[&str]); 1] = [("NacosInstance", &["nacos", "nacos.rs", "main.rs"])];
+
+/// No file is longer.
+const MAX_LINES: usize = 480;
+
+/// No line of code stands deeper, in steps of four blanks.
+const MAX_DEPTH: usize = 8;
+
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).unwrap_or(here)
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for (name, _) in ARROWS {
+        let mut folders = vec![root().join(name)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok) {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|it| it == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    found.push((path, text));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The lines before the tests of a file.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"))
+}
+
+#[test]
+fn arrows_between_crates_never_point_up() {
+    for (name, allowed) in ARROWS {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let ours = manifest.lines().filter_map(|line| line.strip_prefix("gray-"));
+        for used in ours.filter_map(|line| line.split(['.', ' ']).next()) {
+            assert!(allowed.contains(&used), "{name} uses {used}");
+        }
+    }
+}
+
+#[test]
+fn only_files_named_after_nacos_know_it() {
+    for (path, text) in sources() {
+        for (word, names) in KNOWN_BY {
+            let knows = code(&text).any(|line| line.contains(word));
+            let named = path.iter().any(|part| names.iter().any(|name| part == *name));
+            assert!(!knows || named || path.ends_with("config/src/lib.rs"), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_shallow() {
+    for (path, text) in sources() {
+        assert!(code(&text).count() <= MAX_LINES, "{} is too long", path.display());
+        let deep = code(&text).find(|line| {
+            let blanks = line.len() - line.trim_start_matches(' ').len();
+            blanks > MAX_DEPTH * 4 && !line.trim_start().starts_with("//")
+        });
+        assert_eq!(deep, None, "{} is too deep", path.display());
+    }
+}
+
+#[test]
+fn every_crate_says_what_it_is_for() {
+    for (name, _) in ARROWS {
+        let folder = root().join(name).join("src");
+        let file =
+            ["lib.rs", "main.rs"].map(|file| folder.join(file)).into_iter().find(|it| it.exists());
+        let text = std::fs::read_to_string(file.unwrap()).unwrap();
+        assert!(text.starts_with("//!"), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let words = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "#[ign".to_owned() + "ore"];
+    for (path, text) in sources() {
+        for word in &words {
+            assert!(!text.contains(word), "{} has {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn functions_are_short_as_a_rule() {
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    for (path, text) in sources() {
+        let mut open: Option<(usize, usize)> = None;
+        for (number, line) in code(&text).enumerate() {
+            let trimmed = line.trim_start();
+            let indent = line.len() - trimmed.len();
+            match open {
+                None if is_function(trimmed) && !trimmed.ends_with(';') => {
+                    open = Some((number, indent))
+                }
+                Some((start, depth)) if indent == depth && trimmed.starts_with('}') => {
+                    let length = number - start - 1;
+                    assert!(length <= 70, "{}:{} has {length} lines", show(&path), start + 1);
+                    *lengths.entry(length).or_default() += 1;
+                    open = None;
+                }
+                _ => {}
+            }
+        }
+    }
+    let all: usize = lengths.values().sum();
+    let mut seen = 0;
+    let ninth = lengths.iter().find(|(_, count)| {
+        seen += **count;
+        seen * 10 >= all * 9
+    });
+    assert!(ninth.is_some_and(|(length, _)| *length <= 28), "{ninth:?} of {all}");
+}
+
+fn is_function(line: &str) -> bool {
+    ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
+        .iter()
+        .any(|start| line.starts_with(start))
+}
+
+fn show(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}

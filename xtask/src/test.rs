@@ -1,0 +1,131 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::{root, say, servers};
+
+/// Sets up what the tests need, runs all of them, and prints a closing count.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Test {
+    /// Runs only tests whose names contain this.
+    filter: Option<String>,
+}
+
+/// What a run of tests came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Test {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let in_ci = std::env::var_os("CI").is_some();
+        let mut missing = Vec::new();
+        for name in servers::ALL {
+            match servers::install(name) {
+                Ok(folder) => say(&format!("{name}: {}", folder.display())),
+                Err(error) if in_ci => return Err(error),
+                Err(error) => missing.push((name, error)),
+            }
+        }
+        if self.filter.is_none() {
+            say("checking format and lints");
+            cargo(&["fmt", "--all", "--check"])?;
+            cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+        }
+        cargo(&["build", "--workspace", "--bins", "--quiet"])?;
+        // Tests that need a server say so in their path: `on_nacos::`, `on_rnacos::`.
+        let without: Vec<String> = missing
+            .iter()
+            .flat_map(|(name, _)| ["--skip".to_owned(), format!("on_{name}")])
+            .collect();
+        let without = without.iter().map(String::as_str);
+        let filter: Vec<&str> = self.filter.as_deref().into_iter().chain(without).collect();
+        let mut all = Count::default();
+        for arguments in [
+            &["test", "--workspace", "--exclude", "gray-tests", "--lib", "--bins"][..],
+            &["test", "--workspace", "--doc"],
+            &["test", "--package", "gray-tests"],
+        ] {
+            let arguments = [arguments, &["--no-fail-fast", "--"], &filter].concat();
+            say(&format!("cargo {}", arguments.join(" ")));
+            let count = count(&arguments, self.filter.is_none())?;
+            all = all.plus(count);
+        }
+        for (name, error) in &missing {
+            say(&format!("skipped: all tests `on_{name}`, since it cannot be had: {error:#}"));
+        }
+        say(&format!("{} passed, {} failed, {} skipped", all.passed, all.failed, all.skipped));
+        if all.failed > 0 { bail!("{} tests failed", all.failed) } else { Ok(()) }
+    }
+}
+
+impl Count {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; tests that were
+    /// filtered out count as skipped where the run was to be complete.
+    fn of(line: &str, complete: bool) -> Option<Self> {
+        let rest = line.trim_start().strip_prefix("test result: ")?;
+        let number = |word: &str| {
+            let part = rest.split([';', '.']).find(|part| part.trim().ends_with(word))?;
+            part.trim().split(' ').next()?.parse().ok()
+        };
+        Some(Self {
+            passed: number("passed")?,
+            failed: number("failed")?,
+            skipped: number("ignored")? + if complete { number("filtered out")? } else { 0 },
+        })
+    }
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    servers::run(Command::new("cargo").args(arguments).current_dir(root()))
+}
+
+/// Runs tests, passes on what they print, and counts.
+fn count(arguments: &[&str], complete: bool) -> anyhow::Result<Count> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("{command:?} cannot be run"))?;
+    let out = child.stdout.take().context("the tests print nothing")?;
+    let mut all = Count::default();
+    for line in BufReader::new(out).lines() {
+        let line = line?;
+        if let Some(count) = Count::of(&line, complete) {
+            all = all.plus(count);
+        }
+        if !line.ends_with("... ok") && !line.is_empty() {
+            say(&line);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && all.failed == 0 {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_closing_line_of_a_test_binary() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; \
+                    finished in 0.00s";
+        let count = Count::of(line, false).unwrap();
+        assert_eq!((count.passed, count.failed, count.skipped), (3, 2, 1));
+        assert_eq!(Count::of(line, true).unwrap().skipped, 5);
+        assert!(Count::of("running 3 tests", true).is_none());
+    }
+}
