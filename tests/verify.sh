@@ -17,15 +17,16 @@ shift
 
 failed=0
 
-# versions COUNT CURL-ARGUMENTS: the versions of order-app and user-app of each answer, one a line
+# versions COUNT CURL-ARGUMENTS: the versions of user-app and order-app of each answer, one a line;
+# the answer itself where there is none in it
 versions() {
   count=$1
   shift
   while [ "$count" -gt 0 ]; do
     count=$((count - 1))
-    curl -sS --max-time 10 "$@" "http://$gateway/order/1" |
-      grep -o '"version":"[^"]*"' | cut -d'"' -f4 | tr '\n' ' '
-    echo
+    answer=$(curl -sS --max-time 10 "$@" "http://$gateway/order/1" 2>&1) || true
+    found=$(echo "$answer" | grep -o '"version":"[^"]*"' | cut -d'"' -f4 | tr '\n' ' ')
+    echo "${found:-$answer}"
   done
 }
 

@@ -148,7 +148,10 @@ impl Document {
 
     /// Returns the faults as problems, with what was odd about the text itself before them.
     pub fn problems(&self, faults: &Faults) -> Problems {
-        Problems(self.noted.iter().chain(faults).map(|fault| self.problem(fault)).collect())
+        let all = self.noted.iter().chain(faults);
+        let mut problems: Vec<Problem> = all.map(|fault| self.problem(fault)).collect();
+        problems.sort_by_key(|problem| problem.line);
+        Problems(problems)
     }
 
     fn problem(&self, fault: &Fault) -> Problem {
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn the_digest_tells_documents_apart() {
         let one = Documents::one("a", "bc");
-        assert_eq!(one.digest(), one.clone().digest());
+        assert_eq!(one.digest(), one.digest());
         assert_ne!(one.digest(), Documents::one("ab", "c").digest());
     }
 }

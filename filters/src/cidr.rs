@@ -26,7 +26,7 @@ impl CidrSet {
                 IpNet::V6(network) => match mapped(network) {
                     Some(network) => v4.push(v4_range(network)),
                     None => {
-                        v6.push((u128::from(network.network()), u128::from(network.broadcast())))
+                        v6.push((u128::from(network.network()), u128::from(network.broadcast())));
                     }
                 },
             }

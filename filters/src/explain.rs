@@ -55,7 +55,7 @@ pub struct ConditionReport {
     pub seen: Option<String>,
     /// The conditions within it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub parts: Vec<ConditionReport>,
+    pub parts: Vec<Self>,
 }
 
 impl ConditionReport {
@@ -108,13 +108,13 @@ fn source_word(source: &Source) -> String {
 }
 
 fn test_words(test: &Test) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match &test.operator {
-        Operator::Equal(expected) => format!("equal {:?}", text(expected)),
-        Operator::NotEqual(expected) => format!("not equal {:?}", text(expected)),
-        Operator::Prefix(prefix) => format!("with prefix {:?}", text(prefix)),
-        Operator::Suffix(suffix) => format!("with suffix {:?}", text(suffix)),
-        Operator::Contains(part) => format!("containing {:?}", text(part)),
+        Operator::Equal(expected) => format!("equal {:?}", shown(expected)),
+        Operator::NotEqual(expected) => format!("not equal {:?}", shown(expected)),
+        Operator::Prefix(prefix) => format!("with prefix {:?}", shown(prefix)),
+        Operator::Suffix(suffix) => format!("with suffix {:?}", shown(suffix)),
+        Operator::Contains(part) => format!("containing {:?}", shown(part)),
         Operator::In(names) => format!("in {names:?}"),
         Operator::NotIn(names) => format!("not in {names:?}"),
         Operator::Regex(pattern) => format!("matching {:?}", pattern.as_str()),

@@ -85,6 +85,7 @@ impl fmt::Debug for IssuedId {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "counts of tests are small")]
 mod tests {
     use proptest::prelude::*;
 

@@ -107,7 +107,7 @@ impl App {
         let log = &self.settings.properties.access_log;
         let access_log = AccessLog::open(log).map_err(StartError::AccessLog)?;
         let observer = Observer { metrics: Arc::new(Metrics::default()), access_log };
-        let gateway = Arc::new(self.gateway(directory, revision.clone(), observer.clone()));
+        let gateway = Arc::new(self.gateway(directory, revision.clone(), observer));
         let stop = Stop::default();
         let view = Arc::new(View {
             gateway: Arc::clone(&gateway),
@@ -196,7 +196,7 @@ impl App {
         let mut maintenance = Maintenance::new(guard);
         maintenance.version_key = properties.version_key;
         maintenance.algorithm = self.settings.algorithm;
-        maintenance.algorithms = self.settings.algorithms.clone();
+        maintenance.algorithms.clone_from(&self.settings.algorithms);
         maintenance.grace = properties.empty_grace.0;
         maintenance.snapshot = snapshot(&properties.snapshot);
         let health = maintenance.health();

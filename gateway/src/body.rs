@@ -18,7 +18,7 @@ use crate::upstream::Lease;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// It is larger than allowed.
     #[error("the body is larger than allowed")]
     TooLarge,
@@ -32,7 +32,7 @@ pub enum BodyError {
 
 /// What is known about a request's body while it is being sent.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     pieces: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ impl Progress {
 
 /// The body of a request.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     inner: Incoming,
     left: u64,
     progress: Arc<Progress>,
@@ -119,7 +119,7 @@ impl Body for RequestBody {
 
 /// The body of an answer.
 #[derive(Debug)]
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     source: Source,
     /// Taken when the body ends; dropped with the body where it is cut short.
     ending: Option<Ending>,
@@ -133,7 +133,7 @@ enum Source {
 
 /// The body of an instance's answer, with what it occupies until its end.
 #[derive(Debug)]
-pub struct InstanceBody {
+pub(crate) struct InstanceBody {
     inner: Incoming,
     lease: Option<Lease>,
     idle: Duration,

@@ -8,7 +8,7 @@ use gray_config::{
     ConfigSource, Document, Documents, Faults, FileSource, KeyPath, Override, Problem, Problems,
     Update,
 };
-use gray_lb::{Directory, FileDiscovery, Guard, Instance, ServiceName, Subsets};
+use gray_lb::{Announced, Directory, FileDiscovery, Guard, Instance, ServiceName, Subsets};
 use gray_propagation::GrayStatus;
 
 use crate::properties::{GatewayProperties, ListProperties};
@@ -105,40 +105,48 @@ impl Checked {
 
     fn read_registries(&mut self, settings: &Settings) {
         let discovery = &settings.properties.discovery;
-        let own = settings.listeners.iter().map(|(addr, _)| *addr).chain(settings.admin).collect();
-        let guard = Guard::new(&settings.guard, own).unwrap_or_else(|_| Guard::closed());
-        let mut services = Vec::new();
         for path in &discovery.files {
             let name = path.display().to_string();
-            let read = FileSource::new([path.clone()], MAX_FILE).read();
-            let text = match read {
-                Ok(documents) => documents.0.into_values().next().unwrap_or_default(),
-                Err(error) => {
-                    self.problems.extend([Problem::whole(name, error.reason)]);
-                    continue;
-                }
-            };
-            match FileDiscovery::parse(&name, &text) {
+            let parsed = FileSource::new([path.clone()], MAX_FILE)
+                .read()
+                .map_err(|error| Problem::whole(name.as_str(), error.reason).into())
+                .and_then(|read| {
+                    FileDiscovery::parse(&name, &read.0.into_values().next().unwrap_or_default())
+                });
+            match parsed {
                 Err(problems) => self.problems.extend(problems.0),
-                Ok(parsed) => services.extend(parsed),
-            }
-            for (service, announced) in std::mem::take(&mut services) {
-                let mut admitted: Vec<Instance> = Vec::new();
-                for one in &announced {
-                    match guard.admit(one, &discovery.version_key, None) {
-                        Ok(instance) => admitted.push(instance),
-                        Err(refusal) => {
-                            let message = format!("an instance of {service} is refused: {refusal}");
-                            self.problems.extend([Problem::whole(name.as_str(), message)]);
-                        }
+                Ok(services) => {
+                    for (service, announced) in services {
+                        self.register(settings, &name, service, &announced);
                     }
                 }
-                let algorithm = settings.algorithm;
-                let subsets = Subsets::new(admitted, algorithm, None).into();
-                let others = self.directory.iter().map(|(name, it)| (name.clone(), it.clone()));
-                self.directory = others.chain([(service, subsets)]).collect();
             }
         }
+    }
+
+    fn register(
+        &mut self,
+        settings: &Settings,
+        file: &str,
+        service: ServiceName,
+        announced: &[Announced],
+    ) {
+        let own = settings.listeners.iter().map(|(addr, _)| *addr).chain(settings.admin).collect();
+        let guard = Guard::new(&settings.guard, own).unwrap_or_else(|_| Guard::closed());
+        let key = &settings.properties.discovery.version_key;
+        let mut admitted: Vec<Instance> = Vec::new();
+        for one in announced {
+            match guard.admit(one, key, None) {
+                Ok(instance) => admitted.push(instance),
+                Err(refusal) => {
+                    let message = format!("an instance of {service} is refused: {refusal}");
+                    self.problems.extend([Problem::whole(file, message)]);
+                }
+            }
+        }
+        let subsets = Subsets::new(admitted, settings.algorithm, None).into();
+        let others = self.directory.iter().map(|(name, it)| (name.clone(), it.clone()));
+        self.directory = others.chain([(service, subsets)]).collect();
     }
 
     /// Warns where the documents do not fit together.

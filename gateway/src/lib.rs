@@ -32,4 +32,4 @@ pub use self::proxy::{Calling, Failure, Proxy};
 pub use self::revision::{NativeProperties, Revision, RuleDocuments, parse_documents};
 pub use self::routes::{Route, Routes};
 pub use self::settings::Settings;
-pub use self::upstream::{Failed, Lease, Target, Upstream, Wire};
+pub use self::upstream::{Failed, Target, Upstream, Wire};

@@ -21,7 +21,7 @@ const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 ///
 /// Labels come from the configuration and the registry, never from a request.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: HashMap<Request, AtomicU64>,
     durations: HashMap<Arc<str>, Durations>,
     rules: HashMap<Arc<str>, AtomicU64>,
@@ -30,9 +30,9 @@ pub struct Metrics {
     cut_short: AtomicU64,
     retries: AtomicU64,
     /// Connections from clients that are open now.
-    pub connections: AtomicU64,
+    pub(crate) connections: AtomicU64,
     /// Connections that were refused since there were too many.
-    pub refused_connections: AtomicU64,
+    pub(crate) refused_connections: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

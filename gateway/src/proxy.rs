@@ -177,15 +177,14 @@ fn wire<B>(calling: &Calling, service: &ServiceName, request: &Request<B>) -> Wi
 }
 
 fn hash_key<B>(calling: &Calling, request: &Request<B>) -> Option<u64> {
-    match &calling.hash_header {
-        Some(name) => request.headers().get(name).map(|value| xxh3_64(value.as_bytes())),
-        None => {
-            let client = request.extensions().get::<ClientAddr>()?;
-            Some(match client.address {
-                std::net::IpAddr::V4(address) => xxh3_64(&address.octets()),
-                std::net::IpAddr::V6(address) => xxh3_64(&address.octets()),
-            })
-        }
+    if let Some(name) = &calling.hash_header {
+        request.headers().get(name).map(|value| xxh3_64(value.as_bytes()))
+    } else {
+        let client = request.extensions().get::<ClientAddr>()?;
+        Some(match client.address {
+            std::net::IpAddr::V4(address) => xxh3_64(&address.octets()),
+            std::net::IpAddr::V6(address) => xxh3_64(&address.octets()),
+        })
     }
 }
 

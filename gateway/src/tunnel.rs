@@ -54,7 +54,7 @@ mod tests {
         let (mut outer, mut server) = tokio::io::duplex(64);
         let tunneling =
             tokio::spawn(
-                async move { tunnel(&mut inner, &mut outer, Duration::from_secs(60)).await },
+                async move { tunnel(&mut inner, &mut outer, Duration::from_mins(1)).await },
             );
         client.write_all(b"ping").await.unwrap();
         client.shutdown().await.unwrap();
@@ -72,7 +72,7 @@ mod tests {
     async fn ends_when_nothing_moves() {
         let (_client, mut inner) = tokio::io::duplex(64);
         let (mut outer, _server) = tokio::io::duplex(64);
-        let ended = tunnel(&mut inner, &mut outer, Duration::from_secs(60)).await;
+        let ended = tunnel(&mut inner, &mut outer, Duration::from_mins(1)).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -155,13 +155,13 @@ impl Keeper {
         for ((source, service), news) in last {
             self.health.answered.insert(service.clone());
             self.remember(source, &news);
-            self.note(source, news);
+            self.note(source, &news);
             changed.insert(service);
         }
         changed
     }
 
-    fn note(&mut self, source: usize, news: News) {
+    fn note(&mut self, source: usize, news: &News) {
         let prefix = format!("{source}/{}/", news.service);
         self.health.refused.retain(|name, _| !name.starts_with(&prefix));
         let mut admitted: Vec<Instance> = Vec::new();
@@ -236,7 +236,7 @@ impl Keeper {
             }
             let Some((lane, announced)) = snapshot::read(text) else { continue };
             let news = News { service: service.clone(), announced, lane, trust: Trust::Pushed };
-            self.note(source, news);
+            self.note(source, &news);
             restored.insert(service);
         }
         if !restored.is_empty() {

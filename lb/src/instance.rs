@@ -114,6 +114,11 @@ impl Instance {
         }
     }
 
+    /// Tells whether neither a version nor a lane is known of it.
+    pub const fn is_unlabelled(&self) -> bool {
+        self.version.is_none() && self.lane.is_none()
+    }
+
     /// Tells whether it may be called.
     pub const fn is_available(&self) -> bool {
         self.healthy && self.enabled && self.weight.0 > 0

@@ -55,6 +55,7 @@ pub struct BaseProperties {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LaneProperties {
     /// Its name; `gray` is the one that `GRAY` stands for on the wire.
+    #[serde(default)]
     pub name: String,
     /// Its version; a lane with a registry of its own needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

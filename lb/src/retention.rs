@@ -48,14 +48,12 @@ impl Retention {
         let kept = self.kept.entry((source, service.clone())).or_default();
         let now = Instant::now();
         let emptied = latest.is_empty() && !kept.current.is_empty();
+        let unsettled = kept.believed_at.is_some() && !kept.was_empty;
         match trust {
-            Trust::Certain => kept.believe(latest),
             Trust::Settling => kept.doubt(latest, now + SETTLING, false),
             Trust::Pushed if emptied => kept.doubt(latest, now + self.grace, true),
-            Trust::Pushed if kept.believed_at.is_some() && !kept.was_empty => {
-                kept.doubt(latest, now + SETTLING, false);
-            }
-            Trust::Pushed => kept.believe(latest),
+            Trust::Pushed if unsettled => kept.doubt(latest, now + SETTLING, false),
+            Trust::Certain | Trust::Pushed => kept.believe(latest),
         }
     }
 

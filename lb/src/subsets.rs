@@ -41,35 +41,26 @@ impl Subsets {
             let kept = available().filter(|member| keep(member.instance())).cloned().collect();
             Subset::new(kept, algorithm, before)
         };
-        let unversioned =
-            pick(&|it| it.lane.is_none() && it.version.is_none(), before.map(|it| &it.unversioned));
-        let mut by_version = HashMap::new();
-        let mut by_lane = BTreeMap::new();
+        let unversioned = pick(&Instance::is_unlabelled, before.map(|it| &it.unversioned));
+        let mut by_version: HashMap<Version, Versioned> = HashMap::new();
+        let mut by_lane: BTreeMap<Lane, Subset> = BTreeMap::new();
         for instance in available().map(|member| member.instance()) {
             match (&instance.lane, &instance.version) {
-                (Some(lane), _) => {
-                    by_lane.entry(*lane).or_insert_with(|| {
-                        let before = before.and_then(|it| it.by_lane.get(lane));
-                        pick(&|it| it.lane.as_ref() == Some(lane), before)
-                    });
+                (Some(lane), _) if !by_lane.contains_key(lane) => {
+                    let before = before.and_then(|it| it.by_lane.get(lane));
+                    by_lane.insert(*lane, pick(&|it| it.lane.as_ref() == Some(lane), before));
                 }
-                (None, Some(version)) => {
-                    by_version.entry(version.clone()).or_insert_with(|| {
-                        let before = before.and_then(|it| it.by_version.get(version));
-                        let is = |it: &Instance| {
-                            it.lane.is_none() && it.version.as_ref() == Some(version)
-                        };
-                        let or_none =
-                            |it: &Instance| is(it) || (it.lane.is_none() && it.version.is_none());
-                        let wider = before.and_then(|it| it.with_unversioned.as_ref());
-                        Versioned {
-                            exact: pick(&is, before.map(|it| &it.exact)),
-                            with_unversioned: (!unversioned.is_empty())
-                                .then(|| pick(&or_none, wider)),
-                        }
-                    });
+                (None, Some(version)) if !by_version.contains_key(version) => {
+                    let before = before.and_then(|it| it.by_version.get(version));
+                    let is =
+                        |it: &Instance| it.lane.is_none() && it.version.as_ref() == Some(version);
+                    let or_none = |it: &Instance| is(it) || it.is_unlabelled();
+                    let wider = before.and_then(|it| it.with_unversioned.as_ref());
+                    let with_unversioned = (!unversioned.is_empty()).then(|| pick(&or_none, wider));
+                    let exact = pick(&is, before.map(|it| &it.exact));
+                    by_version.insert(version.clone(), Versioned { exact, with_unversioned });
                 }
-                (None, None) => {}
+                _ => {}
             }
         }
         let all = pick(&|_| true, before.map(|it| &it.all));

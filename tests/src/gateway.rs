@@ -42,12 +42,9 @@ impl Gateway {
     pub fn start_in(folder: TempDir, config: &str) -> anyhow::Result<Self> {
         let file = folder.path().join("graylane.yaml");
         let path = folder.path().display().to_string();
-        let ports = "listeners: [{address: '127.0.0.1:0'}]\nadmin: {address: '127.0.0.1:0'}\n";
-        let ports = if config.contains("listeners:") {
-            &ports[ports.find("admin").unwrap_or(0)..]
-        } else {
-            ports
-        };
+        let own = config.contains("listeners:");
+        let listener = if own { "" } else { "listeners: [{address: '127.0.0.1:0'}]\n" };
+        let ports = format!("{listener}admin: {{address: '127.0.0.1:0'}}\n");
         std::fs::write(&file, format!("{ports}{}", config.replace("{dir}", &path)))?;
         let mut process = run(&file, &folder.path().join("log"))?;
         let (addr, admin) = process.until(START, addresses)?;

@@ -59,7 +59,10 @@ impl Test {
             say(&format!("skipped: all tests `on_{name}`, since it cannot be had: {error:#}"));
         }
         say(&format!("{} passed, {} failed, {} skipped", all.passed, all.failed, all.skipped));
-        if all.failed > 0 { bail!("{} tests failed", all.failed) } else { Ok(()) }
+        if all.failed > 0 {
+            bail!("{} tests failed", all.failed)
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,8 @@
 //! events of serde-saphyr's own parser, and read by a serde deserializer that can go on after an
 //! error.
 
+mod access;
+mod error;
 mod interpolate;
 mod node;
 mod parse;

@@ -77,8 +77,11 @@ impl Node {
         for step in path.steps() {
             let Some(child) = node.child(step) else { break };
             origin = match step {
-                Step::Key(key) => node.entry(key).map_or(&child.origin, |entry| &entry.origin),
-                Step::Index(_) => &child.origin,
+                // A value that was put over the text's stands elsewhere than its key.
+                Step::Key(key) if matches!(child.origin, Origin::Text { .. }) => {
+                    node.entry(key).map_or(&child.origin, |entry| &entry.origin)
+                }
+                Step::Key(_) | Step::Index(_) => &child.origin,
             };
             node = child;
         }

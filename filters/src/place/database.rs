@@ -20,7 +20,7 @@ pub enum DatabaseError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is no database in MaxMind's format, or is damaged.
+    /// The file is no database in `MaxMind`'s format, or is damaged.
     #[error("{path} is no usable mmdb file")]
     Format {
         /// The file.
@@ -31,7 +31,7 @@ pub enum DatabaseError {
     },
 }
 
-/// A file in MaxMind's format, in the nested layout of `GeoIP2` or the flat one of ip-location-db.
+/// A file in `MaxMind`'s format, in the nested layout of `GeoIP2` or the flat one of ip-location-db.
 pub struct Database {
     path: PathBuf,
     reader: Reader<Vec<u8>>,

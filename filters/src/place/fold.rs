@@ -25,7 +25,7 @@ pub(crate) fn fold(name: &str) -> String {
         let stem = plain.strip_suffix(*suffix)?;
         (stem.chars().count() >= 2).then(|| stem.trim_end().to_owned())
     };
-    SUFFIXES.iter().find_map(|suffix| cut(&suffix)).unwrap_or(plain)
+    SUFFIXES.iter().find_map(cut).unwrap_or(plain)
 }
 
 #[cfg(test)]

@@ -217,8 +217,7 @@ impl Compiler<'_> {
         self.no_name(test, at);
         if let Some(percent) = test.percentage {
             test.only_operator(at, self.faults)?;
-            return self
-                .share(percent, self.salt.to_owned(), &at.key("percentage"))
+            return share(percent, self.salt, &at.key("percentage"), self.faults)
                 .map(Condition::ClientShare);
         }
         let (word, entries, inside) = test.members(at, self.faults)?;
@@ -263,7 +262,7 @@ impl Compiler<'_> {
 
     fn percentage(&mut self, properties: &PercentageProperties, at: &KeyPath) -> Option<Condition> {
         let salt = properties.salt.clone().unwrap_or_else(|| self.salt.to_owned());
-        let share = self.share(properties.share, salt, &at.key("share"));
+        let share = share(properties.share, &salt, &at.key("share"), self.faults);
         if properties.by.is_empty() {
             self.faults.error(&at.key("by"), "name at least one key, such as user or clientIp");
             return None;
@@ -291,10 +290,6 @@ impl Compiler<'_> {
                 Key::Text(Source::Header(self.faults.check(at, parsed)?))
             }
         })
-    }
-
-    fn share(&mut self, percent: f64, salt: String, at: &KeyPath) -> Option<Share> {
-        share(percent, &salt, at, self.faults)
     }
 }
 

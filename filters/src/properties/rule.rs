@@ -18,6 +18,7 @@ use crate::rule_set::Rule;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleProperties {
     /// The rule's name, unique; it is shown in logs and metrics, and is the salt of its percentages.
+    #[serde(default)]
     pub name: String,
     /// Where the rule sends requests: a lane's name, `base` or `all`.
     #[serde(default = "gray")]

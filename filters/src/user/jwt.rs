@@ -73,7 +73,7 @@ pub struct Jwts {
 
 struct Key {
     id: Option<String>,
-    key: DecodingKey,
+    decoding: DecodingKey,
     validation: Validation,
 }
 
@@ -92,8 +92,12 @@ impl Jwts {
     pub fn open(properties: &JwtProperties) -> Result<Self, JwtError> {
         let keys = match (&properties.secret, &properties.public_key_file, &properties.jwks_file) {
             (Some(secret), None, None) => {
-                let key = DecodingKey::from_secret(secret.as_bytes());
-                vec![Key { id: None, key, validation: validation(properties, Algorithm::HS256) }]
+                let decoding = DecodingKey::from_secret(secret.as_bytes());
+                vec![Key {
+                    id: None,
+                    decoding,
+                    validation: validation(properties, Algorithm::HS256),
+                }]
             }
             (None, Some(path), None) => vec![pem(properties, path)?],
             (None, None, Some(path)) => jwks(properties, path)?,
@@ -115,7 +119,7 @@ impl Jwts {
                 && (key.id.is_none() || key.id == header.kid)
         };
         self.keys.iter().filter(fits).find_map(|key| {
-            let claims = decode::<Value>(token, &key.key, &key.validation).ok()?.claims;
+            let claims = decode::<Value>(token, &key.decoding, &key.validation).ok()?.claims;
             match claims.get(&self.claim)? {
                 Value::String(user) => Some(user.clone()),
                 Value::Number(user) => Some(user.to_string()),
@@ -151,8 +155,8 @@ fn pem(properties: &JwtProperties, path: &Path) -> Result<Key, JwtError> {
     let bytes = read(path)?;
     let rsa = DecodingKey::from_rsa_pem(&bytes).map(|key| (key, Algorithm::RS256));
     let any = rsa.or_else(|_| DecodingKey::from_ec_pem(&bytes).map(|key| (key, Algorithm::ES256)));
-    let (key, algorithm) = any.map_err(|_| JwtError::Format { path: path.to_owned() })?;
-    Ok(Key { id: None, key, validation: validation(properties, algorithm) })
+    let (decoding, algorithm) = any.map_err(|_| JwtError::Format { path: path.to_owned() })?;
+    Ok(Key { id: None, decoding, validation: validation(properties, algorithm) })
 }
 
 fn jwks(properties: &JwtProperties, path: &Path) -> Result<Vec<Key>, JwtError> {
@@ -168,9 +172,9 @@ fn jwks(properties: &JwtProperties, path: &Path) -> Result<Vec<Key>, JwtError> {
                 jsonwebtoken::jwk::AlgorithmParameters::OctetKey(_) => Algorithm::HS256,
                 _ => return None,
             };
-            let key = DecodingKey::from_jwk(jwk).ok()?;
+            let decoding = DecodingKey::from_jwk(jwk).ok()?;
             let id = jwk.common.key_id.clone();
-            Some(Key { id, key, validation: validation(properties, algorithm) })
+            Some(Key { id, decoding, validation: validation(properties, algorithm) })
         })
         .collect();
     if keys.is_empty() { Err(format()) } else { Ok(keys) }

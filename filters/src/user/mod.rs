@@ -84,9 +84,10 @@ impl Users {
         let found = self.0.iter().find_map(|finder| match finder {
             Finder::Header(name) => head.header(name).map(<[u8]>::to_vec),
             Finder::Cookie(name) => cookie(head.headers, name).map(<[u8]>::to_vec),
-            Finder::Query(name) => {
-                head.query.and_then(|query| parameter(query, name)).map(|user| user.into_owned())
-            }
+            Finder::Query(name) => head
+                .query
+                .and_then(|query| parameter(query, name))
+                .map(std::borrow::Cow::into_owned),
             Finder::Jwt(jwts) => jwts.user(head.headers).map(String::into_bytes),
         });
         found.filter(|user| !user.is_empty())

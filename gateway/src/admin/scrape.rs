@@ -36,7 +36,12 @@ impl Collector for Background {
         let view = &self.0;
         let rules = view.rules.load();
         let instances = view.instances.load();
-        let dropped = view.gateway.observer.access_log.as_ref().map_or(0, |log| log.dropped());
+        let dropped = view
+            .gateway
+            .observer
+            .access_log
+            .as_ref()
+            .map_or(0, super::super::access_log::AccessLog::dropped);
         for (name, help, value) in [
             ("graylane_rules_accepted", "Sets of rules put into force", rules.accepted),
             ("graylane_rules_rejected", "Sets of rules refused", rules.rejected),
@@ -70,21 +75,13 @@ impl Collector for Background {
             let mut one = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             one.encode_gauge(&value)?;
         }
-        self.encode_info(&mut encoder, &rules.digest)?;
+        encode_info(&mut encoder, &rules.digest)?;
         self.encode_instances(&mut encoder)?;
         self.encode_links(&mut encoder)
     }
 }
 
 impl Background {
-    fn encode_info(&self, encoder: &mut DescriptorEncoder<'_>, digest: &str) -> fmt::Result {
-        let help = "The rules in force, by their digest";
-        let kind = MetricType::Gauge;
-        let mut family = encoder.encode_descriptor("graylane_rules_info", help, None, kind)?;
-        let labels = [("digest", digest.to_owned())];
-        family.encode_family(&labels)?.encode_gauge(&1_i64)
-    }
-
     fn encode_instances(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Instances that may be called, by service and version";
         let kind = MetricType::Gauge;
@@ -143,4 +140,12 @@ impl Background {
         }
         Ok(())
     }
+}
+
+fn encode_info(encoder: &mut DescriptorEncoder<'_>, digest: &str) -> fmt::Result {
+    let help = "The rules in force, by their digest";
+    let kind = MetricType::Gauge;
+    let mut family = encoder.encode_descriptor("graylane_rules_info", help, None, kind)?;
+    let labels = [("digest", digest.to_owned())];
+    family.encode_family(&labels)?.encode_gauge(&1_i64)
 }

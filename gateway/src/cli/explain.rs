@@ -38,7 +38,7 @@ impl Explain {
         let asked = self.asked()?;
         let answer = match &self.admin {
             Some(admin) => runtime()?.block_on(ask(admin, &asked))?,
-            None => self.from_files(&asked)?,
+            None => self.read_files(&asked)?,
         };
         if self.json {
             return say(&serde_json::to_string_pretty(&answer.1)?);
@@ -58,7 +58,7 @@ impl Explain {
         Ok(Asked { method: self.method.clone(), url: self.url.clone(), headers, ip: self.ip })
     }
 
-    fn from_files(&self, asked: &Asked) -> anyhow::Result<(String, serde_json::Value)> {
+    fn read_files(&self, asked: &Asked) -> anyhow::Result<(String, serde_json::Value)> {
         let checked = runtime()?.block_on(check(&self.config.config, &self.config.overrides()));
         if checked.problems.has_errors() {
             bail!("the configuration is wrong\n{}", checked.problems);

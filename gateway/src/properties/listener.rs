@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerProperties {
     /// The address, such as `0.0.0.0:8080`; port 0 takes any free one.
+    #[serde(default)]
     pub address: String,
     /// TLS; without it, HTTP/1.1 and HTTP/2 with prior knowledge are spoken in the clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,7 @@ pub struct ListenerProperties {
 pub struct TlsProperties {
     /// The certificates; the client's server name chooses, the first is for everyone else. They are
     /// read again when their files change.
+    #[serde(default)]
     pub certificates: Vec<CertificateProperties>,
 }
 

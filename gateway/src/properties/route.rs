@@ -14,6 +14,7 @@ pub struct RouteProperties {
     #[serde(default, rename = "match")]
     pub matches: RouteMatchProperties,
     /// The service they go to.
+    #[serde(default)]
     pub service: String,
     /// What is cut off the front of the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -83,7 +83,7 @@ impl Server {
         let draining = self.stop.draining.clone();
         metrics.connections.fetch_add(1, Ordering::Relaxed);
         self.stop.connections.spawn(async move {
-            let serve = async {
+            let serving = async {
                 stream.set_nodelay(true)?;
                 match tls {
                     Some(tls) => server.serve_tls(stream, addr, &tls).await,
@@ -91,7 +91,7 @@ impl Server {
                 }
             };
             tokio::select! {
-                served = serve => if let Err(error) = served {
+                ended = serving => if let Err(error) = ended {
                     debug!(%addr, %error, "connection ended");
                 },
                 () = draining.cancelled() => debug!(%addr, "connection cut off"),

@@ -103,7 +103,7 @@ where
 
 /// A connection that an answer still occupies.
 #[derive(Debug)]
-pub struct Lease(Option<(Arc<Endpoint>, http1::SendRequest<RequestBody>)>);
+pub(crate) struct Lease(Option<(Arc<Endpoint>, http1::SendRequest<RequestBody>)>);
 
 impl Lease {
     /// A connection that can carry other requests at the same time.

@@ -17,8 +17,8 @@ use http::{Request, Response};
 use crate::Error;
 use crate::properties::TimeoutProperties;
 
-pub use self::endpoint::Lease;
-pub use self::pools::Pools;
+pub(crate) use self::endpoint::Lease;
+pub(crate) use self::pools::Pools;
 pub(crate) use self::tls::UpstreamTls;
 
 /// Sends a request to an instance.

@@ -13,7 +13,7 @@ use crate::body::{BodyError, InstanceBody, RequestBody, within};
 
 /// Connections to all instances.
 #[derive(Debug)]
-pub struct Pools {
+pub(crate) struct Pools {
     endpoints: HashMap<(SocketAddr, Wire), Arc<Endpoint>>,
     idle: usize,
     tls: UpstreamTls,
@@ -26,7 +26,7 @@ impl Pools {
     }
 
     /// Forgets the connections to instances that are no longer there.
-    pub fn retain(&self, keep: impl Fn(SocketAddr) -> bool) {
+    pub(crate) fn retain(&self, keep: impl Fn(SocketAddr) -> bool) {
         self.endpoints.pin().retain(|(addr, _), _| keep(*addr));
     }
 

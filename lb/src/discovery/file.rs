@@ -40,6 +40,7 @@ struct RegistryProperties {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct InstanceProperties {
     /// Where it listens: an IP address and a port.
+    #[serde(default)]
     address: String,
     /// How much of the traffic it takes.
     #[serde(default = "one")]
@@ -177,6 +178,6 @@ mod tests {
         );
         assert_eq!(known.len(), 1);
         let error = FileDiscovery::parse("r", "services: {a: [{address: x:1}], b: [{port: 1}]}");
-        assert_eq!(error.unwrap_err().0.len(), 2);
+        assert_eq!(error.unwrap_err().0.len(), 3);
     }
 }

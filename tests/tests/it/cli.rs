@@ -53,10 +53,11 @@ fn check_says_everything_that_is_wrong_at_once() -> anyhow::Result<()> {
     assert_eq!(output.status.code(), Some(2));
     let text = stdout(&output);
     for expected in [
-        "rules.yaml:2:14: rules[0].lane: there is no lane `gary`",
+        "rules.yaml:2:13: rules[0].lane: there is no lane `gary`",
         "did you mean `gray`?",
         "rules.yaml:3:4: rules[1].nmae: unknown key `nmae`",
-        "rules[2].when.path.prefix: only one operator",
+        "rules.yaml:3:3: rules[1].name: a rule needs a name",
+        "rules.yaml:4:37: rules[2].when.path.prefix: only one operator",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
