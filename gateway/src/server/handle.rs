@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gray_config::Live;
 use gray_filters::{Classified, ClassifyLayer, ClientAddr, TrustedProxies};
 use gray_propagation::Carriers;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -117,9 +117,6 @@ impl Gateway {
             && !headers.contains_key(HOST)
         {
             return Err(Error::BadRequest("the request has no Host"));
-        }
-        if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-            return Err(Error::BadRequest("the request has Transfer-Encoding and Content-Length"));
         }
         let length =
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

@@ -3,5 +3,9 @@
 mod cli;
 mod demo;
 mod edge;
+mod flips;
+mod listening;
+mod model;
 mod nacos;
+mod proxying;
 mod tidy;

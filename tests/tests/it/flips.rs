@@ -1,0 +1,166 @@
+//! Rules flip and instances come and go under load: no request fails, none sees two revisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use gray_tests::{Echo, Gateway, Kind, Nacos, Stub};
+use tokio::task::JoinSet;
+
+const REQUESTS: usize = 10_000;
+const CLIENTS: usize = 16;
+
+/// `x: 1` is gray and gray is V2.
+const ONE: &str = "\
+base: {version: V1}
+lanes: [{name: gray, version: V2}]
+fallback: fail
+rules: [{name: one, when: {header: {name: x, equal: '1'}}}]
+";
+
+/// Everything but `x: 1` is gray and gray is V1: whoever mixes the two ends at the wrong version.
+const OTHER: &str = "\
+base: {version: V2}
+lanes: [{name: gray, version: V1}]
+fallback: fail
+rules: [{name: other, when: {header: {name: x, notEqual: '1'}}}]
+";
+
+/// The lanes that requests with and without `x: 1` were in, by revision.
+type Seen = BTreeMap<String, BTreeSet<(bool, String)>>;
+
+async fn one_request(
+    client: &reqwest::Client,
+    url: &str,
+    marked: bool,
+) -> anyhow::Result<(String, String)> {
+    let request = client.get(url).header("x-graylane-explain", "1");
+    let request = if marked { request.header("x", "1") } else { request };
+    let answer = request.send().await?;
+    let decision = answer.headers().get("x-graylane-decision").context("no decision")?;
+    let decision = decision.to_str()?.to_owned();
+    ensure!(answer.status() == 200, "{} {decision}", answer.status());
+    let word = |key: &str| {
+        let part = decision.split("; ").find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+        part.unwrap_or_default().to_owned()
+    };
+    let echo = Echo::read(answer).await?;
+    let expected = if marked { "V2" } else { "V1" };
+    ensure!(echo.version == expected, "{decision}: served by {}", echo.version);
+    ensure!(echo.header("gray") == [word("lane")], "{decision}: told {:?}", echo.header("gray"));
+    ensure!(echo.version == word("version"), "{decision}: served by {}", echo.version);
+    Ok((word("revision"), word("lane")))
+}
+
+/// Sends the client's share of the requests.
+async fn client(url: String, left: Arc<AtomicUsize>) -> anyhow::Result<Seen> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut seen = Seen::new();
+    while let Ok(number) =
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+    {
+        let marked = number % 2 == 0;
+        let (revision, lane) = one_request(&client, &url, marked).await?;
+        seen.entry(revision).or_default().insert((marked, lane));
+    }
+    Ok(seen)
+}
+
+/// Adds and removes instances twenty times a second; one of each version stays.
+async fn churn(registry: &Path, stubs: &[Stub], done: &AtomicBool) -> anyhow::Result<()> {
+    let fresh = registry.with_extension("fresh");
+    while !done.load(Ordering::Relaxed) {
+        let keep = |(index, stub): (usize, &Stub)| {
+            (index < 2 || fastrand::bool()).then(|| stub.registry_line())
+        };
+        let lines: String = stubs.iter().enumerate().filter_map(keep).collect();
+        std::fs::write(&fresh, format!("services:\n  app:\n{lines}"))?;
+        std::fs::rename(&fresh, registry)?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Flips the rules fifty times a second.
+async fn flip(server: &Nacos, done: &AtomicBool) -> anyhow::Result<usize> {
+    let mut flips = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while !done.load(Ordering::Relaxed) {
+        tick.tick().await;
+        server.publish("rules.yaml", if flips % 2 == 0 { OTHER } else { ONE }).await?;
+        flips += 1;
+    }
+    Ok(flips)
+}
+
+async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
+    let server = Nacos::start(kind).await?;
+    server.publish("rules.yaml", ONE).await?;
+    let mut stubs = Vec::new();
+    for version in ["V1", "V2", "V1", "V2", "V1", "V2"] {
+        stubs.push(Stub::start(version).await?);
+    }
+    let folder = tempfile::tempdir()?;
+    let lines: String = stubs.iter().map(Stub::registry_line).collect();
+    let registry = folder.path().join("registry.yaml");
+    std::fs::write(&registry, format!("services:\n  app:\n{lines}"))?;
+    let gateway = Gateway::start_in(
+        folder,
+        &format!(
+            "nacos: {{servers: ['{}']}}\n\
+             routes: [{{service: app}}]\n\
+             discovery: {{files: ['{{dir}}/registry.yaml']}}\n\
+             rules: {{nacos: {{dataIds: [rules.yaml]}}}}\n\
+             propagation: {{decisionHeader: true}}\n",
+            server.address()
+        ),
+    )?;
+    gateway.ready().await?;
+    let (left, done) = (Arc::new(AtomicUsize::new(REQUESTS)), AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(client(gateway.url("/"), Arc::clone(&left)));
+    }
+    let load = async {
+        let mut all = Seen::new();
+        while let Some(seen) = clients.join_next().await {
+            for (revision, lanes) in seen?? {
+                all.entry(revision).or_default().extend(lanes);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        anyhow::Ok(all)
+    };
+    let (seen, (), flips) =
+        tokio::try_join!(load, churn(&registry, &stubs, &done), flip(&server, &done))?;
+    let lanes = |marked: &str, other: &str| {
+        BTreeSet::from([(true, marked.to_owned()), (false, other.to_owned())])
+    };
+    let expected = [lanes("GRAY", "PROD"), lanes("PROD", "GRAY")];
+    ensure!(seen.len() == 2, "{flips} flips, but the revisions were {seen:?}");
+    ensure!(seen.values().all(|lanes| expected.contains(lanes)), "{seen:?}");
+    let replaced = gateway.metric("graylane_rules_accepted_total").await?;
+    ensure!(replaced >= 10.0, "{flips} flips, but only {replaced} revisions");
+    Ok(())
+}
+
+mod on_rnacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn ten_thousand_requests_while_rules_flip() -> anyhow::Result<()> {
+        every_request_sees_one_revision(Kind::Rnacos).await
+    }
+}
+
+mod on_nacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn ten_thousand_requests_while_rules_flip() -> anyhow::Result<()> {
+        every_request_sees_one_revision(Kind::Java).await
+    }
+}

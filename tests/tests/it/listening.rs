@@ -1,0 +1,109 @@
+//! How clients reach the gateway: in the clear, over TLS, by either version of HTTP.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::ensure;
+use gray_tests::{Gateway, Stub, eventually};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+fn certify(folder: &Path, file: &str, name: &str) -> anyhow::Result<reqwest::Certificate> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()])?;
+    std::fs::write(folder.join(format!("{file}.key")), signing_key.serialize_pem())?;
+    std::fs::write(folder.join(format!("{file}.pem")), cert.pem())?;
+    Ok(reqwest::Certificate::from_pem(cert.pem().as_bytes())?)
+}
+
+fn client(
+    gateway: &Gateway,
+    name: &str,
+    certificate: &reqwest::Certificate,
+) -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .tls_built_in_root_certs(false)
+        .add_root_certificate(certificate.clone())
+        .resolve(name, gateway.addr)
+        .build()?)
+}
+
+#[tokio::test]
+async fn the_name_chooses_the_certificate_and_files_are_read_again() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let folder = tempfile::tempdir()?;
+    let one = certify(folder.path(), "one", "one.test")?;
+    let two = certify(folder.path(), "two", "two.test")?;
+    let registry = format!("services:\n  app:\n{}", stub.registry_line());
+    std::fs::write(folder.path().join("registry.yaml"), registry)?;
+    let gateway = Gateway::start_in(
+        folder,
+        "listeners:\n\
+         - address: '127.0.0.1:0'\n\
+         \x20 tls:\n\
+         \x20   certificates:\n\
+         \x20   - {certificateFile: '{dir}/one.pem', keyFile: '{dir}/one.key'}\n\
+         \x20   - {certificateFile: '{dir}/two.pem', keyFile: '{dir}/two.key'}\n\
+         routes: [{service: app}]\n\
+         discovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    let port = gateway.addr.port();
+    for (name, certificate) in [("one.test", &one), ("two.test", &two)] {
+        let answer = client(&gateway, name, certificate)?.get(format!("https://{name}:{port}/"));
+        let answer = answer.send().await?;
+        ensure!(answer.version() == http::Version::HTTP_2, "{:?}", answer.version());
+        ensure!(answer.text().await?.contains("\"x-forwarded-proto\":[\"https\"]"), "no https");
+    }
+    ensure!(
+        client(&gateway, "one.test", &two)?
+            .get(format!("https://one.test:{port}/"))
+            .send()
+            .await
+            .is_err()
+    );
+    let fresh = certify(gateway.folder.path(), "two", "two.test")?;
+    eventually(Duration::from_secs(15), async || {
+        let answer = client(&gateway, "two.test", &fresh)?.get(format!("https://two.test:{port}/"));
+        ensure!(answer.send().await?.status() == 200);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_understood_in_the_clear() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let folder = tempfile::tempdir()?;
+    let registry = format!("services:\n  app:\n{}", stub.registry_line());
+    std::fs::write(folder.path().join("registry.yaml"), registry)?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()?;
+    let answer = client.get(gateway.url("/a?b")).send().await?;
+    ensure!(answer.version() == http::Version::HTTP_2);
+    let text = answer.text().await?;
+    ensure!(
+        text.contains("\"target\":\"/a?b\"") && text.contains("\"via\":[\"2 graylane\"]"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_fit_its_key_is_named() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    certify(folder.path(), "one", "one.test")?;
+    certify(folder.path(), "two", "two.test")?;
+    let started = Gateway::start_in(
+        folder,
+        "listeners: [{address: '127.0.0.1:0', tls: {certificates: [{certificateFile: '{dir}/one.pem', \
+         keyFile: '{dir}/two.key'}]}}]\nroutes: [{service: app}]\n",
+    );
+    let error = started.map(drop).unwrap_err().to_string();
+    ensure!(
+        error.contains("listeners[0].tls: ") && error.contains("the key is not that of"),
+        "{error}"
+    );
+    Ok(())
+}
