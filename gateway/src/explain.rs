@@ -187,7 +187,9 @@ impl std::fmt::Display for Answer {
             writeln!(f, "user      {user}")?;
         }
         if let Some(place) = &decision.place {
-            writeln!(f, "place     {}", place.join(", "))?;
+            let known: Vec<&str> =
+                place.iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
+            writeln!(f, "place     {}", known.join(", "))?;
         }
         for rule in &decision.rules {
             let word = if rule.hit { "hit" } else { "miss" };

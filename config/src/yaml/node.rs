@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::path::{KeyPath, Step};
+use crate::suggest::fold;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,14 @@ pub(crate) struct Entry {
     pub(crate) key: Box<str>,
     pub(crate) origin: Origin,
     pub(crate) value: Node,
+}
+
+impl Entry {
+    /// Tells whether the entry has this key; one from the environment may be in capitals.
+    fn is_named(&self, key: &str) -> bool {
+        let given = matches!(self.origin, Origin::Override(_));
+        &*self.key == key || (given && fold(&self.key) == fold(key))
+    }
 }
 
 impl Node {
@@ -90,7 +99,7 @@ impl Node {
 
     pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.kind {
-            Kind::Mapping(entries) => entries.iter().find(|entry| &*entry.key == key),
+            Kind::Mapping(entries) => entries.iter().find(|entry| entry.is_named(key)),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod docs;
 mod edge;
 mod flips;
 mod listening;
