@@ -1,5 +1,6 @@
 //! `cargo xtask`: sets up what the tests need, and runs them.
 
+mod bench;
 mod servers;
 mod test;
 
@@ -21,6 +22,8 @@ struct Cli {
 enum Task {
     /// Sets up what the tests need, runs all of them, and prints a closing count.
     Test(test::Test),
+    /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
+    Bench(bench::Bench),
     /// Installs the real servers of the tests into the cache, and starts one where it is named.
     Servers(servers::Servers),
 }
@@ -28,6 +31,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(test) => test.run(),
+        Task::Bench(bench) => bench.run(),
         Task::Servers(servers) => servers.run(),
     };
     match done {

@@ -1,0 +1,56 @@
+//! Time of a look-up in a set of networks, and of building it.
+
+#![allow(clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use gray_filters::CidrSet;
+use ipnet::{IpNet, Ipv4Net};
+
+/// Random networks, the same in every run.
+fn networks(count: u64) -> Vec<IpNet> {
+    let mut random = Random(7);
+    let network = |_| {
+        let prefix = 16 + u8::try_from(random.next() % 17).unwrap_or(0);
+        Ipv4Net::new(Ipv4Addr::from(random.next()), prefix).map(|it| IpNet::V4(it.trunc()))
+    };
+    (0..count).map(network).filter_map(Result::ok).collect()
+}
+
+/// A linear congruential generator.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(self.0 >> 32).unwrap_or(0)
+    }
+}
+
+fn cidr(criterion: &mut Criterion) {
+    for count in [1_000, 100_000, 1_000_000] {
+        let networks = networks(count);
+        let set = CidrSet::new(networks.iter().copied());
+        let mut random = Random(11);
+        let asked: Vec<IpAddr> =
+            (0..65_536).map(|_| IpAddr::V4(Ipv4Addr::from(random.next()))).collect();
+        let mut turn = 0_usize;
+        criterion.bench_function(&format!("contains {count}"), |bencher| {
+            bencher.iter(|| {
+                turn = (turn + 1) % asked.len();
+                set.contains(black_box(asked[turn]))
+            });
+        });
+        let mut group = criterion.benchmark_group("build");
+        group.sample_size(10).bench_function(count.to_string(), |bencher| {
+            bencher.iter(|| CidrSet::new(networks.iter().copied()));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, cidr);
+criterion_main!(benches);

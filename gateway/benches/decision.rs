@@ -1,0 +1,114 @@
+//! Instructions per decision: classify a request, and pick its instance.
+//!
+//! Counted under valgrind, so the figures do not depend on the machine; `cargo xtask bench` runs it.
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use gray_config::{Documents, live};
+use gray_filters::{Head, Senses};
+use gray_gateway::properties::Format;
+use gray_gateway::{Revision, RuleDocuments, parse_documents};
+use gray_lb::{Algorithm, Balancer, Directory, Instance, ServiceName, Subsets, Version, Want};
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::{HeaderMap, HeaderValue, Method};
+
+/// Everything that a decision reads.
+struct World {
+    revision: Revision,
+    balancer: Balancer,
+    service: ServiceName,
+    headers: HeaderMap,
+    client: IpAddr,
+}
+
+const LANES: &str = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n";
+
+/// So many header rules, none of which hits but the last.
+fn header_rules(count: usize) -> World {
+    let mut text = format!("{LANES}rules:\n");
+    for number in 0..count {
+        let value = if number + 1 == count { "1".to_owned() } else { format!("no-{number}") };
+        let when = format!("{{header: {{name: x-canary, equal: '{value}'}}}}");
+        let _ = writeln!(text, "- {{name: r{number}, when: {when}}}");
+    }
+    world(&[("rules", text)])
+}
+
+/// One rule with so many networks in a list of its own, none of which hits.
+fn networks(count: u32) -> World {
+    let mut list = String::new();
+    for number in 0..count {
+        // Spread over the whole space, but for 10.0.0.0/8, where the client is.
+        let address = number.wrapping_mul(2_654_435_761) & 0xffff_ff00;
+        if address >> 24 != 10 {
+            let _ = writeln!(list, "{}/24", Ipv4Addr::from(address));
+        }
+    }
+    let rules = format!("{LANES}rules: [{{name: r, when: {{clientIp: {{inList: nets}}}}}}]\n");
+    world(&[("rules", rules), ("nets", list)])
+}
+
+fn world(documents: &[(&str, String)]) -> World {
+    let texts = documents.iter().map(|(name, text)| ((*name).to_owned(), text.as_str().into()));
+    let how = RuleDocuments {
+        format: Format::Native,
+        prefix: String::new(),
+        lists: [("nets".to_owned(), "nets".to_owned())].into(),
+        senses: Arc::new(Senses::default()),
+    };
+    let parsed = parse_documents(&Documents(texts.collect()), &how);
+    let (revision, _) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+    let service = ServiceName::new("app");
+    let instances = [(1, "V1"), (2, "V1"), (3, "V2"), (4, "V2")].map(|(port, version)| Instance {
+        version: Some(Version::new(version)),
+        ..Instance::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    });
+    let subsets = Arc::new(Subsets::new(instances.into(), Algorithm::RoundRobin, None));
+    let directory: Directory = [(service.clone(), subsets)].into_iter().collect();
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("host", "a.example"), ("user-agent", "wrk"), ("x-canary", "1")] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let balancer = Balancer::new(live(directory).1);
+    let world = World { revision, balancer, service, headers, client: [10, 1, 2, 3].into() };
+    // The first decision of a thread sets up what later ones find.
+    decide(&world);
+    world
+}
+
+fn decide(world: &World) {
+    let head = Head {
+        method: &Method::GET,
+        path: "/order/1",
+        query: None,
+        host: Some("a.example"),
+        headers: &world.headers,
+        client: world.client,
+    };
+    let verdict = world.revision.rules.classify(&head);
+    let want = Want {
+        service: &world.service,
+        status: verdict.status,
+        lanes: world.revision.lanes.of(&world.service),
+        key: None,
+        tried: &[],
+    };
+    let _ = black_box(world.balancer.pick(&want));
+}
+
+#[library_benchmark]
+#[bench::rules_1(header_rules(1))]
+#[bench::rules_10(header_rules(10))]
+#[bench::cidrs_1_000(networks(1_000))]
+#[bench::cidrs_100_000(networks(100_000))]
+#[bench::cidrs_1_000_000(networks(1_000_000))]
+fn decision(world: World) -> World {
+    decide(black_box(&world));
+    world
+}
+
+library_benchmark_group!(name = decisions; benchmarks = decision);
+main!(library_benchmark_groups = decisions);
