@@ -2,6 +2,8 @@
 //!
 //! Counted under valgrind, so the figures do not depend on the machine; `cargo xtask bench` runs it.
 
+#![allow(unused_qualifications, missing_docs, reason = "gungraun's macros")]
+
 use std::fmt::Write;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -10,19 +10,14 @@ use crate::{root, say};
 const RUNNER: &str = "0.17.2";
 
 /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Bench {}
-
-impl Bench {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let runner = runner()?;
-        let mut decision = Command::new("cargo");
-        decision.args(["bench", "--quiet", "--package", "gray-gateway", "--bench", "decision"]);
-        record(decision.env("GUNGRAUN_RUNNER", runner).env("GUNGRAUN_COLOR", "never"), "decision")?;
-        let mut cidr = Command::new("cargo");
-        cidr.args(["bench", "--quiet", "--package", "gray-filters", "--bench", "cidr"]);
-        record(cidr.args(["--", "--noplot"]), "cidr")
-    }
+pub(crate) fn bench() -> anyhow::Result<()> {
+    let runner = runner()?;
+    let mut decision = Command::new("cargo");
+    decision.args(["bench", "--quiet", "--package", "gray-gateway", "--bench", "decision"]);
+    record(decision.env("GUNGRAUN_RUNNER", runner).env("GUNGRAUN_COLOR", "never"), "decision")?;
+    let mut cidr = Command::new("cargo");
+    cidr.args(["bench", "--quiet", "--package", "gray-filters", "--bench", "cidr"]);
+    record(cidr.args(["--", "--noplot"]), "cidr")
 }
 
 /// Runs a benchmark, and keeps what it prints as text, with the commit.

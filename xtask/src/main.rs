@@ -23,7 +23,7 @@ enum Task {
     /// Sets up what the tests need, runs all of them, and prints a closing count.
     Test(test::Test),
     /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
-    Bench(bench::Bench),
+    Bench,
     /// Installs the real servers of the tests into the cache, and starts one where it is named.
     Servers(servers::Servers),
 }
@@ -31,7 +31,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(test) => test.run(),
-        Task::Bench(bench) => bench.run(),
+        Task::Bench => bench::bench(),
         Task::Servers(servers) => servers.run(),
     };
     match done {

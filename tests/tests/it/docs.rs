@@ -48,7 +48,7 @@ fn fences(document: &str) -> anyhow::Result<Vec<Fence>> {
                 open = Some(Fence { line: index + 1, kind: kind.to_owned(), text: String::new() });
             }
             (Some(_), Some(_)) => fences.extend(open.take()),
-            (None, Some(fence)) => fence.text += &format!("{line}\n"),
+            (None, Some(fence)) => fence.text.extend([line, "\n"]),
             (None, None) => {}
         }
     }

@@ -136,10 +136,10 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
     };
     let (seen, (), flips) =
         tokio::try_join!(load, churn(&registry, &stubs, &done), flip(&server, &done))?;
-    let lanes = |marked: &str, other: &str| {
+    let both = |marked: &str, other: &str| {
         BTreeSet::from([(true, marked.to_owned()), (false, other.to_owned())])
     };
-    let expected = [lanes("GRAY", "PROD"), lanes("PROD", "GRAY")];
+    let expected = [both("GRAY", "PROD"), both("PROD", "GRAY")];
     ensure!(seen.len() == 2, "{flips} flips, but the revisions were {seen:?}");
     ensure!(seen.values().all(|lanes| expected.contains(lanes)), "{seen:?}");
     let replaced = gateway.metric("graylane_rules_accepted_total").await?;

@@ -1,5 +1,7 @@
 //! The whole system on 127.0.0.1.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+
 mod cli;
 mod demo;
 mod docs;

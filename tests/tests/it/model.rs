@@ -31,9 +31,9 @@ enum Cond {
     PathPrefix(u8),
     Client(u8),
     Share(bool),
-    All(Vec<Cond>),
-    Any(Vec<Cond>),
-    Not(Box<Cond>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
 }
 
 /// Where a rule sends requests.
