@@ -72,6 +72,18 @@ impl Document {
         Ok(document)
     }
 
+    /// Takes keys with dots apart, as Spring does, where `wanted` holds for the whole key.
+    ///
+    /// # Errors
+    ///
+    /// A key that is then there twice.
+    pub fn nest(mut self, wanted: &dyn Fn(&str) -> bool) -> Result<Self, Problems> {
+        yaml::nest(&mut self.tree, wanted)
+            .map_err(|error| syntax(&self.name, &self.text, error))?;
+        self.tree.number(&mut 0);
+        Ok(self)
+    }
+
     /// Replaces `${NAME:default}` in every value by what `lookup` knows.
     ///
     /// # Errors

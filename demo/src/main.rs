@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -68,7 +67,15 @@ async fn main() -> anyhow::Result<()> {
         Role::Order => order_app(identity, caller(&args, link.clone())?),
     };
     if let Some(link) = link {
-        tokio::spawn(stay_registered(link, service, addr, args.version_label));
+        let instance = NacosInstance {
+            ip: addr.ip().to_string(),
+            port: addr.port().into(),
+            metadata: [("version".to_owned(), args.version_label)].into(),
+            ..NacosInstance::default()
+        };
+        tokio::spawn(async move {
+            link.keep_registered(service, "DEFAULT_GROUP", &instance).await;
+        });
     }
     serve(listener, router).await?;
     Ok(())
@@ -98,42 +105,4 @@ fn caller(args: &Args, link: Option<Link>) -> anyhow::Result<Caller> {
     };
     let lanes: LaneTable = versions.lanes(&[]);
     Caller::new(Balancer::new(directory), move |service| lanes.of(service).clone())
-}
-
-/// Registers on every connection to Nacos, as the server forgets when one breaks.
-async fn stay_registered(link: Link, service: &str, addr: SocketAddr, version: String) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    let instance = NacosInstance {
-        ip: addr.ip().to_string(),
-        port: addr.port().into(),
-        metadata: [("version".to_owned(), version)].into(),
-        ..NacosInstance::default()
-    };
-    let mut states = link.state();
-    let mut registered = 0;
-    loop {
-        let (epoch, connected) = {
-            let state = states.borrow_and_update();
-            (state.epoch, state.connected)
-        };
-        if connected && epoch != registered {
-            match link.register(service, "DEFAULT_GROUP", &instance).await {
-                Ok(()) => registered = epoch,
-                Err(error) => {
-                    tracing_error(&error);
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            }
-        }
-        if states.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn tracing_error(error: &dyn std::error::Error) {
-    use std::io::Write;
-    // Nothing is left to be done where even this cannot be written.
-    let _ = writeln!(std::io::stderr(), "not registered: {error}");
 }

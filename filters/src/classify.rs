@@ -113,6 +113,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::Senses;
 
     impl AsRef<Self> for RuleSet {
         fn as_ref(&self) -> &Self {
@@ -130,7 +131,7 @@ mod tests {
         let layer = ClassifyLayer::new(rules);
 
         let classified = layer.layer(seen).oneshot(Request::new(())).await.unwrap();
-        publisher.publish(RuleSet::new(Vec::new(), Arc::default()));
+        publisher.publish(RuleSet::new(Vec::new(), gray_config::live(Senses::default()).1));
 
         assert_eq!(classified.verdict.status, GrayStatus::All);
         assert!(!classified.revision.is_on());

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use gray_config::Live;
 use gray_propagation::GrayStatus;
 use jiff::Timestamp;
 
@@ -44,7 +45,7 @@ impl Rule {
 pub struct RuleSet {
     /// `None` while gray release is switched off.
     rules: Option<Vec<Rule>>,
-    senses: Arc<Senses>,
+    senses: Option<Live<Senses>>,
 }
 
 /// What was decided about a request.
@@ -60,13 +61,13 @@ pub struct Verdict {
 
 impl RuleSet {
     /// Rules that let every request reach every version.
-    pub fn off() -> Self {
-        Self { rules: None, senses: Arc::default() }
+    pub const fn off() -> Self {
+        Self { rules: None, senses: None }
     }
 
     /// Rules in the order in which they are asked.
-    pub const fn new(rules: Vec<Rule>, senses: Arc<Senses>) -> Self {
-        Self { rules: Some(rules), senses }
+    pub const fn new(rules: Vec<Rule>, senses: Live<Senses>) -> Self {
+        Self { rules: Some(rules), senses: Some(senses) }
     }
 
     /// Returns the rules; none while gray release is switched off.
@@ -83,7 +84,10 @@ impl RuleSet {
     ///
     /// It never fails: what a request lacks or has malformed makes a condition not hold.
     pub fn classify(&self, head: &Head<'_>) -> Verdict {
-        self.decide(&Subject::new(head, &self.senses))
+        match &self.senses {
+            Some(senses) => self.decide(&Subject::new(head, &senses.peek())),
+            None => Verdict { status: GrayStatus::All, rule: None, issued: None },
+        }
     }
 
     fn decide(&self, subject: &Subject<'_>) -> Verdict {
@@ -100,7 +104,8 @@ impl RuleSet {
 
     /// Says how a request is decided: every rule up to the one that hits, condition by condition.
     pub fn explain(&self, head: &Head<'_>) -> Explanation {
-        let subject = Subject::new(head, &self.senses);
+        let senses = self.senses.as_ref().map(Live::load).unwrap_or_default();
+        let subject = Subject::new(head, &senses);
         let verdict = self.decide(&subject);
         let asked = verdict.rule.map_or(usize::MAX, |position| position + 1);
         let report = |rule: &Rule| RuleReport {

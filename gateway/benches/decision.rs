@@ -59,7 +59,7 @@ fn world(documents: &[(&str, String)]) -> World {
         format: Format::Native,
         prefix: String::new(),
         lists: [("nets".to_owned(), "nets".to_owned())].into(),
-        senses: Arc::new(Senses::default()),
+        senses: live(Senses::default()).1,
     };
     let parsed = parse_documents(&Documents(texts.collect()), &how);
     let (revision, _) = parsed.unwrap_or_else(|problems| panic!("{problems}"));

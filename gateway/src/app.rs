@@ -1,18 +1,14 @@
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gray_config::nacos::{ConfigKey, Link, Module, NacosProperties};
 use gray_config::{
-    ConfigSource, FileSource, Follow, Health, Live, Merged, NacosSource, Publisher, Snapshot,
-    follow, live,
+    ConfigSource, FileSource, Follow, Health, Live, Merged, Publisher, Snapshot, follow, live,
 };
 use gray_lb::{
-    Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Guard, Maintenance,
-    NacosDiscovery, NacosGroup, maintain,
+    Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Guard, Maintenance, maintain,
 };
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
@@ -21,10 +17,12 @@ use tracing::{info, warn};
 use crate::access_log::AccessLog;
 use crate::admin::{self, View};
 use crate::metrics::Metrics;
+use crate::nacos::Servers;
 use crate::observe::Observer;
-use crate::properties::{GatewayProperties, ListProperties, RulesProperties};
+use crate::properties::ListProperties;
 use crate::proxy::Proxy;
 use crate::revision::{Revision, parse_documents};
+use crate::senses;
 use crate::server::{Gateway, Listener, Policy, Server, Stop};
 use crate::settings::Settings;
 use crate::upstream::Pools;
@@ -56,7 +54,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
-    links: HashMap<(NacosProperties, Module), Link>,
+    servers: Servers,
     tasks: JoinSet<()>,
 }
 
@@ -76,7 +74,8 @@ pub struct Running {
 impl App {
     /// Puts a gateway together.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, links: HashMap::new(), tasks: JoinSet::new() }
+        let servers = Servers::new(settings.properties.nacos.clone());
+        Self { settings, servers, tasks: JoinSet::new() }
     }
 
     /// Starts serving.
@@ -86,9 +85,9 @@ impl App {
     /// See [`StartError`].
     pub async fn start(mut self) -> Result<Running, StartError> {
         let mut listeners = Vec::new();
-        for (addr, tls) in std::mem::take(&mut self.settings.listeners) {
-            let listener = Listener::bind(addr, tls.as_ref()).await.map_err(StartError::Listen)?;
-            listeners.push(listener);
+        for (addr, tls, proxy_protocol) in std::mem::take(&mut self.settings.listeners) {
+            let listener = Listener::bind(addr, tls.as_ref(), proxy_protocol).await;
+            listeners.push(listener.map_err(StartError::Listen)?);
             if let Some(tls) = tls {
                 self.tasks.spawn(tls.follow());
             }
@@ -101,6 +100,9 @@ impl App {
         };
         let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let own = addrs.iter().copied().chain(admin_addr).collect();
+        if let Some(senses) = self.settings.senses.take() {
+            self.tasks.spawn(senses::follow(self.settings.properties.clone(), senses));
+        }
         let (directory, instances) = self.discover(own);
         let (revision, rules) = self.follow_rules().await?;
         self.await_instances(&instances, &directory).await?;
@@ -113,7 +115,7 @@ impl App {
             gateway: Arc::clone(&gateway),
             rules,
             instances,
-            links: self.links.values().cloned().collect(),
+            links: self.servers.links(),
             properties: self.settings.properties.clone(),
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
@@ -121,6 +123,7 @@ impl App {
             self.tasks.spawn(admin::serve(listener, Arc::clone(&view)));
         }
         self.tasks.spawn(forget_connections(Arc::clone(&gateway)));
+        self.register();
         let limits = self.settings.properties.limits;
         let server = Server::new(Arc::clone(&gateway), limits, stop.clone());
         for listener in listeners {
@@ -168,11 +171,11 @@ impl App {
         }
     }
 
-    /// Returns the one link to a server.
-    fn link(&mut self, server: Option<&NacosProperties>, module: Module) -> Link {
-        let properties = server.unwrap_or(&self.settings.properties.nacos).clone();
-        let key = (properties.clone(), module);
-        self.links.entry(key).or_insert_with(|| Link::new(properties, module)).clone()
+    /// Registers the gateway itself, where it is to be found by others.
+    fn register(&mut self) {
+        let Some(register) = self.settings.properties.discovery.register.clone() else { return };
+        let Some(addr) = self.settings.registered else { return };
+        self.tasks.spawn(self.servers.register(register, addr));
     }
 
     /// Starts following the registries.
@@ -186,10 +189,7 @@ impl App {
         let services: Vec<_> = self.settings.routes.services().into_iter().collect();
         let lanes = self.settings.nacos_lanes.clone();
         for (group, lane) in properties.nacos.iter().zip(lanes) {
-            let link = self.link(group.server.as_ref(), Module::Naming);
-            let clusters = group.clusters.clone();
-            let group = NacosGroup { group: group.group.clone(), clusters, lane };
-            registries.push(Box::new(NacosDiscovery::new(link, group, services.clone())));
+            registries.push(Box::new(self.servers.registry(group, lane, services.clone())));
         }
         // The properties were checked when they were read.
         let guard = Guard::new(&self.settings.guard, own).unwrap_or_else(|_| Guard::closed());
@@ -241,9 +241,8 @@ impl App {
         if !files.is_empty() {
             sources.push(Box::new(FileSource::new(files, MAX_FILE)));
         }
-        if let Some(nacos) = &rules.nacos {
-            let link = self.link(nacos.server.as_ref(), Module::Config);
-            sources.push(Box::new(NacosSource::new(link, nacos_keys(&rules))));
+        if let Some(source) = self.servers.rules(&self.settings.properties) {
+            sources.push(Box::new(source));
         }
         sources
     }
@@ -312,24 +311,6 @@ impl Running {
         let drained = self.stop.drain(self.drain).await;
         drained && self.upgrades.is_empty()
     }
-}
-
-/// Returns the documents that rules consist of on Nacos, lists among them.
-fn nacos_keys(rules: &RulesProperties) -> Vec<ConfigKey> {
-    let Some(nacos) = &rules.nacos else { return Vec::new() };
-    let lists = rules.lists.values().filter_map(|list| match list {
-        ListProperties::File(_) => None,
-        ListProperties::DataId(id) => Some(id),
-    });
-    let key = |id: &String| ConfigKey { data_id: id.clone(), group: nacos.group.clone() };
-    nacos.data_ids.iter().chain(lists).map(key).collect()
-}
-
-/// Returns the rules that are on Nacos as a source of their own, over a link of its own.
-pub(crate) fn nacos_rules(properties: &GatewayProperties) -> Option<NacosSource> {
-    let nacos = properties.rules.nacos.as_ref()?;
-    let server = nacos.server.as_ref().unwrap_or(&properties.nacos).clone();
-    Some(NacosSource::new(Link::new(server, Module::Config), nacos_keys(&properties.rules)))
 }
 
 /// Waits until something is so, or patience ends.

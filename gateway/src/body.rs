@@ -137,13 +137,20 @@ pub(crate) struct InstanceBody {
     inner: Incoming,
     lease: Option<Lease>,
     idle: Duration,
+    deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl InstanceBody {
-    /// A body that occupies a lease until its end, and may stall for so long.
-    pub(crate) const fn new(inner: Incoming, lease: Lease, idle: Duration) -> Self {
-        Self { inner, lease: Some(lease), idle, timer: None }
+    /// A body that occupies a lease until its end, may stall for so long, and must have come by the
+    /// deadline.
+    pub(crate) const fn new(
+        inner: Incoming,
+        lease: Lease,
+        idle: Duration,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self { inner, lease: Some(lease), idle, deadline, timer: None }
     }
 
     fn poll_piece(
@@ -159,8 +166,10 @@ impl InstanceBody {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Poll::Pending => {
-                let idle = self.idle;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                let stalled = Instant::now() + self.idle;
+                let until = self.deadline.map_or(stalled, |deadline| deadline.min(stalled));
+                let timer =
+                    self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                 ready!(timer.as_mut().poll(cx));
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }

@@ -11,6 +11,7 @@ use gray_config::{
 use gray_lb::{Announced, Directory, FileDiscovery, Guard, Instance, ServiceName, Subsets};
 use gray_propagation::GrayStatus;
 
+use crate::nacos::Servers;
 use crate::properties::{GatewayProperties, ListProperties};
 use crate::revision::{Revision, parse_documents};
 use crate::settings::Settings;
@@ -89,7 +90,8 @@ impl Checked {
 
     /// Asks Nacos for its documents, once.
     async fn read_nacos(&mut self, settings: &Settings, documents: &mut Documents) -> bool {
-        let Some(source) = crate::app::nacos_rules(&settings.properties) else { return true };
+        let mut servers = Servers::new(settings.properties.nacos.clone());
+        let Some(source) = servers.rules(&settings.properties) else { return true };
         match Box::new(source).updates().next().await {
             Some(Update::Documents(more)) => {
                 documents.0.extend(more.0);
@@ -131,7 +133,7 @@ impl Checked {
         service: ServiceName,
         announced: &[Announced],
     ) {
-        let own = settings.listeners.iter().map(|(addr, _)| *addr).chain(settings.admin).collect();
+        let own = settings.listeners.iter().map(|(addr, ..)| *addr).chain(settings.admin).collect();
         let guard = Guard::new(&settings.guard, own).unwrap_or_else(|_| Guard::closed());
         let key = &settings.properties.discovery.version_key;
         let mut admitted: Vec<Instance> = Vec::new();

@@ -6,6 +6,7 @@ use gray_lb::{Balancer, Picked, ServiceName, Want};
 use gray_propagation::{Carriers, GrayStatus};
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
@@ -89,7 +90,7 @@ impl<U> Proxy<U> {
 
     async fn try_call<B>(
         &self,
-        mut request: Request<B>,
+        request: Request<B>,
         trail: &mut Trail,
     ) -> Result<Response<U::Body>, Error>
     where
@@ -99,19 +100,38 @@ impl<U> Proxy<U> {
         let route = self.routes.resolve(method, host_of(&request), uri.path());
         let route = Arc::clone(route.ok_or(Error::NoRoute)?);
         trail.route = Some(Arc::clone(&route));
+        let Some(total) = route.timeouts.total else {
+            return self.serve(request, &route, None, trail).await;
+        };
+        let deadline = Instant::now() + total.0;
+        let serving = self.serve(request, &route, Some(deadline), trail);
+        tokio::time::timeout_at(deadline, serving).await.map_err(|_| Error::Timeout)?
+    }
+
+    /// Picks an instance and sends the request there; once more where that one cannot be reached.
+    async fn serve<B>(
+        &self,
+        mut request: Request<B>,
+        route: &Route,
+        deadline: Option<Instant>,
+        trail: &mut Trail,
+    ) -> Result<Response<U::Body>, Error>
+    where
+        U: Upstream<B>,
+    {
         let calling = self.callings.get(&route.service).unwrap_or(&self.default_calling);
         let wire = wire(calling, &route.service, &request);
         let key = hash_key(calling, &request);
         self.carriers.inject(trail.verdict.status, request.headers_mut());
-        readdress(&mut request, &route);
+        readdress(&mut request, route);
         let mut tried = Vec::new();
         loop {
-            let picked = self.pick(&route, trail, key, &tried)?;
+            let picked = self.pick(route, trail, key, &tried)?;
             let addr = picked.member.instance().addr;
             trail.picked = Some(picked.clone());
             trail.attempts += 1;
             name_host(&mut request, &route.host, addr);
-            let to = Target { addr, wire: wire.clone(), timeouts: route.timeouts };
+            let to = Target { addr, wire: wire.clone(), timeouts: route.timeouts, deadline };
             trail.in_flight = Some(Arc::new(picked.member.begin()));
             let error = match self.upstream.send(request, &to).await {
                 Ok(response) => return Ok(response),

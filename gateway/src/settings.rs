@@ -1,8 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use gray_config::{Document, Faults, KeyPath, Problems};
+use gray_config::{Document, Faults, KeyPath, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
 use gray_lb::{Algorithm, Guard, GuardProperties, ServiceName};
 use gray_propagation::{Carriers, Lane};
@@ -12,13 +11,13 @@ use crate::properties::{GatewayProperties, ListProperties};
 use crate::proxy::Calling;
 use crate::revision::RuleDocuments;
 use crate::routes::Routes;
-use crate::server::Certificates;
+use crate::server::{Certificates, ProxyProtocol};
 use crate::upstream::UpstreamTls;
 
 /// The static configuration, checked and ready for use.
 #[derive(Debug)]
 pub struct Settings {
-    pub(crate) listeners: Vec<(SocketAddr, Option<Certificates>)>,
+    pub(crate) listeners: Vec<(SocketAddr, Option<Certificates>, ProxyProtocol)>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) routes: Routes,
     pub(crate) callings: HashMap<ServiceName, Calling>,
@@ -31,8 +30,12 @@ pub struct Settings {
     pub(crate) trusted_tags: TrustedProxies,
     pub(crate) carriers: Carriers,
     pub(crate) rule_documents: RuleDocuments,
+    /// Replaces what the gateway can find out about requests, when its files change.
+    pub(crate) senses: Option<Publisher<Senses>>,
     /// The lane of each Nacos group that instances are looked for in.
     pub(crate) nacos_lanes: Vec<Option<Lane>>,
+    /// Where others reach the gateway, if it registers itself.
+    pub(crate) registered: Option<SocketAddr>,
     /// What the operator wrote.
     pub properties: GatewayProperties,
 }
@@ -86,8 +89,9 @@ impl Settings {
         let trusted_proxies = networks("trustedProxies", &properties.trusted_proxies, faults);
         let trusted_tags = networks("trustedTags", &properties.trusted_tags, faults);
         let carriers = carriers(&properties, faults);
-        let senses = senses(&properties, faults);
+        let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
+        let registered = registered(&properties, faults);
         let guard = guard(&properties, &listeners, faults);
         Some(Self {
             listeners,
@@ -106,9 +110,11 @@ impl Settings {
                 format: properties.rules.format,
                 prefix: properties.rules.prefix.clone(),
                 lists: lists(&properties),
-                senses: Arc::new(senses),
+                senses: senses_live,
             },
+            senses: Some(senses),
             nacos_lanes,
+            registered,
             properties,
         })
     }
@@ -117,7 +123,7 @@ impl Settings {
 fn listeners(
     properties: &GatewayProperties,
     faults: &mut Faults,
-) -> Vec<(SocketAddr, Option<Certificates>)> {
+) -> Vec<(SocketAddr, Option<Certificates>, ProxyProtocol)> {
     let at = KeyPath::ROOT.key("listeners");
     if properties.listeners.is_empty() {
         faults.error(&at, "there is no listener; write `listeners: [{address: 0.0.0.0:8080}]`");
@@ -131,7 +137,12 @@ fn listeners(
             Some(tls) => faults.check(&at.key("tls"), Certificates::open(tls)).map(Some),
         };
         if let (Some(addr), Some(tls)) = (addr, tls) {
-            listeners.push((addr, tls));
+            let proxy_protocol = if listener.proxy_protocol {
+                ProxyProtocol::Expected
+            } else {
+                ProxyProtocol::Unknown
+            };
+            listeners.push((addr, tls, proxy_protocol));
         }
     }
     listeners
@@ -196,7 +207,8 @@ fn carriers(properties: &GatewayProperties, faults: &mut Faults) -> Carriers {
     if properties.propagation.baggage { carriers.with_baggage() } else { carriers }
 }
 
-fn senses(properties: &GatewayProperties, faults: &mut Faults) -> Senses {
+/// Opens the files by which the gateway finds out about requests, noting what is wrong.
+pub(crate) fn senses(properties: &GatewayProperties, faults: &mut Faults) -> Senses {
     let cookie = &properties.sticky_cookie;
     Senses {
         users: Users::open(&properties.user, &KeyPath::ROOT.key("user"), faults),
@@ -226,12 +238,22 @@ fn nacos_lanes(properties: &GatewayProperties, faults: &mut Faults) -> Vec<Optio
         .collect()
 }
 
+/// Reads where others reach the gateway.
+fn registered(properties: &GatewayProperties, faults: &mut Faults) -> Option<SocketAddr> {
+    let register = properties.discovery.register.as_ref()?;
+    let at = KeyPath::ROOT.dotted("discovery.register");
+    if register.service.is_empty() {
+        faults.error(&at.key("service"), "a registration needs a service");
+    }
+    address(&register.address, &at.key("address"), faults)
+}
+
 /// Reads which instances may be called.
 ///
 /// A gateway that listens on loopback only is one for trying things out: it may call loopback.
 fn guard(
     properties: &GatewayProperties,
-    listeners: &[(SocketAddr, Option<Certificates>)],
+    listeners: &[(SocketAddr, Option<Certificates>, ProxyProtocol)],
     faults: &mut Faults,
 ) -> GuardProperties {
     let mut guard = properties.discovery.guard.clone();
@@ -245,7 +267,7 @@ fn guard(
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback(),
     };
-    if guard.allow.is_empty() && listeners.iter().all(|(addr, _)| loopback(addr)) {
+    if guard.allow.is_empty() && listeners.iter().all(|(addr, ..)| loopback(addr)) {
         guard.allow = ["0.0.0.0/0", "::/0"].map(str::to_owned).into();
     }
     guard

@@ -156,6 +156,16 @@ impl Nacos {
         Ok(Some(answer.error_for_status()?.text().await?))
     }
 
+    /// Lists the instances of a service, as the server's JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where the server does not answer.
+    pub async fn instances(&self, service: &str) -> anyhow::Result<String> {
+        let url = format!("{}?serviceName={service}", self.url("v1/ns/instance/list"));
+        Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
+    }
+
     /// Removes a document.
     ///
     /// # Errors

@@ -260,6 +260,33 @@ impl Link {
         self.instance("registerInstance", service, group, instance).await
     }
 
+    /// Keeps an instance registered for as long as the future is polled: the server forgets it with
+    /// each connection.
+    pub async fn keep_registered(&self, service: &str, group: &str, instance: &NacosInstance) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let mut states = self.state();
+        let mut registered = 0;
+        loop {
+            let (epoch, connected) = {
+                let state = states.borrow_and_update();
+                (state.epoch, state.connected)
+            };
+            if connected && epoch != registered {
+                match self.register(service, group, instance).await {
+                    Ok(()) => registered = epoch,
+                    Err(error) => {
+                        warn!(service, %error, "not registered, trying again");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+            if states.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Takes an instance off.
     ///
     /// # Errors

@@ -8,12 +8,14 @@
 mod access;
 mod error;
 mod interpolate;
+mod nest;
 mod node;
 mod parse;
 mod read;
 mod repair;
 
 pub(crate) use self::interpolate::{interpolate, mark};
+pub(crate) use self::nest::nest;
 pub(crate) use self::node::{Entry, Kind, Node, Origin};
 pub(crate) use self::parse::{Syntax, parse};
 pub(crate) use self::read::read;

@@ -179,9 +179,8 @@ fn warn_of_unreachable(properties: &[RuleProperties], at: &KeyPath, faults: &mut
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::sync::Arc;
 
-    use gray_config::Document;
+    use gray_config::{Document, live};
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     use super::*;
@@ -235,7 +234,7 @@ mod tests {
         let method: Method = words[0].parse().unwrap();
         let host = headers.get("host").and_then(|host| host.to_str().ok());
         let head = Head { method: &method, path, query, host, headers: &headers, client };
-        let rules = RuleSet::new(rules, Arc::new(senses()));
+        let rules = RuleSet::new(rules, live(senses()).1);
         let hit = rules.classify(&head).rule.is_some();
         assert_eq!(hit, expected, "{condition} for {request}: {:#?}", rules.explain(&head));
     }
@@ -368,7 +367,7 @@ mod tests {
                 headers: &headers,
                 client,
             };
-            let set = RuleSet::new(rules, Arc::default());
+            let set = RuleSet::new(rules, live(Senses::default()).1);
             assert_eq!(set.classify(&head).status, GrayStatus::Prod, "{rule}");
             assert!(set.explain(&head).rules[0].off.is_some(), "{rule}");
         }

@@ -12,6 +12,11 @@ use serde_json::{Value, json};
 use super::View;
 use crate::explain::{Asked, Explainer};
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/version",
+    responses((status = 200, description = "The version of the gateway and of its rules", content_type = "application/json"))
+)]
 pub(super) async fn version(State(view): State<Arc<View>>) -> Json<Value> {
     let revision = view.gateway.revision.load();
     Json(json!({
@@ -22,10 +27,20 @@ pub(super) async fn version(State(view): State<Arc<View>>) -> Json<Value> {
 }
 
 /// The static configuration; secrets are never part of it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/config",
+    responses((status = 200, description = "The static configuration, without secrets", content_type = "application/json"))
+)]
 pub(super) async fn config(State(view): State<Arc<View>>) -> Json<Value> {
     Json(serde_json::to_value(&view.properties).unwrap_or_default())
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/rules",
+    responses((status = 200, description = "The rules in force, and what is wrong with newer ones", content_type = "application/json"))
+)]
 pub(super) async fn rules(State(view): State<Arc<View>>) -> Json<Value> {
     let revision = view.gateway.revision.load();
     let health = view.rules.load();
@@ -57,6 +72,11 @@ struct InstanceView {
     metadata: BTreeMap<String, String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/services",
+    responses((status = 200, description = "The services and their instances", content_type = "application/json"))
+)]
 pub(super) async fn services(State(view): State<Arc<View>>) -> Json<Value> {
     let directory = view.gateway.proxy.balancer.directory().load();
     let services: BTreeMap<String, Vec<InstanceView>> = directory
@@ -86,6 +106,11 @@ pub(super) async fn services(State(view): State<Arc<View>>) -> Json<Value> {
     }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/lanes",
+    responses((status = 200, description = "Which version each lane has, and what it falls back to", content_type = "application/json"))
+)]
 pub(super) async fn lanes(State(view): State<Arc<View>>) -> Json<Value> {
     let revision = view.gateway.revision.load();
     let services = revision.lanes.services.iter();
@@ -107,6 +132,16 @@ fn lanes_view(lanes: &Lanes) -> Value {
     })
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/explain",
+    request_body(content = Object, content_type = "application/json",
+        description = "method, url, headers as pairs, ip"),
+    responses(
+        (status = 200, description = "How the request would be decided", content_type = "application/json"),
+        (status = 400, description = "What is asked about is no request", content_type = "application/json")
+    )
+)]
 pub(super) async fn explain(State(view): State<Arc<View>>, Json(asked): Json<Asked>) -> Response {
     let proxy = &view.gateway.proxy;
     let (revision, directory) = (view.gateway.revision.load(), proxy.balancer.directory().load());
@@ -122,5 +157,20 @@ pub(super) async fn explain(State(view): State<Arc<View>>, Json(asked): Json<Ask
             let body = json!({ "error": error.to_string() });
             (StatusCode::BAD_REQUEST, Json(body)).into_response()
         }
+    }
+}
+
+/// The description of these pages.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Graylane admin API", description = "What is in force, read-only"),
+    paths(version, config, rules, services, lanes, explain)
+)]
+struct Description;
+
+pub(super) async fn openapi() -> Response {
+    match <Description as utoipa::OpenApi>::openapi().to_json() {
+        Ok(text) => ([(http::header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -56,6 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, view: Arc<View>) {
         .route("/api/v1/services", get(api::services))
         .route("/api/v1/lanes", get(api::lanes))
         .route("/api/v1/explain", post(api::explain))
+        .route("/api/v1/openapi.json", get(api::openapi))
         .with_state(view);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin page ended");

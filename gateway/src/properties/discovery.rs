@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use gray_config::HumanDuration;
@@ -22,6 +23,9 @@ pub struct DiscoveryProperties {
     pub empty_grace: HumanDuration,
     /// Where instances are kept for a start without Nacos; nowhere if empty.
     pub snapshot: PathBuf,
+    /// As what the gateway registers itself with Nacos, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub register: Option<RegisterProperties>,
     /// Whether the gateway refuses to start where instances can be had neither from Nacos nor from
     /// the snapshot.
     pub required: bool,
@@ -36,9 +40,32 @@ impl Default for DiscoveryProperties {
             guard: GuardProperties::default(),
             empty_grace: HumanDuration::secs(15),
             snapshot: PathBuf::new(),
+            register: None,
             required: false,
         }
     }
+}
+
+/// As what the gateway registers itself, as an operator writes it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterProperties {
+    /// The service's name, such as `gateway-app`.
+    #[serde(default)]
+    pub service: String,
+    /// The address that others reach it at, with the port.
+    #[serde(default)]
+    pub address: String,
+    /// The group.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// What it announces, beside `preserved.register.source`.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+fn default_group() -> String {
+    "DEFAULT_GROUP".to_owned()
 }
 
 /// A group of a Nacos server, as an operator writes it.

@@ -13,6 +13,9 @@ pub struct ListenerProperties {
     /// TLS; without it, HTTP/1.1 and HTTP/2 with prior knowledge are spoken in the clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsProperties>,
+    /// Whether each connection begins with a PROXY header (v1 or v2) that names the client.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// How a listener speaks TLS, as an operator writes it.

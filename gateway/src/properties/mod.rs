@@ -15,7 +15,7 @@ use gray_filters::{PlaceProperties, UserProperties};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties};
+pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties, RegisterProperties};
 pub use self::listener::{CertificateProperties, ListenerProperties, TlsProperties};
 pub use self::route::{HostPolicy, PathProperties, RouteMatchProperties, RouteProperties};
 pub use self::rules::{Format, ListProperties, NacosRulesProperties, RulesProperties};

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gray_config::{Document, Documents, Faults, KeyPath, Problem, Problems};
+use gray_config::{Document, Documents, Faults, KeyPath, Live, Problem, Problems};
 use gray_filters::{List, Lists, RuleSet, Senses};
 
 use super::spring::Spring;
@@ -21,7 +21,7 @@ pub struct RuleDocuments {
     /// Documents that are lists: the document's name, and the name that rules use.
     pub lists: BTreeMap<String, String>,
     /// What the gateway can find out about a request beyond its head.
-    pub senses: Arc<Senses>,
+    pub senses: Live<Senses>,
 }
 
 /// Turns documents into a revision, with warnings, or says everything that is wrong with them.
@@ -59,10 +59,18 @@ pub fn parse_documents(
         return Err(problems);
     }
     let rules = match rules {
-        Some(rules) => RuleSet::new(rules, Arc::clone(&how.senses)),
+        Some(rules) => RuleSet::new(rules, how.senses.clone()),
         None => RuleSet::off(),
     };
     Ok((Revision::new(documents.digest(), rules, lanes), problems))
+}
+
+/// Parses a document as the Spring Cloud design has it: repaired, and with dots in keys.
+fn parse_spring(name: &str, text: &str, how: &RuleDocuments) -> Result<Document, Problems> {
+    let top = how.prefix.split('.').next().unwrap_or_default();
+    let below = format!("{top}.");
+    let ours = |key: &str| key == top || key.starts_with(&below) || key.contains(".ribbon");
+    Document::parse_repaired(name, text)?.nest(&ours)
 }
 
 /// Parses a document, and tells whether it is one of the Spring Cloud design's.
@@ -82,7 +90,7 @@ fn parse(name: &str, text: &str, how: &RuleDocuments) -> Result<(Document, bool)
     };
     match how.format {
         Format::Native => Ok((Document::parse(name, text)?, false)),
-        Format::Spring => Ok((Document::parse_repaired(name, text)?, true)),
+        Format::Spring => Ok((parse_spring(name, text, how)?, true)),
         Format::Auto => {
             if let Ok(document) = Document::parse(name, text)
                 && !spring(&document)
@@ -90,7 +98,7 @@ fn parse(name: &str, text: &str, how: &RuleDocuments) -> Result<(Document, bool)
             {
                 return Ok((document, false));
             }
-            match Document::parse_repaired(name, text) {
+            match parse_spring(name, text, how) {
                 Ok(document) => {
                     let spring = spring(&document);
                     Ok((document, spring))
@@ -125,4 +133,133 @@ fn read_spring(parsed: &[(Document, bool)], how: &RuleDocuments, problems: &mut 
         problems.extend(document.problems(&faults).0);
     }
     spring.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use gray_config::live;
+    use gray_filters::{Head, UserProperties, Users};
+    use gray_lb::{Fallback, ServiceName, Unversioned, Version};
+    use gray_propagation::{GrayStatus, Lane};
+    use http::{HeaderMap, HeaderValue, Method};
+
+    use super::*;
+
+    const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
+
+    /// The design's two documents as they circulate, some with the blanks lost.
+    const COMMON: &str = "\
+kerwin:
+  tool:
+    gray:
+      ## whether the starter is loaded
+      load:true
+      version:
+        prodVersion:V1
+        grayVersion:V2
+user-app:
+  ribbon:
+    NFLoadBalancerRuleClassName:com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+order-app:
+  ribbon:
+    NFLoadBalancerRuleClassName: com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+spring:
+  datasource: {url: 'jdbc:mysql://h/d'}
+";
+
+    const GATEWAY: &str = "\
+kerwin:
+  tool:
+    gray:
+      gateway:
+        enabled:true
+        grayHeadKey:gray
+        grayHeadValue:gray-996
+        grayIPList:
+          -'127.0.0.1'
+        grayCityList:
+          -本地
+        grayUserNoList: 1001,1002
+";
+
+    fn parse(texts: &[(&str, &str)]) -> Result<(Revision, Problems), Problems> {
+        let mut faults = Faults::default();
+        let users = Users::open(&UserProperties::default(), &KeyPath::ROOT, &mut faults);
+        let senses = Senses { users, ..Senses::default() };
+        let how = RuleDocuments {
+            format: Format::Auto,
+            prefix: "kerwin.tool.gray".to_owned(),
+            lists: BTreeMap::new(),
+            senses: live(senses).1,
+        };
+        let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).into()));
+        parse_documents(&Documents(texts.collect()), &how)
+    }
+
+    #[track_caller]
+    fn check(revision: &Revision, header: (&'static str, &str), ip: &str, expected: GrayStatus) {
+        let (method, mut headers) = (Method::GET, HeaderMap::new());
+        headers.insert(header.0, HeaderValue::from_str(header.1).unwrap());
+        let head = Head {
+            method: &method,
+            path: "/",
+            query: None,
+            host: None,
+            headers: &headers,
+            client: ip.parse().unwrap(),
+        };
+        assert_eq!(revision.rules.classify(&head).status, expected, "{header:?} {ip}");
+    }
+
+    #[test]
+    fn the_designs_documents_are_understood_as_they_are() {
+        let (revision, warnings) = parse(&[("common", COMMON), ("gateway", GATEWAY)]).unwrap();
+        assert_eq!(warnings.0.len(), 9, "{warnings}");
+        check(&revision, ("gray", "gray-996"), "9.9.9.9", GRAY);
+        check(&revision, ("gray", "GRAY"), "9.9.9.9", GrayStatus::Prod);
+        check(&revision, ("x-real-ip", "127.0.0.1"), "9.9.9.9", GrayStatus::Prod);
+        check(&revision, ("x", "y"), "127.0.0.1", GRAY);
+        check(&revision, ("x-user-no", "1002"), "9.9.9.9", GRAY);
+        let lanes = revision.lanes.of(&ServiceName::new("user-app"));
+        assert_eq!(lanes.base, Some(Version::new("V1")));
+        assert_eq!(lanes.versions[&Lane::GRAY], Version::new("V2"));
+        assert_eq!((lanes.fallback, lanes.unversioned), (Fallback::Fail, Unversioned::None));
+        assert!(!revision.lanes.of(&ServiceName::new("other-app")).routed);
+    }
+
+    #[test]
+    fn load_and_enabled_switch_it_off() {
+        for (common, gateway) in [
+            (COMMON.replace("load:true", "load: false"), GATEWAY.to_owned()),
+            (
+                COMMON
+                    .replace("load:true", "loaded_elsewhere: 1")
+                    .replace("      loaded_elsewhere: 1\n", ""),
+                GATEWAY.to_owned(),
+            ),
+            (COMMON.to_owned(), GATEWAY.replace("enabled:true", "enabled: false")),
+            (COMMON.to_owned(), "spring: {a: b}".to_owned()),
+        ] {
+            let (revision, _) = parse(&[("common", &common), ("gateway", &gateway)]).unwrap();
+            check(&revision, ("gray", "gray-996"), "127.0.0.1", GrayStatus::All);
+        }
+    }
+
+    #[test]
+    fn absent_keys_have_the_designs_defaults() {
+        let text = "kerwin.tool.gray.load: true\nkerwin.tool.gray.gateway.enabled: true";
+        let (revision, _) = parse(&[("one", text)]).unwrap();
+        check(&revision, ("gray", "gray-996"), "9.9.9.9", GRAY);
+        check(&revision, ("x", "y"), "127.0.0.1", GrayStatus::Prod);
+    }
+
+    #[test]
+    fn unknown_keys_under_the_prefix_are_errors_and_others_are_not() {
+        let text = "kerwin:\n  tool: {gray: {load: true, gatway: {}, version: {prodVerion: 1}}}\n\
+                    whatever: 1\nspring: {}";
+        let text = parse(&[("one", text)]).unwrap_err().to_string();
+        for expected in ["kerwin.tool.gray.gatway", "did you mean `gateway`?", "prodVerion"] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::Listener;
 use super::handle::{Gateway, Peer};
 use super::sniff::{Spoken, sniff};
+use super::{Listener, proxy_protocol};
 use crate::properties::LimitProperties;
 
 /// Serves connections until it is told to stop.
@@ -79,12 +79,18 @@ impl Server {
             metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let (server, tls) = (self.clone(), listener.tls.clone());
+        let (server, tls, named) = (self.clone(), listener.tls.clone(), listener.proxy_protocol);
         let draining = self.stop.draining.clone();
         metrics.connections.fetch_add(1, Ordering::Relaxed);
         self.stop.connections.spawn(async move {
             let serving = async {
+                let (mut stream, mut addr) = (stream, addr);
                 stream.set_nodelay(true)?;
+                if named {
+                    let reading = proxy_protocol::read(&mut stream);
+                    let read = tokio::time::timeout(server.limits.head_time.0, reading).await??;
+                    addr = read.unwrap_or(addr);
+                }
                 match tls {
                     Some(tls) => server.serve_tls(stream, addr, &tls).await,
                     None => server.serve_plain(stream, addr).await,

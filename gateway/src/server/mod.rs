@@ -3,10 +3,11 @@
 mod accept;
 mod handle;
 mod listener;
+mod proxy_protocol;
 mod sniff;
 mod tls;
 
 pub(crate) use self::accept::{Server, Stop};
 pub(crate) use self::handle::{Gateway, Policy};
-pub(crate) use self::listener::Listener;
+pub(crate) use self::listener::{Listener, ProxyProtocol};
 pub(crate) use self::tls::Certificates;

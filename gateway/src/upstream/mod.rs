@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::properties::TimeoutProperties;
@@ -43,6 +44,8 @@ pub struct Target {
     pub wire: Wire,
     /// How long things may take.
     pub timeouts: TimeoutProperties,
+    /// When the whole of the answer must have come, if it must.
+    pub deadline: Option<Instant>,
 }
 
 /// What is spoken to an instance.

@@ -119,7 +119,7 @@ async fn send2(
 }
 
 fn leased(body: Incoming, lease: Lease, to: &Target) -> InstanceBody {
-    InstanceBody::new(body, lease, to.timeouts.idle.0)
+    InstanceBody::new(body, lease, to.timeouts.idle.0, to.deadline)
 }
 
 fn failed(

@@ -225,3 +225,61 @@ async fn requests_in_flight_are_answered_when_it_is_told_to_stop() -> anyhow::Re
     assert!(edge.get(&[]).await.is_err());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_database_of_places_is_read_again_when_it_changes() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("city.mmdb");
+    let write = |city: &str| -> anyhow::Result<()> {
+        let mut writer = mmdb_writer::Writer::new("City");
+        let network: ipnet::IpNet = "127.0.0.0/8".parse()?;
+        writer.insert(network, &serde_json::json!({ "city": city }))?;
+        let fresh = path.with_extension("fresh");
+        std::fs::write(&fresh, writer.to_bytes()?)?;
+        Ok(std::fs::rename(fresh, &path)?)
+    };
+    write("Shenzhen")?;
+    let edge =
+        Edge::start(&format!("places: {{databases: ['{}'], overrides: []}}\n", path.display()))
+            .await?;
+    edge.write_rules(
+        "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
+         rules: [{name: city, when: {city: {in: [广州市]}}}]\n",
+    )?;
+    eventually(Duration::from_secs(10), async || {
+        let text = edge.gateway.ask("/api/v1/rules").await?;
+        anyhow::ensure!(text.contains("\"city\""), "{text}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(edge.get(&[]).await?.version, "V1");
+    write("Guangzhou")?;
+    eventually(Duration::from_secs(10), async || {
+        let echo = edge.get(&[]).await?;
+        anyhow::ensure!(echo.version == "V2", "{echo:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_admin_page_shows_what_is_in_force_and_no_secret() -> anyhow::Result<()> {
+    let edge = Edge::start(
+        "nacos: {username: nacos, password: hush-hush}\n\
+         user: {from: [{jwt: {secret: hush-hush}}]}\n",
+    )
+    .await?;
+    for (path, expected) in [
+        ("/healthz", "ok"),
+        ("/api/v1/version", "\"revision\""),
+        ("/api/v1/config", "\"username\":\"nacos\""),
+        ("/api/v1/rules", "\"name\":\"canary\""),
+        ("/api/v1/services", "\"version\":\"V2\""),
+        ("/api/v1/lanes", "\"base\":\"V1\""),
+        ("/api/v1/openapi.json", "/api/v1/explain"),
+    ] {
+        let text = edge.gateway.ask(path).await?;
+        assert!(text.contains(expected) && !text.contains("hush-hush"), "{path}: {text}");
+    }
+    Ok(())
+}

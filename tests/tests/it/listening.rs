@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use gray_tests::{Gateway, Stub, eventually};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 fn certify(folder: &Path, file: &str, name: &str) -> anyhow::Result<reqwest::Certificate> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()])?;
@@ -105,5 +107,35 @@ async fn a_certificate_that_does_not_fit_its_key_is_named() -> anyhow::Result<()
         error.contains("listeners[0].tls: ") && error.contains("the key is not that of"),
         "{error}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_header_names_the_client() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let folder = tempfile::tempdir()?;
+    let registry = format!("services:\n  app:\n{}", stub.registry_line());
+    std::fs::write(folder.path().join("registry.yaml"), registry)?;
+    let gateway = Gateway::start_in(
+        folder,
+        "listeners: [{address: '127.0.0.1:0', proxyProtocol: true}]\nroutes: [{service: app}]\n\
+         discovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    let ask = async |head: &[u8]| -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(gateway.addr).await?;
+        stream.write_all(head).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        // A connection that is refused may be reset.
+        let _ = stream.read_to_string(&mut answer).await;
+        Ok(answer)
+    };
+    let answer = ask(b"PROXY TCP4 203.0.113.7 127.0.0.1 1000 80\r\n").await?;
+    ensure!(answer.contains("\"x-real-ip\":[\"203.0.113.7\"]"), "{answer}");
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x08\x7f\0\0\x01\x03\xe8\0\x50";
+    let answer = ask(v2).await?;
+    ensure!(answer.contains("\"x-real-ip\":[\"203.0.113.8\"]"), "{answer}");
+    let answer = ask(b"").await?;
+    ensure!(answer.is_empty(), "{answer}");
     Ok(())
 }

@@ -197,7 +197,7 @@ fn revision(world: &World) -> Revision {
         format: Format::Native,
         prefix: String::new(),
         lists: std::collections::BTreeMap::default(),
-        senses: Arc::new(Senses::default()),
+        senses: live(Senses::default()).1,
     };
     let documents = Documents::one("rules", world.yaml());
     gray_gateway::parse_documents(&documents, &how).map(|(revision, _)| revision).unwrap()

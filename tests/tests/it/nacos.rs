@@ -1,6 +1,7 @@
 //! The gateway and the demo's services on real Nacos servers.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gray_tests::{Gateway, Kind, Nacos, Process, binary, eventually, scene_documents, verify};
@@ -105,8 +106,52 @@ impl System {
     }
 }
 
+/// Sends requests of both kinds until it is told to stop; every one must be served by its lane.
+async fn load(gateway: std::net::SocketAddr, done: &AtomicBool) -> anyhow::Result<u64> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        for (header, version) in [("none", "V1"), ("gray-996", "V2")] {
+            let url = format!("http://{gateway}/order/1");
+            let answer = client.get(url).header("gray", header).send().await?;
+            let text = answer.error_for_status()?.text().await?;
+            let both = text.matches(&format!("\"version\":\"{version}\"")).count();
+            anyhow::ensure!(both == 2, "{header}: {text}");
+            count += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(count)
+}
+
+/// Nacos is away for a minute under load, and a rule changes right after it is back.
+async fn a_minute_without_nacos(kind: Kind) -> anyhow::Result<()> {
+    let mut system = System::start(kind).await?;
+    system.plays("two").await?;
+    system.plays("header").await?;
+    let (gateway, done) = (system.gateway.addr, AtomicBool::new(false));
+    let outage = async {
+        system.server.kill();
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        system.server.run().await?;
+        // Long enough for every link to have come back while requests go on.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        done.store(true, Ordering::Relaxed);
+        anyhow::Ok(())
+    };
+    let (count, ()) = tokio::try_join!(load(gateway, &done), outage)?;
+    anyhow::ensure!(count > 1000, "only {count} requests");
+    system.server.publish("gateway-app.yaml", &GATEWAY.replace("true", "false")).await?;
+    eventually(Duration::from_secs(5), async || verify(gateway, "one").await).await
+}
+
 mod on_rnacos {
     use super::*;
+
+    #[tokio::test]
+    async fn a_minute_without_it_fails_no_request() -> anyhow::Result<()> {
+        a_minute_without_nacos(Kind::Rnacos).await
+    }
 
     #[tokio::test]
     async fn all_scenes_play() -> anyhow::Result<()> {
@@ -153,6 +198,25 @@ mod on_nacos {
         eventually(Duration::from_secs(20), async || {
             let text = gateway.ask("/readyz").await?;
             anyhow::ensure!(text.contains("there is no data id common-config.yaml"), "{text}");
+            Ok(())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn the_gateway_registers_itself() -> anyhow::Result<()> {
+        let server = Nacos::start(Kind::Java).await?;
+        let config = format!(
+            "nacos: {{servers: ['{}']}}\nroutes: [{{service: a}}]\n\
+             discovery: {{register: {{service: gateway-app, address: '10.0.0.9:8080', \
+             metadata: {{version: V1}}}}}}\n",
+            server.address()
+        );
+        let _gateway = Gateway::start(&config)?;
+        eventually(Duration::from_secs(20), async || {
+            let text = server.instances("gateway-app").await?;
+            let found = text.contains("10.0.0.9") && text.contains("\"version\":\"V1\"");
+            anyhow::ensure!(found, "{text}");
             Ok(())
         })
         .await

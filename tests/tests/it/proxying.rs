@@ -279,6 +279,18 @@ async fn an_instance_that_says_nothing_is_a_timeout() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn the_whole_of_an_answer_must_come_in_time() -> anyhow::Result<()> {
+    let instance = Instance::start().await?;
+    let gateway = instance.gateway("timeouts: {total: 300ms}\n")?;
+    let answer = reqwest::get(gateway.url("/events")).await?;
+    ensure!(answer.status() == 200, "{}", answer.status());
+    ensure!(answer.bytes().await.is_err(), "the answer was not cut off");
+    let answer = reqwest::get(gateway.url("/never")).await?;
+    ensure!(answer.status() == 504, "{}", answer.status());
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_ambiguous_is_refused() -> anyhow::Result<()> {
     let instance = Instance::start().await?;
     let gateway = instance.gateway("limits: {bodySize: 10B, targetSize: 100B}\n")?;
