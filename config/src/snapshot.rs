@@ -82,7 +82,7 @@ impl Snapshot {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let fresh = self.path.with_extension("fresh");
+        let fresh = self.beside("fresh");
         let mut file = std::fs::File::create(&fresh)?;
         file.write_all(&encode(documents)?)?;
         file.sync_all()?;
@@ -94,7 +94,15 @@ impl Snapshot {
     }
 
     fn previous(&self) -> PathBuf {
-        self.path.with_extension("previous")
+        self.beside("previous")
+    }
+
+    /// Returns the path of a file that belongs to this one.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".");
+        path.push(suffix);
+        path.into()
     }
 
     fn io(&self, source: io::Error) -> SnapshotError {

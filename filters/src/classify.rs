@@ -98,7 +98,8 @@ pub(crate) fn head_of<B>(request: &Request<B>) -> Head<'_> {
     }
 }
 
-fn without_port(host: &str) -> &str {
+/// Returns a host without its port.
+pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -103,7 +103,7 @@ impl RuleSet {
     }
 
     /// Says how a request is decided: every rule up to the one that hits, condition by condition.
-    pub fn explain(&self, head: &Head<'_>) -> Explanation {
+    pub fn explain(&self, head: &Head<'_>) -> (Verdict, Explanation) {
         let senses = self.senses.as_ref().map(Live::load).unwrap_or_default();
         let subject = Subject::new(head, &senses);
         let verdict = self.decide(&subject);
@@ -118,7 +118,7 @@ impl RuleSet {
             },
             when: rule.when.as_ref().map(|condition| ConditionReport::new(condition, &subject)),
         };
-        Explanation {
+        let explanation = Explanation {
             on: self.is_on(),
             status: verdict.status.to_string(),
             user: subject.user().map(|user| String::from_utf8_lossy(user).into_owned()),
@@ -127,6 +127,7 @@ impl RuleSet {
             }),
             rule: self.rules().get(asked.wrapping_sub(1)).map(|rule| rule.name.to_string()),
             rules: self.rules().iter().take(asked).map(report).collect(),
-        }
+        };
+        (verdict, explanation)
     }
 }

@@ -8,7 +8,7 @@ use gray_config::{
     ConfigSource, FileSource, Follow, Health, Live, Merged, Publisher, Snapshot, follow, live,
 };
 use gray_lb::{
-    Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Guard, Maintenance, maintain,
+    Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Maintenance, maintain,
 };
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
@@ -65,6 +65,7 @@ pub struct Running {
     admin: Option<SocketAddr>,
     stop: Stop,
     upgrades: TaskTracker,
+    unready: Duration,
     drain: Duration,
     view: Arc<View>,
     /// Everything that runs in the background; aborted when the gateway is dropped.
@@ -131,8 +132,17 @@ impl App {
         }
         info!(?addrs, admin = ?admin_addr, "serving");
         let upgrades = gateway.upgrades.clone();
-        let (drain, tasks) = (limits.drain.0, self.tasks);
-        Ok(Running { addrs, admin: admin_addr, stop, upgrades, drain, view, _tasks: tasks })
+        let (unready, drain, tasks) = (limits.unready.0, limits.drain.0, self.tasks);
+        Ok(Running {
+            addrs,
+            admin: admin_addr,
+            stop,
+            upgrades,
+            unready,
+            drain,
+            view,
+            _tasks: tasks,
+        })
     }
 
     fn gateway(
@@ -191,9 +201,7 @@ impl App {
         for (group, lane) in properties.nacos.iter().zip(lanes) {
             registries.push(Box::new(self.servers.registry(group, lane, services.clone())));
         }
-        // The properties were checked when they were read.
-        let guard = Guard::new(&self.settings.guard, own).unwrap_or_else(|_| Guard::closed());
-        let mut maintenance = Maintenance::new(guard);
+        let mut maintenance = Maintenance::new(self.settings.guard(own));
         maintenance.version_key = properties.version_key;
         maintenance.algorithm = self.settings.algorithm;
         maintenance.algorithms.clone_from(&self.settings.algorithms);
@@ -220,9 +228,11 @@ impl App {
         }
         let updates = Box::new(Merged::new(sources)).updates();
         let mut updates = updates.peekable();
+        // Documents that are wrong must not keep the last good ones from being restored.
         let first = tokio::time::timeout(PATIENCE, std::pin::Pin::new(&mut updates).peek()).await;
-        let answered = matches!(first, Ok(Some(gray_config::Update::Documents(_))));
-        if !answered {
+        let good = matches!(&first, Ok(Some(gray_config::Update::Documents(documents)))
+            if (following.parse)(documents).is_ok());
+        if !good {
             restore(&following, &publisher);
         }
         self.tasks.spawn(follow(updates, following, publisher));
@@ -307,9 +317,13 @@ impl Running {
     /// whether all of them did within the limit.
     pub async fn stop(self) -> bool {
         self.view.stopping();
+        tokio::time::sleep(self.unready).await;
         self.upgrades.close();
+        let began = tokio::time::Instant::now();
         let drained = self.stop.drain(self.drain).await;
-        drained && self.upgrades.is_empty()
+        // Upgraded connections have the same limit, from the same moment on.
+        let left = self.drain.saturating_sub(began.elapsed());
+        tokio::time::timeout(left, self.upgrades.wait()).await.is_ok() && drained
     }
 }
 

@@ -7,12 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use gray_propagation::Carriers;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use crate::headers;
 use crate::observe::Ending;
 use crate::upstream::Lease;
 
@@ -55,8 +57,21 @@ pub(crate) struct RequestBody {
 /// Holds a body back until the instance says `100 Continue`, or has had time to.
 #[derive(Debug)]
 struct Gate {
-    opened: oneshot::Receiver<()>,
+    /// `None` once nobody can say it any more.
+    opened: Option<oneshot::Receiver<()>>,
     patience: Pin<Box<Sleep>>,
+}
+
+impl Gate {
+    /// An instance that answered otherwise never opens it: the client is not told to go on.
+    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.opened.as_mut().map(|opened| Pin::new(opened).poll(cx)) {
+            Some(Poll::Ready(Ok(()))) => return true,
+            Some(Poll::Ready(Err(_))) => self.opened = None,
+            Some(Poll::Pending) | None => {}
+        }
+        self.patience.as_mut().poll(cx).is_ready()
+    }
 }
 
 impl RequestBody {
@@ -70,11 +85,12 @@ impl RequestBody {
         Arc::clone(&self.progress)
     }
 
-    /// Holds the body back until what is returned is told, or dropped, or has had a second.
+    /// Holds the body back until what is returned is told, or has had its time.
     pub(crate) fn hold_back(&mut self) -> oneshot::Sender<()> {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const PATIENCE: Duration = Duration::from_secs(3);
         let (open, opened) = oneshot::channel();
-        self.gate = Some(Gate { opened, patience: Box::pin(tokio::time::sleep(PATIENCE)) });
+        self.gate =
+            Some(Gate { opened: Some(opened), patience: Box::pin(tokio::time::sleep(PATIENCE)) });
         open
     }
 }
@@ -88,8 +104,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(gate) = &mut self.gate {
-            let opened = Pin::new(&mut gate.opened).poll(cx).is_ready();
-            if !opened && gate.patience.as_mut().poll(cx).is_pending() {
+            if !gate.is_open(cx) {
                 return Poll::Pending;
             }
             self.gate = None;
@@ -97,7 +112,7 @@ impl Body for RequestBody {
         let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
             return Poll::Ready(None);
         };
-        let frame = frame?;
+        let frame = without_lanes(frame?);
         self.progress.pieces.fetch_add(1, Ordering::Relaxed);
         if let Some(data) = frame.data_ref() {
             match self.left.checked_sub(data.remaining() as u64) {
@@ -163,7 +178,7 @@ impl InstanceBody {
                 if frame.is_none() {
                     self.finish();
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+                Poll::Ready(frame.map(|frame| frame.map(without_lanes).map_err(BodyError::from)))
             }
             Poll::Pending => {
                 let stalled = Instant::now() + self.idle;
@@ -195,8 +210,17 @@ impl ResponseBody {
     }
 
     /// Tells someone when the body has ended.
+    ///
+    /// A body without content is never asked for its first piece, so it has ended already.
     pub(crate) fn with_ending(mut self, ending: Ending) -> Self {
-        self.ending = Some(ending);
+        if self.is_end_stream() {
+            if let Source::Instance(body) = &mut self.source {
+                body.finish();
+            }
+            ending.done();
+        } else {
+            self.ending = Some(ending);
+        }
         self
     }
 }
@@ -250,6 +274,15 @@ impl Body for ResponseBody {
             Source::Own(body) => body.size_hint(),
         }
     }
+}
+
+/// Removes from trailers what must not come that way: lanes, and fields of one connection.
+fn without_lanes(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        Carriers::default().strip(trailers);
+        headers::strip_response(trailers, false);
+    }
+    frame
 }
 
 /// Waits for something for as long as pieces of the request keep going out, and then for `limit`.

@@ -8,7 +8,7 @@ use gray_config::{
     ConfigSource, Document, Documents, Faults, FileSource, KeyPath, Override, Problem, Problems,
     Update,
 };
-use gray_lb::{Announced, Directory, FileDiscovery, Guard, Instance, ServiceName, Subsets};
+use gray_lb::{Announced, Directory, FileDiscovery, Instance, ServiceName, Subsets};
 use gray_propagation::GrayStatus;
 
 use crate::nacos::Servers;
@@ -134,7 +134,7 @@ impl Checked {
         announced: &[Announced],
     ) {
         let own = settings.listeners.iter().map(|(addr, ..)| *addr).chain(settings.admin).collect();
-        let guard = Guard::new(&settings.guard, own).unwrap_or_else(|_| Guard::closed());
+        let guard = settings.guard(own);
         let key = &settings.properties.discovery.version_key;
         let mut admitted: Vec<Instance> = Vec::new();
         for one in announced {

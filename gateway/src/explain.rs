@@ -1,9 +1,10 @@
 //! Why a request is decided as it is, by the very code that decides it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use gray_filters::{Explanation, Head};
-use gray_lb::{Balancer, Directory, Fallback, NoInstance, Want};
+use gray_filters::{Explanation, Head, without_port};
+use gray_lb::{Balancer, Directory, Fallback, Member, NoInstance, Want};
 use gray_propagation::{Carriers, GrayStatus};
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
@@ -90,7 +91,7 @@ impl Explainer<'_> {
         let uri = asked.url.parse::<Uri>().map_err(|_| InvalidRequest::Url(asked.url.clone()))?;
         let headers = headers_of(&asked.headers)?;
         let named = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = uri.host().or(named);
+        let host = uri.host().or(named.map(without_port));
         let head = Head {
             method: &method,
             path: uri.path(),
@@ -99,8 +100,8 @@ impl Explainer<'_> {
             headers: &headers,
             client: asked.ip,
         };
-        let decision = self.revision.rules.explain(&head);
-        let status = self.revision.rules.classify(&head).status;
+        let (verdict, decision) = self.revision.rules.explain(&head);
+        let status = verdict.status;
         let mut answer = Answer {
             revision: self.revision.digest.clone(),
             decision,
@@ -146,13 +147,12 @@ impl Explainer<'_> {
             Ok(picked) => answer.fallback = picked.fallback.map(Fallback::as_str),
             Err(error) => answer.error = Some(error.to_string()),
         }
-        let served = match answer.fallback {
-            Some("base") => GrayStatus::Prod,
-            Some("all") => GrayStatus::All,
-            _ => status,
+        let addr = |member: &Arc<Member>| member.instance().addr.to_string();
+        answer.instances = match answer.fallback {
+            Some("all") => subsets.any_but_foreign(status.lane(), lanes).map(addr).collect(),
+            Some("base") => subsets.of(GrayStatus::Prod, lanes).iter().map(addr).collect(),
+            _ => subsets.of(status, lanes).iter().map(addr).collect(),
         };
-        let addr = |member: &std::sync::Arc<gray_lb::Member>| member.instance().addr.to_string();
-        answer.instances = subsets.of(served, lanes).iter().map(addr).collect();
     }
 
     fn writes(&self, status: GrayStatus) -> Vec<(String, String)> {

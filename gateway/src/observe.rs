@@ -66,8 +66,34 @@ pub(crate) struct Noted {
 }
 
 impl Ending {
-    pub(crate) fn new(noted: Noted) -> Self {
+    /// Begins with a request; unless it is answered, it was given up by its client.
+    pub(crate) fn begin(observer: Observer, arrived: Arrived) -> Self {
+        let noted = Noted {
+            observer,
+            head_at: arrived.at,
+            arrived,
+            trail: None,
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            error: Some("client-gone"),
+            bytes: 0,
+            broke: None,
+        };
         Self(Some(Box::new(noted)))
+    }
+
+    /// Takes note of the head of the answer.
+    pub(crate) fn answered(
+        &mut self,
+        status: StatusCode,
+        error: Option<&'static str>,
+        trail: Option<Trail>,
+    ) {
+        if let Some(noted) = &mut self.0 {
+            noted.status = status;
+            noted.error = error;
+            noted.trail = trail;
+            noted.head_at = Instant::now();
+        }
     }
 
     pub(crate) fn count(&mut self, bytes: u64) {

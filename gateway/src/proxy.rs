@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gray_filters::{Classified, ClientAddr, Verdict};
+use gray_filters::{Classified, ClientAddr, Verdict, without_port};
 use gray_lb::{Balancer, Picked, ServiceName, Want};
 use gray_propagation::{Carriers, GrayStatus};
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -176,11 +176,7 @@ fn trail_of(classified: Option<Classified<Revision>>) -> Trail {
 /// Returns the host that was asked for, without its port.
 pub(crate) fn host_of<B>(request: &Request<B>) -> Option<&str> {
     let named = || request.headers().get(HOST)?.to_str().ok();
-    let host = request.uri().host().or_else(named)?;
-    Some(match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    })
+    request.uri().host().or_else(|| named().map(without_port))
 }
 
 fn wire<B>(calling: &Calling, service: &ServiceName, request: &Request<B>) -> Wire {
@@ -210,11 +206,6 @@ fn hash_key<B>(calling: &Calling, request: &Request<B>) -> Option<u64> {
 
 /// Turns the target into one for the instance: the path alone, its bytes untouched.
 fn readdress<B>(request: &mut Request<B>, route: &Route) {
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::try_from(authority.as_str())
-    {
-        request.headers_mut().insert(HOST, host);
-    }
     let Some(target) = request.uri().path_and_query() else { return };
     let target = route.rewrite(target).unwrap_or_else(|| target.clone());
     *request.uri_mut() = Uri::from(target);

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use gray_config::{Document, Faults, KeyPath, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
-use gray_lb::{Algorithm, Guard, GuardProperties, ServiceName};
+use gray_lb::{Algorithm, Guard, ServiceName};
 use gray_propagation::{Carriers, Lane};
 use http::HeaderName;
 
@@ -25,7 +25,8 @@ pub struct Settings {
     pub(crate) algorithm: Algorithm,
     pub(crate) algorithms: HashMap<ServiceName, Algorithm>,
     pub(crate) tls: UpstreamTls,
-    pub(crate) guard: GuardProperties,
+    /// Whether instances on loopback may be called where no networks are named.
+    loopback: bool,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) trusted_tags: TrustedProxies,
     pub(crate) carriers: Carriers,
@@ -63,6 +64,15 @@ impl Settings {
         &self.routes
     }
 
+    /// Returns what refuses instances; `own` are the addresses that the gateway listens on.
+    pub(crate) fn guard(&self, mut own: Vec<SocketAddr>) -> Guard {
+        own.extend(self.registered);
+        // The properties were checked when they were read.
+        let guard = Guard::new(&self.properties.discovery.guard, own);
+        let guard = guard.unwrap_or_else(|_| Guard::closed());
+        if self.loopback { guard.with_loopback() } else { guard }
+    }
+
     /// Returns how the verdict is written for the next hop.
     pub const fn carriers(&self) -> &Carriers {
         &self.carriers
@@ -92,7 +102,7 @@ impl Settings {
         let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
         let registered = registered(&properties, faults);
-        let guard = guard(&properties, &listeners, faults);
+        let loopback = guard(&properties, &listeners, faults);
         Some(Self {
             listeners,
             admin,
@@ -102,7 +112,7 @@ impl Settings {
             algorithm: default.balance,
             algorithms,
             tls,
-            guard,
+            loopback,
             trusted_proxies: trusted_proxies?,
             trusted_tags: trusted_tags?,
             carriers,
@@ -248,17 +258,17 @@ fn registered(properties: &GatewayProperties, faults: &mut Faults) -> Option<Soc
     address(&register.address, &at.key("address"), faults)
 }
 
-/// Reads which instances may be called.
+/// Checks which instances may be called, and tells whether loopback may.
 ///
 /// A gateway that listens on loopback only is one for trying things out: it may call loopback.
 fn guard(
     properties: &GatewayProperties,
     listeners: &[(SocketAddr, Option<Certificates>, ProxyProtocol)],
     faults: &mut Faults,
-) -> GuardProperties {
-    let mut guard = properties.discovery.guard.clone();
+) -> bool {
+    let guard = &properties.discovery.guard;
     let at = KeyPath::ROOT.dotted("discovery.guard");
-    if let Err(errors) = Guard::new(&guard, Vec::new()) {
+    if let Err(errors) = Guard::new(guard, Vec::new()) {
         for (key, index, message) in errors {
             faults.error(&at.key(key).index(index), message);
         }
@@ -267,8 +277,5 @@ fn guard(
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback(),
     };
-    if guard.allow.is_empty() && listeners.iter().all(|(addr, ..)| loopback(addr)) {
-        guard.allow = ["0.0.0.0/0", "::/0"].map(str::to_owned).into();
-    }
-    guard
+    listeners.iter().all(|(addr, ..)| loopback(addr))
 }

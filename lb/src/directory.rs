@@ -11,6 +11,9 @@ use crate::discovery::{News, Trust};
 use crate::retention::Retention;
 use crate::{Algorithm, Discovery, Guard, Instance, ServiceName, Subsets, snapshot};
 
+/// How long a disk may take before the next change is more important.
+const SAVE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The known services and their instances.
 #[derive(Clone, Debug, Default)]
 pub struct Directory(HashMap<ServiceName, Arc<Subsets>>);
@@ -96,6 +99,8 @@ pub async fn maintain(
     maintenance: Maintenance,
     publisher: Publisher<Directory>,
 ) {
+    let names = registries.iter().map(|registry| registry.name()).collect();
+    let kept = load(maintenance.snapshot.as_ref());
     let numbered = registries
         .into_iter()
         .enumerate()
@@ -103,8 +108,8 @@ pub async fn maintain(
     let news = select_all(numbered).chain(stream::pending()).ready_chunks(1024).boxed();
     let retention = Retention::new(maintenance.grace);
     let health = DirectoryHealth::default();
-    let announced = Documents::default();
-    Keeper { maintenance, publisher, retention, health, announced }.run(news).await;
+    let announced = kept.clone();
+    Keeper { maintenance, publisher, retention, health, names, kept, announced }.run(news).await;
 }
 
 struct Keeper {
@@ -112,8 +117,26 @@ struct Keeper {
     publisher: Publisher<Directory>,
     retention: Retention,
     health: DirectoryHealth,
-    /// What the registries last said, as the snapshot holds it.
+    /// What each registry is known by in the snapshot.
+    names: Vec<String>,
+    /// What the snapshot held at the start.
+    kept: Documents,
+    /// What the registries last said, as the snapshot is to hold it.
     announced: Documents,
+}
+
+/// Reads the snapshot; one that is damaged is as good as none.
+fn load(snapshot: Option<&Snapshot>) -> Documents {
+    let loaded = snapshot.map(Snapshot::load).transpose();
+    loaded
+        .map_or_else(
+            |error| {
+                warn!(%error, "instances cannot be restored");
+                None
+            },
+            Option::flatten,
+        )
+        .unwrap_or_default()
 }
 
 impl Keeper {
@@ -201,36 +224,34 @@ impl Keeper {
         if self.maintenance.snapshot.is_none() || news.announced.is_empty() {
             return;
         }
-        let name = format!("{source}/{}", news.service);
+        let Some(registry) = self.names.get(source) else { return };
+        let name = format!("{registry}\n{}", news.service);
         self.announced.0.insert(name, snapshot::write(news).into());
     }
 
     async fn save(&self) {
         let Some(snapshot) = self.maintenance.snapshot.clone() else { return };
         let announced = self.announced.clone();
-        match tokio::task::spawn_blocking(move || snapshot.save(&announced)).await {
-            Ok(Ok(())) => {}
+        let write = tokio::task::spawn_blocking(move || snapshot.save(&announced));
+        match tokio::time::timeout(SAVE_LIMIT, write).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(%error, "instances not written to the snapshot"),
             Ok(Err(error)) => warn!(%error, "instances not written to the snapshot"),
-            Err(error) => warn!(%error, "instances not written to the snapshot"),
+            Err(_) => warn!("instances not written to the snapshot within {SAVE_LIMIT:?}"),
         }
     }
 
     /// Takes from the snapshot whatever no registry has spoken about yet.
     fn restore(&mut self) -> BTreeSet<ServiceName> {
-        let Some(snapshot) = &self.maintenance.snapshot else { return BTreeSet::new() };
-        let documents = match snapshot.load() {
-            Ok(documents) => documents.unwrap_or_default(),
-            Err(error) => {
-                warn!(%error, "instances cannot be restored");
-                return BTreeSet::new();
-            }
-        };
+        let kept = std::mem::take(&mut self.kept);
         let mut restored = BTreeSet::new();
-        for (name, text) in &documents.0 {
-            let Some((source, service)) = name.split_once('/') else { continue };
-            let (Ok(source), service) = (source.parse(), ServiceName::new(service)) else {
+        for (name, text) in &kept.0 {
+            // Registries that are no longer configured are left out.
+            let Some((registry, service)) = name.split_once('\n') else { continue };
+            let Some(source) = self.names.iter().position(|name| name == registry) else {
                 continue;
             };
+            let service = ServiceName::new(service);
             if self.retention.knows(source, &service) {
                 continue;
             }
@@ -260,6 +281,10 @@ mod tests {
     struct Told(mpsc::UnboundedReceiver<News>);
 
     impl Discovery for Told {
+        fn name(&self) -> String {
+            "told".to_owned()
+        }
+
         fn updates(self: Box<Self>) -> BoxStream<'static, News> {
             stream::unfold(self.0, async |mut told| Some((told.recv().await?, told))).boxed()
         }

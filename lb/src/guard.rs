@@ -34,6 +34,7 @@ pub struct Guard {
     allow: Vec<IpNet>,
     ports: Vec<(u16, u16)>,
     own: Vec<SocketAddr>,
+    loopback: bool,
 }
 
 /// Why an instance is not called.
@@ -86,12 +87,23 @@ impl Guard {
                 None => errors.push(("ports", index, format!("`{text}` is no port or range"))),
             }
         }
-        if errors.is_empty() { Ok(Self { allow, ports, own }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { allow, ports, own, loopback: false })
+        } else {
+            Err(errors)
+        }
     }
 
     /// A guard that refuses everything.
     pub const fn closed() -> Self {
-        Self { allow: Vec::new(), ports: Vec::new(), own: Vec::new() }
+        Self { allow: Vec::new(), ports: Vec::new(), own: Vec::new(), loopback: false }
+    }
+
+    /// Admits loopback where no networks are named, for a gateway that is only being tried out.
+    #[must_use]
+    pub const fn with_loopback(mut self) -> Self {
+        self.loopback = true;
+        self
     }
 
     /// Checks an instance, and takes its version from the metadata of that key.
@@ -140,7 +152,8 @@ impl Guard {
             return false;
         }
         let named = self.allow.iter().any(|network| network.contains(&address));
-        named || (self.allow.is_empty() && !address.is_loopback() && !is_link_local(address))
+        let refused = is_link_local(address) || (address.is_loopback() && !self.loopback);
+        named || (self.allow.is_empty() && !refused)
     }
 }
 
@@ -232,6 +245,8 @@ mod tests {
         check(&guard(&[]), &announced("10.0.0.1", 8000), true);
         check(&guard(&["127.0.0.0/8"]), &announced("127.0.0.1", 8000), true);
         check(&guard(&["127.0.0.0/8"]), &announced("127.0.0.1", 8080), false);
+        check(&guard(&[]).with_loopback(), &announced("127.0.0.1", 8000), true);
+        check(&guard(&[]).with_loopback(), &announced("169.254.169.254", 80), false);
         check(&guard(&["127.0.0.0/8"]), &announced("10.0.0.1", 8000), false);
         let instance = guard(&[]).admit(&announced("10.0.0.1", 80), "version", None).unwrap();
         assert_eq!(instance.version, Some(Version::new("V1")));

@@ -28,8 +28,6 @@ struct Kept {
     latest: Vec<Instance>,
     /// When the latest list is to be believed, if it is not yet.
     believed_at: Option<Instant>,
-    /// Whether the doubt is about an empty list, so that any instance ends it.
-    was_empty: bool,
 }
 
 impl Retention {
@@ -48,11 +46,10 @@ impl Retention {
         let kept = self.kept.entry((source, service.clone())).or_default();
         let now = Instant::now();
         let emptied = latest.is_empty() && !kept.current.is_empty();
-        let unsettled = kept.believed_at.is_some() && !kept.was_empty;
+        let doubted = kept.believed_at.is_some();
         match trust {
-            Trust::Settling => kept.doubt(latest, now + SETTLING, false),
-            Trust::Pushed if emptied => kept.doubt(latest, now + self.grace, true),
-            Trust::Pushed if unsettled => kept.doubt(latest, now + SETTLING, false),
+            Trust::Settling => kept.doubt(latest, now + SETTLING),
+            Trust::Pushed if emptied || doubted => kept.doubt(latest, now + self.grace),
             Trust::Certain | Trust::Pushed => kept.believe(latest),
         }
     }
@@ -98,7 +95,7 @@ impl Kept {
     }
 
     /// Takes what is new at once, and keeps what vanished until the time is up.
-    fn doubt(&mut self, latest: Vec<Instance>, until: Instant, was_empty: bool) {
+    fn doubt(&mut self, latest: Vec<Instance>, until: Instant) {
         let listed = |addr: SocketAddr| latest.iter().any(|instance| instance.addr == addr);
         let vanished = self.current.iter().filter(|instance| !listed(instance.addr)).cloned();
         let vanished: Vec<Instance> = vanished.collect();
@@ -108,7 +105,6 @@ impl Kept {
         self.current = latest.iter().cloned().chain(vanished).collect();
         self.latest = latest;
         self.believed_at = Some(self.believed_at.unwrap_or(until));
-        self.was_empty = was_empty;
     }
 }
 
@@ -154,13 +150,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn instances_that_come_back_end_the_doubt() {
+    async fn instances_that_come_back_one_by_one_are_waited_for() {
         let mut case = Case::new();
         case.note(&[1, 2], Trust::Pushed);
         case.note(&[], Trust::Pushed);
         case.note(&[2], Trust::Pushed);
-        case.check(&[2]);
+        case.check(&[1, 2]);
+        case.note(&[1, 2], Trust::Pushed);
         assert_eq!(case.0.next_due(), None);
+        case.note(&[2], Trust::Pushed);
+        case.check(&[2]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -88,6 +88,22 @@ impl Subsets {
         self.subset(status, lanes)?.pick(key, tried)
     }
 
+    /// Returns the members that belong to no lane but this one.
+    pub fn any_but_foreign(
+        &self,
+        lane: Option<&Lane>,
+        lanes: &Lanes,
+    ) -> impl Iterator<Item = &Arc<Member>> {
+        self.all.members.iter().filter(move |member| {
+            let instance = member.instance();
+            match (&instance.lane, &instance.version) {
+                (Some(pinned), _) => Some(pinned) == lane,
+                (None, Some(version)) => !lanes.is_foreign(version, lane),
+                (None, None) => true,
+            }
+        })
+    }
+
     /// Picks any instance that belongs to no lane but this one.
     pub(crate) fn pick_any(
         &self,
@@ -95,17 +111,12 @@ impl Subsets {
         lanes: &Lanes,
         tried: &[SocketAddr],
     ) -> Option<&Arc<Member>> {
-        let own = |instance: &Instance| match (&instance.lane, &instance.version) {
-            (Some(pinned), _) => Some(pinned) == lane,
-            (None, Some(version)) => !lanes.is_foreign(version, lane),
-            (None, None) => true,
+        let fits = || {
+            let all = self.any_but_foreign(lane, lanes);
+            all.filter(|member| !tried.contains(&member.instance().addr))
         };
-        let fits = |member: &&Arc<Member>| {
-            own(member.instance()) && !tried.contains(&member.instance().addr)
-        };
-        let count = self.all.members.iter().filter(fits).count();
-        let turn = self.all.picker.pick(&self.all.members, None).checked_rem(count)?;
-        self.all.members.iter().filter(fits).nth(turn)
+        let turn = self.all.picker.pick(&self.all.members, None).checked_rem(fits().count())?;
+        fits().nth(turn)
     }
 
     fn subset(&self, status: GrayStatus, lanes: &Lanes) -> Option<&Subset> {

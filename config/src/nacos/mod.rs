@@ -8,6 +8,7 @@
 //! Sources: `api/src/main/proto/nacos_grpc_service.proto` and `com.alibaba.nacos.api.remote` of
 //! alibaba/nacos.
 
+mod api;
 mod connection;
 mod error;
 mod link;

@@ -119,21 +119,35 @@ impl State {
     }
 
     async fn settled(&self) -> Result<Documents, SourceError> {
-        let mut last = self.source.read();
+        let mut last = self.read().await;
         loop {
             tokio::time::sleep(SETTLE).await;
-            let now = self.source.read();
+            let now = self.read().await;
             if now == last {
                 return now;
             }
             last = now;
         }
     }
+
+    /// Reads the files without keeping requests waiting: lists may be large.
+    async fn read(&self) -> Result<Documents, SourceError> {
+        let source = self.source.clone();
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
+        read.unwrap_or_else(|error| {
+            Err(SourceError { source_name: "files".to_owned(), reason: error.to_string() })
+        })
+    }
 }
 
 fn watch(files: &[PathBuf], changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
     let changed = Arc::clone(changed);
-    let tell = move |_: notify::Result<notify::Event>| changed.notify_one();
+    let tell = move |event: notify::Result<notify::Event>| {
+        // Reading a file is told as well, and must not lead to reading it again.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            changed.notify_one();
+        }
+    };
     let mut watcher = notify::recommended_watcher(tell).ok()?;
     for file in files {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -172,6 +186,21 @@ mod tests {
         assert!(next(&mut updates).await.is_some_and(|text| text.contains("No such file")));
         std::fs::write(&path, "x".repeat(101)).unwrap();
         assert!(next(&mut updates).await.is_some_and(|text| text.contains("limit of 100")));
+    }
+
+    #[tokio::test]
+    async fn reading_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.yaml");
+        std::fs::write(&path, "a: 1").unwrap();
+        let mut state = State::new(FileSource::new([path], 100));
+        state.next().await;
+        state.stamps = state.source.stamps();
+        // What was told of the writing is taken, then the reading must stay silent.
+        let _ = tokio::time::timeout(POLL / 4, state.changed.notified()).await;
+        state.settled().await.unwrap();
+        let told = tokio::time::timeout(POLL / 4, state.changed.notified()).await;
+        assert!(told.is_err());
     }
 
     #[tokio::test]

@@ -1,4 +1,8 @@
 use super::node::{Entry, Kind, Node};
+
+/// How deep mappings may become.
+const MAX_DEPTH: usize = 64;
+
 use super::parse::Syntax;
 
 /// Turns keys with dots into mappings, as Spring reads them: `a.b: 1` is `a: {b: 1}`.
@@ -10,7 +14,7 @@ pub(crate) fn nest(tree: &mut Node, wanted: &dyn Fn(&str) -> bool) -> Result<(),
     let mut nested = Vec::new();
     for entry in std::mem::take(entries) {
         if wanted(&entry.key) {
-            add(&mut nested, entry)?;
+            add(&mut nested, entry, 0)?;
         } else {
             nested.push(entry);
         }
@@ -20,7 +24,11 @@ pub(crate) fn nest(tree: &mut Node, wanted: &dyn Fn(&str) -> bool) -> Result<(),
 }
 
 /// Adds an entry, below those of its key's first words that are there already.
-fn add(entries: &mut Vec<Entry>, mut entry: Entry) -> Result<(), Syntax> {
+fn add(entries: &mut Vec<Entry>, mut entry: Entry, depth: usize) -> Result<(), Syntax> {
+    if depth > MAX_DEPTH {
+        let message = "mappings stand too deep within each other".to_owned();
+        return Err(Syntax { origin: entry.origin, message });
+    }
     if let Some((first, rest)) = entry.key.split_once('.') {
         let (first, rest) = (first.into(), rest.into());
         let origin = entry.origin.clone();
@@ -32,7 +40,7 @@ fn add(entries: &mut Vec<Entry>, mut entry: Entry) -> Result<(), Syntax> {
     if let Kind::Mapping(children) = &mut entry.value.kind {
         let mut nested = Vec::new();
         for child in std::mem::take(children) {
-            add(&mut nested, child)?;
+            add(&mut nested, child, depth + 1)?;
         }
         *children = nested;
     }
@@ -43,7 +51,7 @@ fn add(entries: &mut Vec<Entry>, mut entry: Entry) -> Result<(), Syntax> {
     if let (Kind::Mapping(into), Kind::Mapping(children)) =
         (&mut known.value.kind, entry.value.kind)
     {
-        children.into_iter().try_for_each(|child| add(into, child))
+        children.into_iter().try_for_each(|child| add(into, child, depth + 1))
     } else {
         let message = format!("the key `{}` stands here a second time", known.key);
         Err(Syntax { origin: entry.origin, message })
@@ -78,5 +86,6 @@ mod tests {
         check("a.b: {c.d: 1}\na: {b: {e: 2}}", "a.b.e", Some("2"));
         check("x.b: 1", "x.b", None);
         assert!(nested("a.b: 1\na: {b: 2}").is_err());
+        assert!(nested(&format!("? {}\n: 1", "a.".repeat(100_000))).is_err());
     }
 }

@@ -369,7 +369,7 @@ mod tests {
             };
             let set = RuleSet::new(rules, live(Senses::default()).1);
             assert_eq!(set.classify(&head).status, GrayStatus::Prod, "{rule}");
-            assert!(set.explain(&head).rules[0].off.is_some(), "{rule}");
+            assert!(set.explain(&head).1.rules[0].off.is_some(), "{rule}");
         }
     }
 }

@@ -104,7 +104,7 @@ impl Demo {
              discovery: {{files: ['{folder}/registry.yaml']}}\n\
              rules: {{files: ['{folder}/common-config.yaml', '{folder}/gateway-app.yaml']}}\n\
              propagation: {{decisionHeader: true}}\n\
-             limits: {{drain: 2s}}\n"
+             limits: {{unready: 0s, drain: 2s}}\n"
         );
         let document = Document::parse("demo", &text)?;
         let mut faults = gray_config::Faults::default();

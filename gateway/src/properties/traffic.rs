@@ -99,7 +99,10 @@ pub struct LimitProperties {
     pub idle_upstream: usize,
     /// How many instances are tried when they cannot be reached.
     pub attempts: usize,
-    /// How long requests may take to end after the gateway was told to stop.
+    /// How long the gateway goes on accepting after it has said that it is not ready, so that load
+    /// balancers can notice.
+    pub unready: HumanDuration,
+    /// How long requests may take to end after that.
     pub drain: HumanDuration,
 }
 
@@ -116,6 +119,7 @@ impl Default for LimitProperties {
             streams: 200,
             idle_upstream: 128,
             attempts: 3,
+            unready: HumanDuration::secs(1),
             drain: HumanDuration::secs(30),
         }
     }

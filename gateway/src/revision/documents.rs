@@ -1,8 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gray_config::{Document, Documents, Faults, KeyPath, Live, Problem, Problems};
-use gray_filters::{List, Lists, RuleSet, Senses};
+use gray_filters::{List, Lists, Rule, RuleSet, Senses};
+use gray_lb::LaneTable;
+use gray_propagation::Lane;
 
 use super::spring::Spring;
 use super::{Revision, native};
@@ -22,6 +24,16 @@ pub struct RuleDocuments {
     pub lists: BTreeMap<String, String>,
     /// What the gateway can find out about a request beyond its head.
     pub senses: Live<Senses>,
+}
+
+/// What documents of either format mean.
+#[derive(Debug, Default)]
+pub(super) struct Meaning {
+    /// The rules; `None` where gray release is switched off.
+    pub(super) rules: Option<Vec<Rule>>,
+    pub(super) lanes: LaneTable,
+    /// The lanes that are switched on.
+    pub(super) open: BTreeSet<Lane>,
 }
 
 /// Turns documents into a revision, with warnings, or says everything that is wrong with them.
@@ -50,7 +62,7 @@ pub fn parse_documents(
             }
         })
         .collect();
-    let (rules, lanes) = if parsed.iter().any(|(_, spring)| !spring) {
+    let meaning = if parsed.iter().any(|(_, spring)| !spring) {
         read_native(&parsed, &lists, &mut problems)
     } else {
         read_spring(&parsed, how, &mut problems)
@@ -58,11 +70,12 @@ pub fn parse_documents(
     if problems.has_errors() {
         return Err(problems);
     }
-    let rules = match rules {
+    let rules = match meaning.rules {
         Some(rules) => RuleSet::new(rules, how.senses.clone()),
         None => RuleSet::off(),
     };
-    Ok((Revision::new(documents.digest(), rules, lanes), problems))
+    let revision = Revision::new(documents.digest(), rules, meaning.lanes, meaning.open);
+    Ok((revision, problems))
 }
 
 /// Parses a document as the Spring Cloud design has it: repaired, and with dots in keys.
@@ -110,11 +123,9 @@ fn parse(name: &str, text: &str, how: &RuleDocuments) -> Result<(Document, bool)
     }
 }
 
-type Read = (Option<Vec<gray_filters::Rule>>, gray_lb::LaneTable);
-
-fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Problems) -> Read {
+fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Problems) -> Meaning {
     let mut all = parsed.iter().map(|(document, _)| document);
-    let Some(document) = all.next() else { return Read::default() };
+    let Some(document) = all.next() else { return Meaning::default() };
     for other in all {
         let message = format!("rules are one document, and {} is one already", document.name());
         problems.extend([Problem::whole(other.name(), message)]);
@@ -125,7 +136,11 @@ fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Proble
     read
 }
 
-fn read_spring(parsed: &[(Document, bool)], how: &RuleDocuments, problems: &mut Problems) -> Read {
+fn read_spring(
+    parsed: &[(Document, bool)],
+    how: &RuleDocuments,
+    problems: &mut Problems,
+) -> Meaning {
     let mut spring = Spring::default();
     for (document, _) in parsed {
         let mut faults = Faults::default();
@@ -140,7 +155,7 @@ mod tests {
     use gray_config::live;
     use gray_filters::{Head, UserProperties, Users};
     use gray_lb::{Fallback, ServiceName, Unversioned, Version};
-    use gray_propagation::{GrayStatus, Lane};
+    use gray_propagation::GrayStatus;
     use http::{HeaderMap, HeaderValue, Method};
 
     use super::*;

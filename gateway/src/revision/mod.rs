@@ -4,10 +4,12 @@ mod documents;
 mod native;
 mod spring;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gray_filters::RuleSet;
 use gray_lb::LaneTable;
+use gray_propagation::{GrayStatus, Lane};
 
 pub use self::documents::{RuleDocuments, parse_documents};
 pub use self::native::NativeProperties;
@@ -23,18 +25,27 @@ pub struct Revision {
     pub rules: RuleSet,
     /// Which version a lane has, service by service, and what it falls back to.
     pub lanes: LaneTable,
+    /// The lanes that requests may travel in: those that are configured and switched on.
+    pub open: BTreeSet<Lane>,
 }
 
 impl Revision {
     /// A revision that sends every request to every version.
     pub fn off() -> Self {
-        Self::new(String::new(), RuleSet::off(), LaneTable::default())
+        Self::new(String::new(), RuleSet::off(), LaneTable::default(), BTreeSet::new())
     }
 
     /// A new revision.
-    pub fn new(digest: String, rules: RuleSet, lanes: LaneTable) -> Self {
+    pub fn new(digest: String, rules: RuleSet, lanes: LaneTable, open: BTreeSet<Lane>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), digest, rules, lanes }
+        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), digest, rules, lanes, open }
+    }
+}
+
+impl Revision {
+    /// Tells whether a verdict that somebody else reached can be taken over here.
+    pub fn admits(&self, status: GrayStatus) -> bool {
+        self.rules.is_on() && status.lane().is_none_or(|lane| self.open.contains(lane))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use gray_config::{Document, Faults, KeyPath};
-use gray_filters::{Lists, Rule, RuleProperties, rules_of};
+use gray_filters::{Lists, RuleProperties, rules_of};
 use gray_lb::{
     BaseProperties, Fallback, LaneProperties, LaneTable, Lanes, ServiceName, ServiceProperties,
     Version,
@@ -9,6 +9,8 @@ use gray_lb::{
 use gray_propagation::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::documents::Meaning;
 
 /// Graylane's own rule document, as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -43,11 +45,7 @@ impl Default for NativeProperties {
 }
 
 /// Reads a document; `None` instead of rules where it is switched off.
-pub(super) fn read(
-    document: &Document,
-    lists: &Lists,
-    faults: &mut Faults,
-) -> (Option<Vec<Rule>>, LaneTable) {
+pub(super) fn read(document: &Document, lists: &Lists, faults: &mut Faults) -> Meaning {
     let root = KeyPath::ROOT;
     let properties: NativeProperties = document.read(&root, faults).unwrap_or_default();
     let lanes = lanes(&properties.lanes, &root.key("lanes"), faults);
@@ -64,7 +62,11 @@ pub(super) fn read(
     });
     let services = services.collect();
     let rules = rules_of(&properties.rules, &lanes, lists, &root.key("rules"), faults);
-    (properties.enabled.then_some(rules), LaneTable { default, services })
+    Meaning {
+        rules: properties.enabled.then_some(rules),
+        lanes: LaneTable { default, services },
+        open: lanes.into_iter().filter_map(|(lane, on)| on.then_some(lane)).collect(),
+    }
 }
 
 /// Reads the lanes, and whether each is switched on.

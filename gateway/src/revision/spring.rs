@@ -2,7 +2,10 @@
 
 use gray_config::{Document, Faults, KeyPath, did_you_mean};
 use gray_filters::{GrayGatewayProperties, Rule};
-use gray_lb::{GrayVersionProperties, LaneTable};
+use gray_lb::GrayVersionProperties;
+use gray_propagation::Lane;
+
+use super::documents::Meaning;
 
 /// What several documents together say, later ones over earlier ones.
 #[derive(Debug, Default)]
@@ -64,8 +67,9 @@ impl Spring {
     }
 
     /// Returns what the documents together mean; `None` instead of rules where they are off.
-    pub(super) fn finish(self) -> (Option<Vec<Rule>>, LaneTable) {
+    pub(super) fn finish(self) -> Meaning {
         let lanes = self.versions.lanes(&self.routed);
-        (self.gateway.filter(|_| self.load), lanes)
+        let rules = self.gateway.filter(|_| self.load);
+        Meaning { rules, lanes, open: [Lane::GRAY].into() }
     }
 }

@@ -59,6 +59,7 @@ impl Server {
         const PAUSE: Duration = Duration::from_millis(50);
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = self.stop.accepting.cancelled() => return,
                 accepted = listener.socket.accept() => accepted,
             };
@@ -109,6 +110,7 @@ impl Server {
 
     async fn serve_plain(&self, stream: TcpStream, addr: SocketAddr) -> io::Result<()> {
         let spoken = tokio::select! {
+            biased;
             spoken = sniff(&stream, self.limits.head_time.0) => spoken?,
             () = self.stop.accepting.cancelled() => return Ok(()),
         };

@@ -16,7 +16,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use crate::body::{InstanceBody, RequestBody, ResponseBody};
 use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
 use crate::metrics::Metrics;
-use crate::observe::{Arrived, Ending, Noted, Observer, Trail};
+use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::{Failure, Proxy};
 use crate::revision::Revision;
 use crate::upstream::Pools;
@@ -74,29 +74,33 @@ impl Gateway {
         let proxies = &self.policy.trusted_proxies;
         let client = proxies.client(peer.addr.ip(), request.headers());
         let id = RequestId::of(request.headers(), client.through_proxy);
+        let method = request.method().clone();
         let arrived = Arrived {
             at: Instant::now(),
-            method: request.method().clone(),
+            method: method.clone(),
             path: self.observer.access_log.as_ref().map(|_| request.uri().path().to_owned()),
             client: client.address,
-            id,
+            id: id.clone(),
         };
+        let mut ending = Ending::begin(self.observer.clone(), arrived);
         let wants_decision = self.policy.decision_header && request.headers().contains_key(EXPLAIN);
         let version = request.version();
         let client_upgrade = headers::is_upgrade(request.headers())
             .then(|| request.extensions_mut().remove::<OnUpgrade>())
             .flatten();
         let answered = match self.check(&request) {
-            Ok(()) => self.serve(request, peer, client, &arrived).await,
+            Ok(()) => self.serve(request, peer, client, &id).await,
             Err(error) => Err(Failure { error, trail: None }),
         };
         let mut response = match answered {
             Ok(response) => self.take_answer(response, client_upgrade, version),
-            Err(failure) => own_answer(failure, &arrived),
+            Err(failure) => own_answer(failure, &method, &id),
         };
         let trail = response.extensions_mut().remove::<Trail>();
-        self.adorn(&mut response, trail.as_ref(), &arrived, wants_decision);
-        Ok(self.observe(response, trail, arrived))
+        self.adorn(&mut response, trail.as_ref(), &id, wants_decision);
+        let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
+        ending.answered(response.status(), error, trail);
+        Ok(response.map(|body| body.with_ending(ending)))
     }
 
     /// Refuses what must not be passed on.
@@ -135,10 +139,11 @@ impl Gateway {
         request: Request<Incoming>,
         peer: Peer,
         client: ClientAddr,
-        arrived: &Arrived,
+        id: &RequestId,
     ) -> Result<Response<InstanceBody>, Failure> {
         let mut request = request.map(|body| RequestBody::new(body, self.policy.max_body));
         let version = request.version();
+        settle_host(&mut request);
         headers::strip_request(request.headers_mut());
         request.extensions_mut().insert(client);
         let arrival = Arrival {
@@ -148,7 +153,7 @@ impl Gateway {
             scheme: peer.scheme,
         };
         let trusted_tag = self.policy.trusted_tags.trusts(arrival.peer);
-        let id = arrived.id.value().clone();
+        let id = id.value().clone();
         let proxy = &self.proxy;
         let inner = service_fn(move |mut request: Request<RequestBody>| {
             if trusted_tag {
@@ -191,17 +196,18 @@ impl Gateway {
         &self,
         response: &mut Response<ResponseBody>,
         trail: Option<&Trail>,
-        arrived: &Arrived,
+        id: &RequestId,
         decision: bool,
     ) {
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, arrived.id.value().clone());
+        headers.insert(REQUEST_ID, id.value().clone());
         let Some(trail) = trail else { return };
         if let (Some((name, max_age)), Some(issued)) =
             (&self.policy.sticky_cookie, trail.verdict.issued)
         {
-            let id = String::from_utf8_lossy(issued.as_bytes());
-            let text = format!("{name}={id}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax");
+            let issued = String::from_utf8_lossy(issued.as_bytes());
+            let text =
+                format!("{name}={issued}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax");
             if let Ok(cookie) = HeaderValue::try_from(text) {
                 headers.append(SET_COOKIE, cookie);
             }
@@ -210,37 +216,16 @@ impl Gateway {
             headers.insert(DECISION, text);
         }
     }
-
-    /// Has the request noted when its answer has ended.
-    fn observe(
-        &self,
-        mut response: Response<ResponseBody>,
-        trail: Option<Trail>,
-        arrived: Arrived,
-    ) -> Response<ResponseBody> {
-        let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
-        let noted = Noted {
-            observer: self.observer.clone(),
-            arrived,
-            trail,
-            status: response.status(),
-            error,
-            head_at: Instant::now(),
-            bytes: 0,
-            broke: None,
-        };
-        response.map(|body| body.with_ending(Ending::new(noted)))
-    }
 }
 
 /// The code of an error that the gateway answered itself.
 #[derive(Clone, Copy, Debug)]
 struct ErrorCode(&'static str);
 
-fn own_answer(failure: Failure, arrived: &Arrived) -> Response<ResponseBody> {
+fn own_answer(failure: Failure, method: &Method, id: &RequestId) -> Response<ResponseBody> {
     let Failure { error, trail } = failure;
-    let own = problem::answer(&error, &arrived.method, arrived.id.as_str());
-    tracing::debug!(request = %arrived.id, %error, "request not served");
+    let own = problem::answer(&error, method, id.as_str());
+    tracing::debug!(request = %id, %error, "request not served");
     let (parts, body) = own.into_parts();
     let mut response = Response::from_parts(parts, ResponseBody::of_own(body));
     response.extensions_mut().insert(ErrorCode(error.code()));
@@ -250,10 +235,22 @@ fn own_answer(failure: Failure, arrived: &Arrived) -> Response<ResponseBody> {
     response
 }
 
+/// Makes `Host` say what was asked for, which the target knows better (RFC 9112, section 3.2.2; HTTP/2
+/// has no `Host` at all).
+fn settle_host<B>(request: &mut Request<B>) {
+    if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::try_from(authority.as_str())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
 /// Takes the tag of a trusted peer for the verdict.
 fn believe_tag<B>(request: &mut Request<B>) {
     let Some(status) = Carriers::default().extract(request.headers()) else { return };
-    if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>() {
+    if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>()
+        && classified.revision.admits(status)
+    {
         classified.verdict.status = status;
         classified.verdict.rule = None;
     }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -17,18 +18,24 @@ pub(super) struct Endpoint {
     idle: ArrayQueue<http1::SendRequest<RequestBody>>,
     /// The one HTTP/2 connection. The lock is held while it is made, so that it is made once.
     shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    /// Whether TLS agreed on HTTP/1.1.
+    http1_only: AtomicBool,
 }
 
 /// A connection that may take a request now.
 #[derive(Debug)]
 pub(super) enum Sender {
     Http1 { sender: http1::SendRequest<RequestBody>, reused: bool },
-    Http2(http2::SendRequest<RequestBody>),
+    Http2 { sender: http2::SendRequest<RequestBody>, reused: bool },
 }
 
 impl Endpoint {
     pub(super) fn new(idle: usize) -> Self {
-        Self { idle: ArrayQueue::new(idle.max(1)), shared: Mutex::new(None) }
+        Self {
+            idle: ArrayQueue::new(idle.max(1)),
+            shared: Mutex::new(None),
+            http1_only: AtomicBool::new(false),
+        }
     }
 
     /// Returns an idle connection, or makes one.
@@ -42,14 +49,24 @@ impl Endpoint {
             let stream = connect(to.addr, to.timeouts.connect.0).await?;
             return handshake1(stream).await;
         }
+        let connecting = self.checkout_shared(to, tls);
+        tokio::time::timeout(to.timeouts.connect.0, connecting).await?
+    }
+
+    /// Returns the shared connection, or makes it; an instance that turns out to speak HTTP/1.1 gets
+    /// connections of its own from then on.
+    async fn checkout_shared(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
+        if self.http1_only.load(Ordering::Relaxed) {
+            return connect_shared(to, tls).await;
+        }
         let mut shared = self.shared.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(Sender::Http2(sender.clone()));
+            return Ok(Sender::Http2 { sender: sender.clone(), reused: true });
         }
-        let connecting = connect_shared(to, tls);
-        let sender = tokio::time::timeout(to.timeouts.connect.0, connecting).await??;
-        if let Sender::Http2(sender) = &sender {
-            *shared = Some(sender.clone());
+        let sender = connect_shared(to, tls).await?;
+        match &sender {
+            Sender::Http2 { sender, .. } => *shared = Some(sender.clone()),
+            Sender::Http1 { .. } => self.http1_only.store(true, Ordering::Relaxed),
         }
         drop(shared);
         Ok(sender)
@@ -98,7 +115,7 @@ where
             tracing::debug!(%error, "connection to an instance ended");
         }
     });
-    Ok(Sender::Http2(sender))
+    Ok(Sender::Http2 { sender, reused: false })
 }
 
 /// A connection that an answer still occupies.

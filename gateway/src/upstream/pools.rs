@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use papaya::HashMap;
@@ -58,7 +58,7 @@ impl Upstream<RequestBody> for Pools {
                 Sender::Http1 { sender, reused } => {
                     send1(&endpoint, sender, reused, request, to).await
                 }
-                Sender::Http2(sender) => send2(sender, request, to).await,
+                Sender::Http2 { sender, reused } => send2(sender, reused, request, to).await,
             };
             match sent {
                 Ok(response) => return Ok(response),
@@ -83,6 +83,7 @@ async fn send1(
     to: &Target,
 ) -> Result<Response<InstanceBody>, Again> {
     *request.version_mut() = Version::HTTP_11;
+    join_cookies(request.headers_mut());
     expect_continue(&mut request);
     let progress = request.body().progress();
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
@@ -101,6 +102,7 @@ async fn send1(
 
 async fn send2(
     mut sender: http2::SendRequest<RequestBody>,
+    reused: bool,
     mut request: Request<RequestBody>,
     to: &Target,
 ) -> Result<Response<InstanceBody>, Again> {
@@ -111,10 +113,10 @@ async fn send2(
     match answer.await {
         None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
         Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to))),
-        Some(Err(mut error)) => {
-            let request = error.take_message();
-            Err(Again::Failed(failed(error, request)))
-        }
+        Some(Err(mut error)) => Err(match error.take_message() {
+            Some(request) if reused && sender.is_closed() => Again::Stale(Box::new(request)),
+            request => Again::Failed(failed(error, request)),
+        }),
     }
 }
 
@@ -164,6 +166,18 @@ fn expect_continue(request: &mut Request<RequestBody>) {
             let _ = open.send(());
         }
     });
+}
+
+/// Joins the crumbs that HTTP/2 allows (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(header::COOKIE);
+    if crumbs.iter().count() < 2 {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// HTTP/2 carries scheme and host in the target instead of a header.

@@ -57,11 +57,19 @@ impl UpstreamTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (config, name) = self.0.get(service).ok_or_else(|| {
-            io::Error::other(format!("service {service} is not configured for https"))
-        })?;
+        let (config, name) = match (self.0.get(service), self.0.get("default")) {
+            (Some((config, name)), _) => (config, name.clone()),
+            (None, Some((config, _))) => {
+                let name = ServerName::try_from(service.to_owned()).map_err(io::Error::other)?;
+                (config, name)
+            }
+            (None, None) => {
+                let message = format!("service {service} is not configured for https");
+                return Err(io::Error::other(message));
+            }
+        };
         let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector.connect(name.clone(), stream).await?;
+        let stream = connector.connect(name, stream).await?;
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, h2))
     }

@@ -116,6 +116,10 @@ fn announced(
 }
 
 impl Discovery for FileDiscovery {
+    fn name(&self) -> String {
+        "files".to_owned()
+    }
+
     fn updates(self: Box<Self>) -> BoxStream<'static, News> {
         let mut known = BTreeSet::new();
         self.source.updates().flat_map(move |update| stream::iter(news(update, &mut known))).boxed()

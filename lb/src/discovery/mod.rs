@@ -37,6 +37,9 @@ pub enum Trust {
 
 /// A registry.
 pub trait Discovery: Send {
+    /// Returns what the registry is known by, the same in every run.
+    fn name(&self) -> String;
+
     /// Returns the news of this registry: the present state of each service first, then each change.
     fn updates(self: Box<Self>) -> BoxStream<'static, News>;
 }

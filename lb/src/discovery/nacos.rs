@@ -52,6 +52,12 @@ impl NacosDiscovery {
 }
 
 impl Discovery for NacosDiscovery {
+    fn name(&self) -> String {
+        let properties = self.link.properties();
+        let servers = properties.servers.join(",");
+        format!("nacos {servers} {} {}", properties.namespace_name(), self.group.group)
+    }
+
     fn updates(self: Box<Self>) -> BoxStream<'static, News> {
         let state = State {
             pushes: self.link.pushes(),
@@ -62,6 +68,7 @@ impl Discovery for NacosDiscovery {
             seen: HashMap::new(),
             queue: VecDeque::new(),
             epoch: 0,
+            was_away: false,
             settled_at: Instant::now(),
             turn: 0,
         };
@@ -71,6 +78,13 @@ impl Discovery for NacosDiscovery {
         })
         .boxed()
     }
+}
+
+/// How the server came to say something: an answer is never out of date, a push may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Asked,
+    Unasked,
 }
 
 struct State {
@@ -83,6 +97,8 @@ struct State {
     seen: HashMap<ServiceName, (i64, Vec<Announced>)>,
     queue: VecDeque<News>,
     epoch: u64,
+    /// Whether there was no connection at some time before the first.
+    was_away: bool,
     settled_at: Instant,
     turn: usize,
 }
@@ -95,6 +111,8 @@ impl State {
             }
             let (epoch, connected) = {
                 let state = self.states.borrow_and_update();
+                // Instances may come from a snapshot, so an outage before the start counts too.
+                self.was_away |= state.error.is_some();
                 (state.epoch, state.connected)
             };
             if connected && epoch != self.epoch {
@@ -129,7 +147,7 @@ impl State {
 
     /// Subscribes to everything on a new connection.
     async fn subscribe_all(&mut self, epoch: u64) {
-        if self.epoch > 0 {
+        if self.epoch > 0 || self.was_away {
             self.settled_at = Instant::now() + SETTLING;
         }
         self.epoch = epoch;
@@ -142,7 +160,7 @@ impl State {
             .await;
         for (answer, name) in answers {
             match answer {
-                Ok(service) => self.take(name, &service),
+                Ok(service) => self.take(name, &service, Said::Asked),
                 Err(error) => warn!(service = %name, %error, "not subscribed, trying again"),
             }
         }
@@ -158,7 +176,7 @@ impl State {
         match self.link.subscribe(name.as_str(), &self.group.group).await {
             Ok(service) => {
                 let before = self.queue.len();
-                self.take(name, &service);
+                self.take(name, &service, Said::Asked);
                 let found = u64::from(self.queue.len() > before);
                 self.link.stats().poll_finds.fetch_add(found, Ordering::Relaxed);
             }
@@ -173,12 +191,13 @@ impl State {
         };
         let known = self.services.iter().find(|known| known.as_str() == name);
         if let Some(name) = known.cloned().filter(|_| group == self.group.group) {
-            self.take(name, service);
+            self.take(name, service, Said::Unasked);
         }
     }
 
-    /// Takes the server's word about a service, unless it is older than what is known or the same.
-    fn take(&mut self, name: ServiceName, service: &NacosService) {
+    /// Takes the server's word about a service, unless it is a push that is older than what is known,
+    /// or says the same.
+    fn take(&mut self, name: ServiceName, service: &NacosService, said: Said) {
         let clusters = &self.group.clusters;
         let in_cluster = |instance: &&NacosInstance| {
             let cluster = instance.cluster_name.as_deref().unwrap_or("DEFAULT");
@@ -188,7 +207,8 @@ impl State {
             service.hosts.iter().filter(in_cluster).map(announced).collect();
         let settling = Instant::now() < self.settled_at;
         if let Some((time, known)) = self.seen.get(&name) {
-            let older = service.last_ref_time > 0 && service.last_ref_time < *time;
+            let earlier = service.last_ref_time > 0 && service.last_ref_time < *time;
+            let older = said == Said::Unasked && earlier;
             if older || (*known == announced && !announced.is_empty()) {
                 return;
             }

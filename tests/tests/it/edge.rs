@@ -199,6 +199,32 @@ async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_start_with_a_wrong_document_goes_on_with_the_last_good_one() -> anyhow::Result<()> {
+    let mut edge = Edge::start("trustedTags: [127.0.0.1]\n").await?;
+    let config = edge.gateway.folder.path().join("graylane.yaml");
+    let text = std::fs::read_to_string(&config)?;
+    let path = edge.gateway.folder.path().join("kept").display().to_string();
+    std::fs::write(
+        &config,
+        text.replace("rules: {files:", &format!("rules: {{snapshot: '{path}', files:")),
+    )?;
+    edge.gateway.restart()?;
+    eventually(Duration::from_secs(10), async || {
+        anyhow::ensure!(std::path::Path::new(&path).exists(), "no snapshot yet");
+        Ok(())
+    })
+    .await?;
+    edge.write_rules("rules: [")?;
+    edge.gateway.restart()?;
+    assert_eq!(edge.get(&[("x-canary", "1")]).await?.version, "V2");
+    assert_eq!(edge.get(&[]).await?.version, "V1");
+    // A trusted tag counts only for lanes that there are.
+    assert_eq!(edge.get(&[("gray", "gray-996")]).await?.version, "V1");
+    assert_eq!(edge.get(&[("gray", "GRAY")]).await?.version, "V2");
+    Ok(())
+}
+
+#[tokio::test]
 async fn errors_are_problem_json_with_the_request_id() -> anyhow::Result<()> {
     let edge = Edge::start("").await?;
     edge.write_rules(&format!("{RULES}fallback: fail\n"))?;

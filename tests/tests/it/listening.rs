@@ -82,11 +82,14 @@ async fn http2_with_prior_knowledge_is_understood_in_the_clear() -> anyhow::Resu
         "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n",
     )?;
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()?;
-    let answer = client.get(gateway.url("/a?b")).send().await?;
+    let crumbs = client.get(gateway.url("/a?b")).header("cookie", "a=1").header("cookie", "b=2");
+    let answer = crumbs.send().await?;
     ensure!(answer.version() == http::Version::HTTP_2);
     let text = answer.text().await?;
     ensure!(
-        text.contains("\"target\":\"/a?b\"") && text.contains("\"via\":[\"2 graylane\"]"),
+        text.contains("\"target\":\"/a?b\"")
+            && text.contains("\"via\":[\"2 graylane\"]")
+            && text.contains("\"cookie\":[\"a=1; b=2\"]"),
         "{text}"
     );
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -28,11 +30,19 @@ struct Instance {
 impl Instance {
     /// Speaks HTTP/1.1 or HTTP/2, whatever it is spoken to in.
     async fn start() -> anyhow::Result<Self> {
+        Ok(Self::start_counting().await?.0)
+    }
+
+    /// Also counts the connections that are made.
+    async fn start_counting() -> anyhow::Result<(Self, Arc<AtomicUsize>)> {
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connections);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let (tell, events) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let tell = tell.clone();
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(request, tell.clone()));
@@ -42,7 +52,7 @@ impl Instance {
                 });
             }
         });
-        Ok(Self { addr, events })
+        Ok((Self { addr, events }, connections))
     }
 
     fn gateway(&self, more: &str) -> anyhow::Result<Gateway> {
@@ -113,15 +123,9 @@ async fn answer(
             for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
             }
-            tokio::spawn(async move {
-                let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
-                let mut upgraded = TokioIo::new(upgraded);
-                let mut said = [0; 4];
-                let _ = upgraded.read_exact(&mut said).await;
-                let _ = upgraded.write_all(&said).await;
-                let _ = upgraded.shutdown().await;
-            });
+            tokio::spawn(say_it_again(request));
         }
+        "/nothing" => *response.status_mut() = StatusCode::NO_CONTENT,
         "/refuse" => *response.status_mut() = StatusCode::EXPECTATION_FAILED,
         "/head" => {
             response.headers_mut().insert("content-length", HeaderValue::from_static("1234"));
@@ -129,6 +133,16 @@ async fn answer(
         _ => *response.body_mut() = pieces(vec!["hello ", "world"]),
     }
     Ok(response)
+}
+
+/// Takes the upgrade, answers four bytes by themselves, and ends.
+async fn say_it_again(request: Request<Incoming>) {
+    let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+    let mut upgraded = TokioIo::new(upgraded);
+    let mut said = [0; 4];
+    let _ = upgraded.read_exact(&mut said).await;
+    let _ = upgraded.write_all(&said).await;
+    let _ = upgraded.shutdown().await;
 }
 
 fn unreachable<T>((): ()) -> T {
@@ -175,6 +189,52 @@ async fn the_target_and_head_requests_pass() -> anyhow::Result<()> {
     .await?;
     ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
     ensure!(instance.event().await? == "GET /x/%2e%2e/y", "the path was changed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_without_a_body_keep_their_connection() -> anyhow::Result<()> {
+    let (instance, connections) = Instance::start_counting().await?;
+    let gateway = instance.gateway("")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for _ in 0..10 {
+        ensure!(client.head(gateway.url("/head")).send().await?.status() == 200);
+        ensure!(client.get(gateway.url("/nothing")).send().await?.status() == 204);
+    }
+    let connections = connections.load(Ordering::Relaxed);
+    ensure!(connections <= 2, "{connections} connections for one request at a time");
+    ensure!(
+        gateway.metric("graylane_responses_cut_short_total").await? < 0.5,
+        "noted as cut short"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn upgraded_connections_are_waited_for_when_it_is_told_to_stop() -> anyhow::Result<()> {
+    let instance = Instance::start().await?;
+    let mut gateway = instance.gateway("limits: {unready: 0s, drain: 20s}\n")?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    let request =
+        "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    gateway.process.terminate()?;
+    // It has been told when nobody is accepted any more.
+    gray_tests::eventually(Duration::from_secs(10), async || {
+        ensure!(TcpStream::connect(gateway.addr).await.is_err(), "still accepting");
+        Ok(())
+    })
+    .await?;
+    stream.write_all(b"ping").await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+    ensure!(answer == "ping", "{answer}");
+    drop(stream);
+    ensure!(gateway.process.wait(Duration::from_secs(10))? == Some(0), "not drained");
     Ok(())
 }
 
@@ -254,6 +314,7 @@ async fn grpc_passes_end_to_end_with_its_trailers() -> anyhow::Result<()> {
     let serving = tokio::spawn(connection);
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sent", HeaderValue::from_static("1"));
+    trailers.insert("gray", HeaderValue::from_static("GRAY"));
     let frames = [Frame::data(Bytes::from_static(b"q")), Frame::trailers(trailers)];
     let body: Body = BodyExt::boxed(StreamBody::new(stream::iter(frames.map(Ok))));
     let request = Request::post(format!("http://{}/trailers", gateway.addr))
@@ -265,6 +326,7 @@ async fn grpc_passes_end_to_end_with_its_trailers() -> anyhow::Result<()> {
     ensure!(instance.event().await? == "POST /trailers", "another request");
     let event = instance.event().await?;
     ensure!(event.starts_with("HTTP/2.0") && event.contains("x-sent"), "{event}");
+    ensure!(!event.contains("gray"), "a lane came in by a trailer: {event}");
     serving.abort();
     Ok(())
 }
