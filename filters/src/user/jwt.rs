@@ -225,6 +225,59 @@ mod tests {
         check(&strict, &token("secret", &json!({"sub": "1", "exp": FAR, "iss": "you"})), None);
     }
 
+    /// A key of each kind that has a public half.
+    fn key_pairs() -> [(Algorithm, EncodingKey, String); 2] {
+        let ec = rcgen::KeyPair::generate().unwrap();
+        let signing = EncodingKey::from_ec_pem(ec.serialize_pem().as_bytes()).unwrap();
+        let rsa = include_str!("../../fixtures/rsa-test-only.pem");
+        let public = include_str!("../../fixtures/rsa-test-only.pub.pem");
+        let rsa = EncodingKey::from_rsa_pem(rsa.as_bytes()).unwrap();
+        [
+            (Algorithm::ES256, signing, ec.public_key_pem()),
+            (Algorithm::RS256, rsa, public.to_owned()),
+        ]
+    }
+
+    fn signed(algorithm: Algorithm, key: &EncodingKey, id: Option<&str>) -> String {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+        encode(&header, &json!({"sub": "1001", "exp": FAR}), key).unwrap()
+    }
+
+    #[test]
+    fn verifies_by_the_public_key_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        for (algorithm, key, public) in key_pairs() {
+            std::fs::write(&path, public).unwrap();
+            let properties =
+                JwtProperties { public_key_file: Some(path.clone()), ..JwtProperties::default() };
+            check(&properties, &signed(algorithm, &key, None), Some("1001"));
+            // The public half must not serve as a secret.
+            let public = std::fs::read_to_string(&path).unwrap();
+            check(&properties, &token(&public, &json!({"sub": "1", "exp": FAR})), None);
+        }
+    }
+
+    #[test]
+    fn chooses_the_key_of_a_set_by_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let pairs = key_pairs();
+        let jwk = |(algorithm, key, _): &(Algorithm, EncodingKey, String)| {
+            let mut jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(key, *algorithm).unwrap();
+            jwk.common.key_id = Some(format!("{algorithm:?}"));
+            jwk
+        };
+        let set = JwkSet { keys: pairs.iter().map(jwk).collect() };
+        std::fs::write(&path, serde_json::to_string(&set).unwrap()).unwrap();
+        let properties = JwtProperties { jwks_file: Some(path), ..JwtProperties::default() };
+        for (algorithm, key, _) in &pairs {
+            let id = format!("{algorithm:?}");
+            check(&properties, &signed(*algorithm, key, Some(&id)), Some("1001"));
+            check(&properties, &signed(*algorithm, key, Some("another")), None);
+        }
+    }
+
     #[test]
     fn wants_exactly_one_kind_of_key() {
         assert!(matches!(Jwts::open(&JwtProperties::default()), Err(JwtError::Keys)));

@@ -178,3 +178,14 @@ fn the_readmes_commands_print_what_they_show() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn cargo_run_is_graylane() -> anyhow::Result<()> {
+    let output = Command::new("cargo")
+        .args(["run", "--quiet", "--", "version"])
+        .current_dir(root())
+        .output()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(printed.starts_with("graylane 0."), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
