@@ -124,9 +124,11 @@ impl<U> Proxy<U> {
         let key = hash_key(calling, &request);
         self.carriers.inject(trail.verdict.status, request.headers_mut());
         readdress(&mut request, route);
-        let mut tried = Vec::new();
+        let (mut tried, mut failed) = (Vec::new(), None);
         loop {
-            let picked = self.pick(route, trail, key, &tried)?;
+            // Why the last instance failed says more than that there is no other.
+            let picked = self.pick(route, trail, key, &tried);
+            let picked = picked.map_err(|none| failed.take().unwrap_or(none))?;
             let addr = picked.member.instance().addr;
             trail.picked = Some(picked.clone());
             trail.attempts += 1;
@@ -146,6 +148,7 @@ impl<U> Proxy<U> {
             if tried.len() >= self.attempts {
                 return Err(error);
             }
+            failed = Some(error);
         }
     }
 

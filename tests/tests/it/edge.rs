@@ -156,6 +156,27 @@ async fn an_instance_that_is_gone_is_replaced_within_the_lane() -> anyhow::Resul
 }
 
 #[tokio::test]
+async fn a_lane_whose_only_instance_is_gone_is_a_bad_gateway() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let gone = Stub::start("V2").await?;
+    let lines = format!("{}{}", edge.base.registry_line(), gone.registry_line());
+    drop(gone);
+    let registry = edge.gateway.folder.path().join("registry.yaml");
+    std::fs::write(registry, format!("services:\n  app:\n{lines}"))?;
+    eventually(Duration::from_secs(10), async || {
+        let answer = edge.client.get(edge.gateway.url("/")).header("x-canary", "1").send().await?;
+        anyhow::ensure!(answer.status() == 502, "{}", answer.status());
+        let text = answer.text().await?;
+        assert!(text.contains("\"code\":\"connect-failed\""), "{text}");
+        Ok(())
+    })
+    .await?;
+    // Its requests are not base's: the lane is not empty, only broken.
+    assert_eq!(edge.base.requests(), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
     let edge = Edge::start("").await?;
     let bomb = (0..9).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
