@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use gray_tests::{Echo, Gateway, Stub, eventually};
 use tempfile::TempDir;
 
@@ -327,6 +328,45 @@ async fn the_admin_page_shows_what_is_in_force_and_no_secret() -> anyhow::Result
     ] {
         let text = edge.gateway.ask(path).await?;
         assert!(text.contains(expected) && !text.contains("hush-hush"), "{path}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_access_log_says_how_each_request_was_decided() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("access.log");
+    let edge =
+        Edge::start(&format!("accessLog: {{enabled: true, file: '{}'}}\n", log.display())).await?;
+    edge.get(&[("x-canary", "1")]).await?;
+    eventually(Duration::from_secs(10), async || {
+        let text = std::fs::read_to_string(&log)?;
+        let line: serde_json::Value = serde_json::from_str(&text)?;
+        let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!([word("lane"), word("rule"), word("version")], ["GRAY", "canary", "V2"]);
+        assert_eq!((word("path").as_str(), line["status"].as_u64()), ("/a", Some(200)));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_client_without_a_key_is_given_one_and_stays_where_it_is() -> anyhow::Result<()> {
+    let edge = Edge::start("stickyCookie: {enabled: true, name: gid}\n").await?;
+    edge.write_rules(
+        "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
+         rules: [{name: half, when: {percentage: {share: 50, by: [issuedCookie]}}}]\n",
+    )?;
+    let (cookie, version) = eventually(Duration::from_secs(10), async || {
+        let answer = edge.client.get(edge.gateway.url("/")).send().await?;
+        let cookie = answer.headers().get("set-cookie").context("no cookie")?.to_str()?.to_owned();
+        Ok((cookie, Echo::read(answer).await?.version))
+    })
+    .await?;
+    assert!(cookie.starts_with("gid=") && cookie.contains("HttpOnly"), "{cookie}");
+    let pair = cookie.split(';').next().unwrap_or_default();
+    for _ in 0..20 {
+        assert_eq!(edge.get(&[("cookie", pair)]).await?.version, version);
     }
     Ok(())
 }
