@@ -48,7 +48,8 @@ impl Progress {
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    inner: Incoming,
+    /// `None` for a copy of a request that has no body.
+    inner: Option<Incoming>,
     left: u64,
     progress: Arc<Progress>,
     gate: Option<Gate>,
@@ -77,7 +78,14 @@ impl Gate {
 impl RequestBody {
     /// A body of at most `limit` bytes.
     pub(crate) fn new(inner: Incoming, limit: u64) -> Self {
-        Self { inner, left: limit, progress: Arc::default(), gate: None }
+        Self { inner: Some(inner), left: limit, progress: Arc::default(), gate: None }
+    }
+
+    /// Copies a body that is empty; there is no copy of any other.
+    pub(crate) fn copy_of_none(&self) -> Option<Self> {
+        let none =
+            || Self { inner: None, left: 0, progress: Arc::clone(&self.progress), gate: None };
+        self.is_end_stream().then(none)
     }
 
     /// Returns what is known about the body while it is being sent.
@@ -109,7 +117,8 @@ impl Body for RequestBody {
             }
             self.gate = None;
         }
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let Some(frame) = ready!(Pin::new(inner).poll_frame(cx)) else {
             return Poll::Ready(None);
         };
         let frame = without_lanes(frame?);
@@ -124,11 +133,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -8,11 +8,12 @@ use gray_config::{
     ConfigSource, Document, Documents, Faults, FileSource, KeyPath, Override, Problem, Problems,
     Update,
 };
-use gray_lb::{Announced, Directory, FileDiscovery, Instance, ServiceName, Subsets};
+use gray_lb::{Directory, ServiceName};
 use gray_propagation::GrayStatus;
 
 use crate::nacos::Servers;
 use crate::properties::{GatewayProperties, ListProperties};
+use crate::registered::Registered;
 use crate::revision::{Revision, parse_documents};
 use crate::settings::Settings;
 
@@ -26,7 +27,7 @@ pub struct Checked {
     pub settings: Option<Settings>,
     /// The rules, where they are right.
     pub revision: Option<Revision>,
-    /// The instances of registry files.
+    /// The instances that are registered.
     pub directory: Directory,
     /// Everything that is wrong or odd.
     pub problems: Problems,
@@ -52,8 +53,10 @@ pub async fn check(path: &Path, overrides: &[Override]) -> Checked {
         }
     };
     checked.read_rules(&settings).await;
-    checked.read_registries(&settings);
-    checked.compare(&settings, &document);
+    let registered = Registered::read(&settings).await;
+    checked.directory = registered.directory(&settings);
+    checked.problems.extend(registered.problems.0);
+    checked.compare(&settings, &document, registered.complete);
     checked.settings = Some(settings);
     checked
 }
@@ -105,59 +108,12 @@ impl Checked {
         }
     }
 
-    fn read_registries(&mut self, settings: &Settings) {
-        let discovery = &settings.properties.discovery;
-        for path in &discovery.files {
-            let name = path.display().to_string();
-            let parsed = FileSource::new([path.clone()], MAX_FILE)
-                .read()
-                .map_err(|error| Problem::whole(name.as_str(), error.reason).into())
-                .and_then(|read| {
-                    FileDiscovery::parse(&name, &read.0.into_values().next().unwrap_or_default())
-                });
-            match parsed {
-                Err(problems) => self.problems.extend(problems.0),
-                Ok(services) => {
-                    for (service, announced) in services {
-                        self.register(settings, &name, service, &announced);
-                    }
-                }
-            }
-        }
-    }
-
-    fn register(
-        &mut self,
-        settings: &Settings,
-        file: &str,
-        service: ServiceName,
-        announced: &[Announced],
-    ) {
-        let own = settings.listeners.iter().map(|(addr, ..)| *addr).chain(settings.admin).collect();
-        let guard = settings.guard(own);
-        let key = &settings.properties.discovery.version_key;
-        let mut admitted: Vec<Instance> = Vec::new();
-        for one in announced {
-            match guard.admit(one, key, None) {
-                Ok(instance) => admitted.push(instance),
-                Err(refusal) => {
-                    let message = format!("an instance of {service} is refused: {refusal}");
-                    self.problems.extend([Problem::whole(file, message)]);
-                }
-            }
-        }
-        let subsets = Subsets::new(admitted, settings.algorithm, None).into();
-        let others = self.directory.iter().map(|(name, it)| (name.clone(), it.clone()));
-        self.directory = others.chain([(service, subsets)]).collect();
-    }
-
     /// Warns where the documents do not fit together.
-    fn compare(&mut self, settings: &Settings, document: &Document) {
+    fn compare(&mut self, settings: &Settings, document: &Document, complete: bool) {
         let mut faults = Faults::default();
-        let discovery = &settings.properties.discovery;
-        let complete = discovery.nacos.is_empty() && !discovery.files.is_empty();
         for (index, route) in settings.routes.iter().enumerate() {
-            if complete && self.directory.get(&route.service).is_none() {
+            let registered = self.directory.get(&route.service);
+            if complete && registered.is_none_or(|subsets| subsets.registered().is_empty()) {
                 let at = KeyPath::ROOT.key("routes").index(index).key("service");
                 faults.warning(&at, format!("no instance of {} is registered", route.service));
             }

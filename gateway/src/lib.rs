@@ -18,6 +18,7 @@ mod observe;
 mod problem;
 pub mod properties;
 mod proxy;
+mod registered;
 mod revision;
 mod routes;
 mod senses;

@@ -68,7 +68,8 @@ impl<U> Proxy<U> {
     /// Answers one classified request: finds its route, picks an instance, sends it there.
     ///
     /// The revision that the request was classified by is used for all of it. An instance that
-    /// cannot be reached is replaced by another one of the lane, as long as nothing was sent.
+    /// cannot be reached is replaced by another one of the lane, and so is one that breaks off before
+    /// it answers, where the request may be sent twice.
     ///
     /// # Errors
     ///
@@ -138,8 +139,8 @@ impl<U> Proxy<U> {
             let error = match self.upstream.send(request, &to).await {
                 Ok(response) => return Ok(response),
                 Err(Failed { error, request: None }) => return Err(error),
-                Err(Failed { error, request: Some(unsent) }) => {
-                    request = *unsent;
+                Err(Failed { error, request: Some(again) }) => {
+                    request = *again;
                     error
                 }
             };

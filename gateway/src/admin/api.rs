@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use gray_lb::Lanes;
 use http::StatusCode;
+use http::header::{ACCEPT, HeaderMap};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -138,11 +139,15 @@ fn lanes_view(lanes: &Lanes) -> Value {
     request_body(content = Object, content_type = "application/json",
         description = "method, url, headers as pairs, ip"),
     responses(
-        (status = 200, description = "How the request would be decided", content_type = "application/json"),
+        (status = 200, description = "How the request would be decided; as text where that is accepted", content_type = "application/json"),
         (status = 400, description = "What is asked about is no request", content_type = "application/json")
     )
 )]
-pub(super) async fn explain(State(view): State<Arc<View>>, Json(asked): Json<Asked>) -> Response {
+pub(super) async fn explain(
+    State(view): State<Arc<View>>,
+    headers: HeaderMap,
+    Json(asked): Json<Asked>,
+) -> Response {
     let proxy = &view.gateway.proxy;
     let (revision, directory) = (view.gateway.revision.load(), proxy.balancer.directory().load());
     let explainer = Explainer {
@@ -152,12 +157,17 @@ pub(super) async fn explain(State(view): State<Arc<View>>, Json(asked): Json<Ask
         carriers: &proxy.carriers,
     };
     match explainer.explain(&asked) {
+        Ok(answer) if wants_text(&headers) => answer.to_string().into_response(),
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
             let body = json!({ "error": error.to_string() });
             (StatusCode::BAD_REQUEST, Json(body)).into_response()
         }
     }
+}
+
+fn wants_text(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"))
 }
 
 /// The description of these pages.

@@ -36,14 +36,31 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let asked = self.asked()?;
-        let answer = match &self.admin {
-            Some(admin) => runtime()?.block_on(ask(admin, &asked))?,
+        let text = match &self.admin {
+            Some(admin) => runtime()?.block_on(self.ask(admin, &asked))?,
             None => self.read_files(&asked)?,
         };
-        if self.json {
-            return say(&serde_json::to_string_pretty(&answer.1)?);
+        say(text.trim_end())
+    }
+
+    /// Asks a running gateway.
+    async fn ask(&self, admin: &str, asked: &Asked) -> anyhow::Result<String> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://{admin}/api/v1/explain");
+        let accept = if self.json { "application/json" } else { "text/plain" };
+        let request = client.post(&url).header("accept", accept);
+        let request = request.header("content-type", "application/json");
+        let answer = request.body(serde_json::to_vec(asked)?).send().await;
+        let answer = answer.with_context(|| format!("asking {url}"))?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if !status.is_success() {
+            bail!("{url} answers {status}: {text}");
         }
-        say(answer.0.trim_end())
+        if !self.json {
+            return Ok(text);
+        }
+        let value: serde_json::Value = serde_json::from_str(&text).context("no JSON came back")?;
+        Ok(serde_json::to_string_pretty(&value)?)
     }
 
     fn asked(&self) -> anyhow::Result<Asked> {
@@ -58,7 +75,8 @@ impl Explain {
         Ok(Asked { method: self.method.clone(), url: self.url.clone(), headers, ip: self.ip })
     }
 
-    fn read_files(&self, asked: &Asked) -> anyhow::Result<(String, serde_json::Value)> {
+    /// Reads the files and whatever they name.
+    fn read_files(&self, asked: &Asked) -> anyhow::Result<String> {
         let checked = runtime()?.block_on(check(&self.config.config, &self.config.overrides()));
         if checked.problems.has_errors() {
             bail!("the configuration is wrong\n{}", checked.problems);
@@ -72,17 +90,9 @@ impl Explain {
             carriers: settings.carriers(),
         };
         let answer = explainer.explain(asked)?;
-        Ok((answer.to_string(), serde_json::to_value(&answer)?))
+        if self.json {
+            return Ok(serde_json::to_string_pretty(&answer)?);
+        }
+        Ok(answer.to_string())
     }
-}
-
-async fn ask(admin: &str, asked: &Asked) -> anyhow::Result<(String, serde_json::Value)> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{admin}/api/v1/explain");
-    let body = serde_json::to_vec(asked)?;
-    let request = client.post(&url).header("content-type", "application/json").body(body);
-    let answer = request.send().await.with_context(|| format!("asking {url}"))?;
-    let text = answer.text().await?;
-    let value: serde_json::Value = serde_json::from_str(&text).context("no JSON came back")?;
-    Ok((serde_json::to_string_pretty(&value)?, value))
 }

@@ -29,6 +29,15 @@ pub(super) enum Sender {
     Http2 { sender: http2::SendRequest<RequestBody>, reused: bool },
 }
 
+impl Sender {
+    /// Whether it has carried a request before.
+    pub(super) const fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1 { reused, .. } | Self::Http2 { reused, .. } => *reused,
+        }
+    }
+}
+
 impl Endpoint {
     pub(super) fn new(idle: usize) -> Self {
         Self {

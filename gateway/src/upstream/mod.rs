@@ -1,7 +1,7 @@
 //! How requests reach instances.
 //!
 //! [`Upstream`] is the seam: everything above it knows only that a request goes to a [`Target`] and
-//! comes back as an answer, or comes back itself if nothing of it was sent. [`Pools`] implements it
+//! comes back as an answer, or comes back itself if it may be sent elsewhere. [`Pools`] implements it
 //! with hyper.
 
 mod connect;
@@ -64,6 +64,7 @@ pub enum Wire {
 pub struct Failed<B> {
     /// Why.
     pub error: Error,
-    /// The request, where nothing of it was sent, so that it may go elsewhere.
+    /// The request, where it may go elsewhere: nothing of it was sent, or it does no more when it is
+    /// done twice (RFC 9110, section 9.2.2).
     pub request: Option<Box<Request<B>>>,
 }

@@ -47,6 +47,7 @@ impl Upstream<RequestBody> for Pools {
     ) -> Result<Response<InstanceBody>, Failed<RequestBody>> {
         let endpoint = self.endpoint(to);
         loop {
+            let spare = spare(&request);
             let sender = match endpoint.checkout(to, &self.tls).await {
                 Ok(sender) => sender,
                 Err(error) => {
@@ -54,19 +55,45 @@ impl Upstream<RequestBody> for Pools {
                     return Err(Failed { error: Error::Connect(error), request });
                 }
             };
+            let reused = sender.is_reused();
             let sent = match sender {
-                Sender::Http1 { sender, reused } => {
-                    send1(&endpoint, sender, reused, request, to).await
-                }
-                Sender::Http2 { sender, reused } => send2(sender, reused, request, to).await,
+                Sender::Http1 { sender, .. } => send1(&endpoint, sender, reused, request, to).await,
+                Sender::Http2 { sender, .. } => send2(sender, reused, request, to).await,
             };
-            match sent {
-                Ok(response) => return Ok(response),
+            request = match (sent, spare) {
+                (Ok(response), _) => return Ok(response),
                 // An idle connection that the instance had closed meanwhile is no failure of it.
-                Err(Again::Stale(stale)) => request = *stale,
-                Err(Again::Failed(failed)) => return Err(failed),
+                (Err(Again::Stale(stale)), _) => *stale,
+                (Err(Again::Failed(failed)), Some(spare)) if failed.is_lost() => {
+                    if !reused {
+                        return Err(Failed { request: Some(Box::new(spare)), ..failed });
+                    }
+                    spare
+                }
+                (Err(Again::Failed(failed)), _) => return Err(failed),
             }
         }
+    }
+}
+
+/// Copies a request that may be sent a second time: one without a body, by a method that does no
+/// more when it is done twice (RFC 9110, section 9.2.2).
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let upgrades = request.headers().contains_key(header::UPGRADE);
+    if !request.method().is_idempotent() || upgrades {
+        return None;
+    }
+    let mut copy = Request::new(request.body().copy_of_none()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+impl<B> Failed<B> {
+    /// Whether the connection broke before an answer began.
+    fn is_lost(&self) -> bool {
+        matches!(&self.error, Error::Upstream(error) if !error.is_parse())
     }
 }
 

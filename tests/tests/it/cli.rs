@@ -135,15 +135,53 @@ fn explain_says_why() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What an editor that knows the schema says about a document.
+fn judged(folder: &Path, document: &str, text: &str) -> anyhow::Result<Vec<String>> {
+    let schema = stdout(&graylane(folder, &["schema", document])?);
+    let validator = jsonschema::validator_for(&serde_json::from_str(&schema)?)?;
+    let mut faults = gray_config::Faults::default();
+    let parsed = gray_config::Document::parse(document, text).map_err(anyhow::Error::msg)?;
+    let value: Option<serde_json::Value> = parsed.read(&gray_config::KeyPath::ROOT, &mut faults);
+    let value = value.unwrap_or_default();
+    let errors = validator.iter_errors(&value);
+    Ok(errors.map(|error| format!("{}: {error}", error.instance_path())).collect())
+}
+
 #[test]
-fn the_samples_fit_the_schemas() -> anyhow::Result<()> {
+fn the_samples_fit_the_schemas_and_wrong_documents_do_not() -> anyhow::Result<()> {
     let folder = folder(CONFIG, RULES)?;
-    for (document, file) in [("config", "graylane.yaml"), ("rules", "rules.yaml")] {
-        let schema = stdout(&graylane(folder.path(), &["schema", document])?);
-        let schema: serde_json::Value = serde_json::from_str(&schema)?;
-        jsonschema::validator_for(&schema)?;
-        assert!(schema["properties"]["rules"].is_object(), "{file}");
+    for (document, text) in [("config", CONFIG), ("rules", RULES)] {
+        assert_eq!(judged(folder.path(), document, text)?, [""; 0]);
     }
+    for (document, text) in [
+        ("config", "routes: [{service: app, mtach: {}}]"),
+        ("config", "rotues: []"),
+        ("config", "limits: {attempts: many}"),
+        ("rules", "rules: [{name: a, when: {header: 7}}]"),
+        ("rules", "lanes: {gray: V2}"),
+    ] {
+        assert_ne!(judged(folder.path(), document, text)?, [""; 0], "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_samples_of_the_documents_fit_the_schemas() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut tried = 0;
+    for (file, document) in
+        [("rules.md", "rules"), ("operations.md", "config"), ("nacos.md", "config")]
+    {
+        let text = std::fs::read_to_string(root.join("docs").join(file))?;
+        for part in text.split("```yaml\n").skip(1) {
+            let sample = part.split("```").next().unwrap_or_default();
+            let document = if sample.contains("listeners:") { "config" } else { document };
+            assert_eq!(judged(folder.path(), document, sample)?, [""; 0], "{file}:\n{sample}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 5, "only {tried} samples");
     Ok(())
 }
 

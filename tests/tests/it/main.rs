@@ -11,4 +11,6 @@ mod listening;
 mod model;
 mod nacos;
 mod proxying;
+mod starting;
 mod tidy;
+mod upstreams;

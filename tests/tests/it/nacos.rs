@@ -1,5 +1,7 @@
 //! The gateway and the demo's services on real Nacos servers.
 
+mod registry;
+
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
