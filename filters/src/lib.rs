@@ -37,7 +37,7 @@ pub use self::properties::{
     ConditionProperties, GrayGatewayProperties, KeyProperties, NoKey, PercentageProperties,
     RuleProperties, TestProperties, Timestamp, WeekdayWord, WindowProperties, rules_of,
 };
-pub use self::rule_set::{Rule, RuleSet, Verdict};
+pub use self::rule_set::{Rule, RuleSet, Unknown, Verdict};
 pub use self::senses::Senses;
 pub use self::share::IssuedId;
 pub use self::user::{JwtError, JwtProperties, Jwts, UserProperties, UserSource, Users};

@@ -57,6 +57,27 @@ pub struct Verdict {
     pub rule: Option<usize>,
     /// The key that the client is to be given as a cookie.
     pub issued: Option<IssuedId>,
+    /// What rules asked for and nobody knew.
+    pub unknown: Unknown,
+}
+
+impl Verdict {
+    /// The verdict while gray release is switched off.
+    pub const OFF: Self = Self {
+        status: GrayStatus::All,
+        rule: None,
+        issued: None,
+        unknown: Unknown { user: false, place: false },
+    };
+}
+
+/// What rules asked about a request and could not be told, so that their conditions did not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// The user's number: it was not sent, or its token was not valid.
+    pub user: bool,
+    /// The place of the client's address.
+    pub place: bool,
 }
 
 impl RuleSet {
@@ -86,19 +107,20 @@ impl RuleSet {
     pub fn classify(&self, head: &Head<'_>) -> Verdict {
         match &self.senses {
             Some(senses) => self.decide(&Subject::new(head, &senses.peek())),
-            None => Verdict { status: GrayStatus::All, rule: None, issued: None },
+            None => Verdict::OFF,
         }
     }
 
     fn decide(&self, subject: &Subject<'_>) -> Verdict {
         let Some(rules) = &self.rules else {
-            return Verdict { status: GrayStatus::All, rule: None, issued: None };
+            return Verdict::OFF;
         };
         let hit = rules.iter().enumerate().find(|(_, rule)| rule.hits(subject));
         Verdict {
             status: hit.map_or(GrayStatus::Prod, |(_, rule)| rule.target),
             rule: hit.map(|(position, _)| position),
             issued: subject.issued(),
+            unknown: subject.unknown(),
         }
     }
 

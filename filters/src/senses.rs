@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::cookie::cookie;
 use crate::share::IssuedId;
-use crate::{Head, Place, Places, Users};
+use crate::{Head, Place, Places, Unknown, Users};
 
 /// What the gateway can find out about a request beyond its head.
 #[derive(Debug, Default)]
@@ -66,6 +66,14 @@ impl<'a> Subject<'a> {
         let id = self.issued.get().unwrap_or_else(IssuedId::draw);
         self.issued.set(Some(id));
         Some(id.as_bytes().to_vec())
+    }
+
+    /// Returns what was asked for and is not known.
+    pub(crate) fn unknown(&self) -> Unknown {
+        Unknown {
+            user: matches!(self.user.get(), Some(None)),
+            place: matches!(self.place.get(), Some(None)),
+        }
     }
 
     /// Returns the key that was drawn for this request, if one was.

@@ -10,14 +10,14 @@ use gray_config::{
 use gray_lb::{
     Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Maintenance, maintain,
 };
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, View};
 use crate::metrics::Metrics;
-use crate::nacos::Servers;
+use crate::nacos::{Registration, Servers};
 use crate::observe::Observer;
 use crate::properties::ListProperties;
 use crate::proxy::Proxy;
@@ -68,6 +68,8 @@ pub struct Running {
     unready: Duration,
     drain: Duration,
     view: Arc<View>,
+    /// The gateway's own place in a registry, and the task that keeps it.
+    registration: Option<(Registration, AbortHandle)>,
     /// Everything that runs in the background; aborted when the gateway is dropped.
     _tasks: JoinSet<()>,
 }
@@ -85,14 +87,7 @@ impl App {
     ///
     /// See [`StartError`].
     pub async fn start(mut self) -> Result<Running, StartError> {
-        let mut listeners = Vec::new();
-        for (addr, tls, proxy_protocol) in std::mem::take(&mut self.settings.listeners) {
-            let listener = Listener::bind(addr, tls.as_ref(), proxy_protocol).await;
-            listeners.push(listener.map_err(StartError::Listen)?);
-            if let Some(tls) = tls {
-                self.tasks.spawn(tls.follow());
-            }
-        }
+        let listeners = self.listen().await?;
         let addrs: Vec<SocketAddr> =
             listeners.iter().filter_map(|listener| listener.addr().ok()).collect();
         let admin = match self.settings.admin {
@@ -124,7 +119,7 @@ impl App {
             self.tasks.spawn(admin::serve(listener, Arc::clone(&view)));
         }
         self.tasks.spawn(forget_connections(Arc::clone(&gateway)));
-        self.register();
+        let registration = self.register();
         let limits = self.settings.properties.limits;
         let server = Server::new(Arc::clone(&gateway), limits, stop.clone());
         for listener in listeners {
@@ -141,8 +136,22 @@ impl App {
             unready,
             drain,
             view,
+            registration,
             _tasks: tasks,
         })
+    }
+
+    /// Takes the addresses, and follows the certificates.
+    async fn listen(&mut self) -> Result<Vec<Listener>, StartError> {
+        let mut listeners = Vec::new();
+        for (addr, tls, proxy_protocol) in std::mem::take(&mut self.settings.listeners) {
+            let listener = Listener::bind(addr, tls.as_ref(), proxy_protocol).await;
+            listeners.push(listener.map_err(StartError::Listen)?);
+            if let Some(tls) = tls {
+                self.tasks.spawn(tls.follow());
+            }
+        }
+        Ok(listeners)
     }
 
     fn gateway(
@@ -182,10 +191,12 @@ impl App {
     }
 
     /// Registers the gateway itself, where it is to be found by others.
-    fn register(&mut self) {
-        let Some(register) = self.settings.properties.discovery.register.clone() else { return };
-        let Some(addr) = self.settings.registered else { return };
-        self.tasks.spawn(self.servers.register(register, addr));
+    fn register(&mut self) -> Option<(Registration, AbortHandle)> {
+        let register = self.settings.properties.discovery.register.clone()?;
+        let registration = self.servers.registration(register, self.settings.registered?);
+        let kept = registration.clone();
+        let keeping = self.tasks.spawn(async move { kept.keep().await });
+        Some((registration, keeping))
     }
 
     /// Starts following the registries.
@@ -313,11 +324,17 @@ impl Running {
         self.view.gateway.revision.clone()
     }
 
-    /// Stops: says that it is not ready, accepts nothing more, lets requests end, and returns
-    /// whether all of them did within the limit.
+    /// Stops: says that it is not ready, deregisters, accepts nothing more, lets requests end, and
+    /// returns whether all of them did within the limit.
     pub async fn stop(self) -> bool {
         self.view.stopping();
-        tokio::time::sleep(self.unready).await;
+        let leaving = async {
+            if let Some((registration, keeping)) = &self.registration {
+                keeping.abort();
+                registration.end().await;
+            }
+        };
+        tokio::join!(tokio::time::sleep(self.unready), leaving);
         self.upgrades.close();
         let began = tokio::time::Instant::now();
         let drained = self.stop.drain(self.drain).await;

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     rules: HashMap<Arc<str>, AtomicU64>,
     fallbacks: HashMap<(Arc<str>, GrayStatus, Fallback), AtomicU64>,
     errors: HashMap<&'static str, AtomicU64>,
+    unknown_user: AtomicU64,
+    unknown_place: AtomicU64,
     cut_short: AtomicU64,
     retries: AtomicU64,
     /// Connections from clients that are open now.
@@ -89,6 +91,14 @@ impl Metrics {
         let rule = trail.verdict.rule.and_then(|rule| trail.revision.rules.rules().get(rule));
         if let Some(rule) = rule {
             add(&self.rules, Arc::clone(rule.name()));
+        }
+        let unknown = trail.verdict.unknown;
+        for (asked, count) in
+            [(unknown.user, &self.unknown_user), (unknown.place, &self.unknown_place)]
+        {
+            if asked {
+                count.fetch_add(1, Relaxed);
+            }
         }
         self.retries.fetch_add(trail.attempts.saturating_sub(1).into(), Relaxed);
         let Some(route) = &trail.route else { return };
@@ -181,6 +191,16 @@ impl Collector for Metrics {
                 "graylane_responses_cut_short",
                 "Answers that did not reach their end",
                 &self.cut_short,
+            ),
+            (
+                "graylane_user_unknown",
+                "Requests without the user's number that a rule asked for",
+                &self.unknown_user,
+            ),
+            (
+                "graylane_place_unknown",
+                "Requests from an address whose place a rule asked for and nobody knows",
+                &self.unknown_place,
             ),
             ("graylane_retries", "Requests sent to another instance", &self.retries),
             (

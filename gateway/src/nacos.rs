@@ -7,6 +7,7 @@ use gray_config::NacosSource;
 use gray_config::nacos::{ConfigKey, Link, Module, NacosInstance, NacosProperties};
 use gray_lb::{NacosDiscovery, NacosGroup, ServiceName};
 use gray_propagation::Lane;
+use tracing::warn;
 
 use crate::properties::{
     GatewayProperties, ListProperties, NacosDiscoveryProperties, RegisterProperties,
@@ -55,28 +56,51 @@ impl Servers {
         NacosDiscovery::new(link, NacosGroup { group, clusters, lane }, services)
     }
 
-    /// Registers the gateway itself, for as long as the future is polled.
-    pub(crate) fn register(
+    /// Returns what registers the gateway itself.
+    pub(crate) fn registration(
         &mut self,
         properties: RegisterProperties,
         addr: SocketAddr,
-    ) -> impl Future<Output = ()> + use<> {
+    ) -> Registration {
         let link = self.link(None, Module::Naming);
         let source = ("preserved.register.source".to_owned(), "GRAYLANE".to_owned());
         let instance = NacosInstance {
             ip: addr.ip().to_string(),
             port: addr.port().into(),
-            metadata: std::iter::once(source).chain(properties.metadata).collect(),
+            metadata: std::iter::once(source).chain(properties.metadata.clone()).collect(),
             ..NacosInstance::default()
         };
-        async move {
-            link.keep_registered(&properties.service, &properties.group, &instance).await;
-        }
+        let RegisterProperties { service, group, .. } = properties;
+        Registration { link, service, group, instance }
     }
 
     fn link(&mut self, server: Option<&NacosProperties>, module: Module) -> Link {
         let properties = server.unwrap_or(&self.usual).clone();
         let key = (properties.clone(), module);
         self.links.entry(key).or_insert_with(|| Link::new(properties, module)).clone()
+    }
+}
+
+/// The gateway's own place in a registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    link: Link,
+    service: String,
+    group: String,
+    instance: NacosInstance,
+}
+
+impl Registration {
+    /// Keeps the gateway registered, for as long as the future is polled.
+    pub(crate) async fn keep(&self) {
+        self.link.keep_registered(&self.service, &self.group, &self.instance).await;
+    }
+
+    /// Takes the gateway off, so that nobody sends it anything new.
+    pub(crate) async fn end(&self) {
+        let ended = self.link.deregister(&self.service, &self.group, &self.instance).await;
+        if let Err(error) = ended {
+            warn!(service = self.service, %error, "not deregistered");
+        }
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use gray_filters::{Classified, ClientAddr, Verdict, without_port};
 use gray_lb::{Balancer, Picked, ServiceName, Want};
-use gray_propagation::{Carriers, GrayStatus};
+use gray_propagation::Carriers;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
 use tokio::time::Instant;
@@ -169,10 +169,7 @@ impl<U> Proxy<U> {
 
 /// A request that nobody classified is let through as if gray release were off.
 fn trail_of(classified: Option<Classified<Revision>>) -> Trail {
-    let off = || {
-        let verdict = Verdict { status: GrayStatus::All, rule: None, issued: None };
-        Classified { verdict, revision: Arc::new(Revision::off()) }
-    };
+    let off = || Classified { verdict: Verdict::OFF, revision: Arc::new(Revision::off()) };
     let Classified { verdict, revision } = classified.unwrap_or_else(off);
     Trail { verdict, revision, route: None, picked: None, in_flight: None, attempts: 0 }
 }

@@ -370,3 +370,34 @@ async fn a_client_without_a_key_is_given_one_and_stays_where_it_is() -> anyhow::
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_rules_ask_for_and_nobody_knows_is_counted_and_no_error() -> anyhow::Result<()> {
+    let edge = Edge::start("places: {overrides: []}\nuser: {from: [{header: x-user}]}\n").await?;
+    edge.write_rules(
+        "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n\
+         - {name: city, when: {city: {in: [广州]}}}\n\
+         - {name: user, when: {user: {in: [7]}}}\n",
+    )?;
+    eventually(Duration::from_secs(10), async || {
+        let text = edge.gateway.ask("/api/v1/rules").await?;
+        anyhow::ensure!(text.contains("\"city\""), "{text}");
+        Ok(())
+    })
+    .await?;
+    let asked = async |name: &str| edge.gateway.metric(name).await;
+    let before = asked("graylane_place_unknown_total").await?;
+    assert_eq!(edge.get(&[]).await?.version, "V1");
+    let request = edge.client.get(edge.gateway.url("/"));
+    let strange = http::HeaderValue::from_bytes(&[0xff, 0xfe, b'7'])?;
+    let echo = Echo::read(request.header("x-user", strange).send().await?).await?;
+    assert_eq!(echo.version, "V1");
+    assert_eq!(edge.get(&[("x-user", "7")]).await?.version, "V2");
+    eventually(Duration::from_secs(5), async || {
+        let places = asked("graylane_place_unknown_total").await? - before;
+        let users = asked("graylane_user_unknown_total").await?;
+        anyhow::ensure!((places, users) == (3.0, 1.0), "{places} places, {users} users");
+        Ok(())
+    })
+    .await
+}

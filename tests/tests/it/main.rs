@@ -5,6 +5,7 @@
 mod cli;
 mod demo;
 mod docs;
+mod draining;
 mod edge;
 mod flips;
 mod listening;

@@ -214,14 +214,25 @@ mod on_nacos {
              metadata: {{version: V1}}}}}}\n",
             server.address()
         );
-        let _gateway = Gateway::start(&config)?;
+        let mut gateway = Gateway::start(&config)?;
         eventually(Duration::from_secs(20), async || {
             let text = server.instances("gateway-app").await?;
             let found = text.contains("10.0.0.9") && text.contains("\"version\":\"V1\"");
             anyhow::ensure!(found, "{text}");
             Ok(())
         })
-        .await
+        .await?;
+        // It is taken off before the gateway stops accepting, not when its connection is missed.
+        gateway.process.terminate()?;
+        eventually(Duration::from_secs(20), async || {
+            let text = server.instances("gateway-app").await?;
+            anyhow::ensure!(!text.contains("10.0.0.9"), "{text}");
+            Ok(())
+        })
+        .await?;
+        anyhow::ensure!(gateway.process.wait(Duration::from_secs(20))? == Some(0));
+        anyhow::ensure!(!gateway.process.printed().contains("not deregistered"));
+        Ok(())
     }
 
     #[tokio::test]
