@@ -163,6 +163,10 @@ impl Document {
         let all = self.noted.iter().chain(faults);
         let mut problems: Vec<Problem> = all.map(|fault| self.problem(fault)).collect();
         problems.sort_by_key(|problem| problem.line);
+        if faults.more() > 0 {
+            let message = format!("{} more problems are not shown", faults.more());
+            problems.push(Problem::whole(self.name.as_str(), message));
+        }
         Problems(problems)
     }
 

@@ -24,9 +24,19 @@ pub struct Fault {
     pub help: Option<String>,
 }
 
+/// How many faults of a document are kept; further ones are only counted.
+const MAX_KEPT: usize = 200;
+
+/// How much of a message is kept, in characters: what it quotes may be a whole document.
+const MAX_MESSAGE: usize = 400;
+
 /// Collects what is wrong with a document, so that all of it is reported at once.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    kept: Vec<Fault>,
+    more: usize,
+    errors: bool,
+}
 
 impl Faults {
     /// Notes an error.
@@ -51,16 +61,30 @@ impl Faults {
 
     /// Tells whether the document is to be refused.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|fault| fault.severity == Severity::Error)
+        self.errors
     }
 
-    /// Returns the faults in the order they were noted.
+    /// Returns the faults that are kept, in the order they were noted.
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
-        self.0.iter()
+        self.kept.iter()
     }
 
-    pub(crate) fn push(&mut self, fault: Fault) {
-        self.0.push(fault);
+    /// Returns how many further faults there are.
+    pub const fn more(&self) -> usize {
+        self.more
+    }
+
+    pub(crate) fn push(&mut self, mut fault: Fault) {
+        self.errors |= fault.severity == Severity::Error;
+        if self.kept.len() >= MAX_KEPT {
+            self.more += 1;
+            return;
+        }
+        if let Some((end, _)) = fault.message.char_indices().nth(MAX_MESSAGE) {
+            fault.message.truncate(end);
+            fault.message.push('…');
+        }
+        self.kept.push(fault);
     }
 
     fn add(
@@ -81,5 +105,21 @@ impl<'a> IntoIterator for &'a Faults {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_faults_is_counted_and_not_kept() {
+        let mut faults = Faults::default();
+        for _ in 0..1_000 {
+            faults.error(&KeyPath::ROOT, "x".repeat(1 << 20));
+        }
+        assert!(faults.has_errors());
+        assert_eq!(faults.iter().count() + faults.more(), 1_000);
+        assert!(faults.iter().all(|fault| fault.message.chars().count() <= MAX_MESSAGE + 1));
     }
 }

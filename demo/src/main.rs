@@ -86,7 +86,11 @@ fn caller(args: &Args, link: Option<Link>) -> anyhow::Result<Caller> {
     let registry: Box<dyn Discovery> = match (link, &args.registry) {
         (Some(link), _) => {
             let group = NacosGroup { group: "DEFAULT_GROUP".into(), clusters: vec![], lane: None };
-            Box::new(NacosDiscovery::new(link, group, vec![ServiceName::new("user-app")]))
+            Box::new(NacosDiscovery::new(
+                link,
+                group,
+                [ServiceName::new("user-app")].into_iter().collect(),
+            ))
         }
         (None, Some(path)) => {
             let source = FileSource::new([path.clone()], 1 << 20);

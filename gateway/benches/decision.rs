@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use gray_config::{Documents, live};
 use gray_filters::{Head, Senses};
-use gray_gateway::properties::Format;
 use gray_gateway::{Revision, RuleDocuments, parse_documents};
-use gray_lb::{Algorithm, Balancer, Directory, Instance, ServiceName, Subsets, Version, Want};
+use gray_lb::{
+    Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version, Want,
+};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::{HeaderMap, HeaderValue, Method};
 

@@ -168,6 +168,7 @@ impl App {
             policy: Policy {
                 trusted_proxies: settings.trusted_proxies.clone(),
                 trusted_tags: settings.trusted_tags.clone(),
+                tag_keys: settings.tag_keys.clone(),
                 max_target: properties.limits.target_size.bytes(),
                 max_body: properties.limits.body_size.map_or(u64::MAX, |size| size.0),
                 sticky_cookie: cookie

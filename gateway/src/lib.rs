@@ -24,6 +24,7 @@ mod routes;
 mod senses;
 mod server;
 mod settings;
+mod tags;
 mod tunnel;
 mod upstream;
 

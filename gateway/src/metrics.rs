@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     unknown_place: AtomicU64,
     cut_short: AtomicU64,
     retries: AtomicU64,
+    /// Signed tags that were not believed.
+    pub(crate) refused_tags: AtomicU64,
     /// Connections from clients that are open now.
     pub(crate) connections: AtomicU64,
     /// Connections that were refused since there were too many.
@@ -157,6 +159,45 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Shows the counters that have no labels.
+    fn encode_plain(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let plain = [
+            (
+                "graylane_responses_cut_short",
+                "Answers that did not reach their end",
+                &self.cut_short,
+            ),
+            (
+                "graylane_user_unknown",
+                "Requests without the user's number that a rule asked for",
+                &self.unknown_user,
+            ),
+            (
+                "graylane_place_unknown",
+                "Requests from an address whose place a rule asked for and nobody knows",
+                &self.unknown_place,
+            ),
+            (
+                "graylane_signed_tags_refused",
+                "Requests with a signed tag that was not believed",
+                &self.refused_tags,
+            ),
+            ("graylane_retries", "Requests sent to another instance", &self.retries),
+            (
+                "graylane_connections_refused",
+                "Connections refused since there were too many",
+                &self.refused_connections,
+            ),
+        ];
+        for (name, help, value) in plain {
+            let mut one = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            one.encode_counter::<NoLabelSet, _, u64>(&value.load(Relaxed), None)?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_requests(&mut encoder)?;
@@ -186,33 +227,7 @@ impl Collector for Metrics {
         counters(&mut encoder, "graylane_errors", help, &self.errors, |code| {
             vec![("code", (*code).to_owned())]
         })?;
-        let plain = [
-            (
-                "graylane_responses_cut_short",
-                "Answers that did not reach their end",
-                &self.cut_short,
-            ),
-            (
-                "graylane_user_unknown",
-                "Requests without the user's number that a rule asked for",
-                &self.unknown_user,
-            ),
-            (
-                "graylane_place_unknown",
-                "Requests from an address whose place a rule asked for and nobody knows",
-                &self.unknown_place,
-            ),
-            ("graylane_retries", "Requests sent to another instance", &self.retries),
-            (
-                "graylane_connections_refused",
-                "Connections refused since there were too many",
-                &self.refused_connections,
-            ),
-        ];
-        for (name, help, value) in plain {
-            let mut one = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            one.encode_counter::<NoLabelSet, _, u64>(&value.load(Relaxed), None)?;
-        }
+        self.encode_plain(&mut encoder)?;
         let help = "Connections from clients";
         let kind = MetricType::Gauge;
         let mut one = encoder.encode_descriptor("graylane_connections", help, None, kind)?;

@@ -49,11 +49,12 @@ impl Servers {
         &mut self,
         properties: &NacosDiscoveryProperties,
         lane: Option<Lane>,
-        services: Vec<ServiceName>,
+        services: impl IntoIterator<Item = ServiceName>,
     ) -> NacosDiscovery {
         let link = self.link(properties.server.as_ref(), Module::Naming);
         let (group, clusters) = (properties.group.clone(), properties.clusters.clone());
-        NacosDiscovery::new(link, NacosGroup { group, clusters, lane }, services)
+        let wanted = services.into_iter().collect();
+        NacosDiscovery::new(link, NacosGroup { group, clusters, lane }, wanted)
     }
 
     /// Returns what registers the gateway itself.

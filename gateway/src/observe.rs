@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gray_lb::Picked;
+use gray_propagation::Probe;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub struct Trail {
     pub in_flight: Option<Arc<gray_lb::InFlight>>,
     /// How many instances it was sent to.
     pub attempts: u32,
+    /// The report that was asked for by a signed tag, if one was.
+    pub probe: Option<Probe>,
 }
 
 /// What is known about a request apart from its way.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use gray_filters::{Classified, ClientAddr, Verdict, without_port};
 use gray_lb::{Balancer, Picked, ServiceName, Want};
-use gray_propagation::Carriers;
+use gray_propagation::{Carriers, HOP_HEADER, Probe, TAG_HEADER};
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
 use tokio::time::Instant;
@@ -80,6 +80,7 @@ impl<U> Proxy<U> {
     {
         let classified = request.extensions_mut().remove::<Classified<Revision>>();
         let mut trail = trail_of(classified);
+        trail.probe = request.extensions_mut().remove::<Probe>();
         match self.try_call(request, &mut trail).await {
             Ok(mut response) => {
                 response.extensions_mut().insert(trail);
@@ -124,6 +125,9 @@ impl<U> Proxy<U> {
         let wire = wire(calling, &route.service, &request);
         let key = hash_key(calling, &request);
         self.carriers.inject(trail.verdict.status, request.headers_mut());
+        if let Some(probe) = &trail.probe {
+            request.headers_mut().insert(TAG_HEADER, probe.tag().clone());
+        }
         readdress(&mut request, route);
         let (mut tried, mut failed) = (Vec::new(), None);
         loop {
@@ -134,6 +138,7 @@ impl<U> Proxy<U> {
             trail.picked = Some(picked.clone());
             trail.attempts += 1;
             name_host(&mut request, &route.host, addr);
+            request.headers_mut().insert(HOP_HEADER, route.hop(picked.fallback).clone());
             let to = Target { addr, wire: wire.clone(), timeouts: route.timeouts, deadline };
             trail.in_flight = Some(Arc::new(picked.member.begin()));
             let error = match self.upstream.send(request, &to).await {
@@ -171,7 +176,15 @@ impl<U> Proxy<U> {
 fn trail_of(classified: Option<Classified<Revision>>) -> Trail {
     let off = || Classified { verdict: Verdict::OFF, revision: Arc::new(Revision::off()) };
     let Classified { verdict, revision } = classified.unwrap_or_else(off);
-    Trail { verdict, revision, route: None, picked: None, in_flight: None, attempts: 0 }
+    Trail {
+        verdict,
+        revision,
+        route: None,
+        picked: None,
+        in_flight: None,
+        attempts: 0,
+        probe: None,
+    }
 }
 
 /// Returns the host that was asked for, without its port.

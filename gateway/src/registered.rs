@@ -43,8 +43,7 @@ impl Registered {
         let mut servers = Servers::new(settings.properties.nacos.clone());
         for (group, lane) in discovery.nacos.iter().zip(&settings.nacos_lanes) {
             let services = settings.routes.services();
-            let wanted = services.iter().cloned().collect();
-            let registry = Box::new(servers.registry(group, *lane, wanted));
+            let registry = Box::new(servers.registry(group, *lane, services.clone()));
             registered.read_registry(settings, &guard, registry, services).await;
         }
         for link in servers.links() {

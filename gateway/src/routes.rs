@@ -2,14 +2,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gray_config::{Faults, KeyPath};
-use gray_lb::ServiceName;
-use http::Method;
+use gray_lb::{Fallback, ServiceName};
+use gray_propagation::HopTag;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Method};
 use regex::Regex;
 
 use crate::properties::{
     HostPolicy, PathProperties, RouteMatchProperties, RouteProperties, TimeoutProperties,
 };
+use crate::tags::GATEWAY;
 
 /// Where requests go.
 #[derive(Debug)]
@@ -25,6 +27,26 @@ pub struct Route {
     matcher: Matcher,
     strip_prefix: Option<String>,
     add_prefix: Option<String>,
+    hops: Hops,
+}
+
+/// What each request of a route tells its instance about the hop, written once.
+#[derive(Debug)]
+struct Hops {
+    plain: HeaderValue,
+    base: HeaderValue,
+    all: HeaderValue,
+}
+
+impl Hops {
+    fn new(service: &str) -> Self {
+        let to = |fallback: Option<Fallback>| {
+            let fallback = fallback.map(|fallback| fallback.as_str().to_owned());
+            let tag = HopTag { from: GATEWAY.to_owned(), to: service.to_owned(), fallback };
+            tag.to_header().unwrap_or_else(|| HeaderValue::from_static(""))
+        };
+        Self { plain: to(None), base: to(Some(Fallback::Base)), all: to(Some(Fallback::All)) }
+    }
 }
 
 #[derive(Debug)]
@@ -76,6 +98,7 @@ impl Routes {
                 matcher,
                 strip_prefix: one.strip_prefix.clone(),
                 add_prefix: one.add_prefix.clone(),
+                hops: Hops::new(&one.service),
             }));
         }
         Self(routes)
@@ -98,6 +121,15 @@ impl Routes {
 }
 
 impl Route {
+    /// Returns what the instance is told about the hop.
+    pub(crate) const fn hop(&self, fallback: Option<Fallback>) -> &HeaderValue {
+        match fallback {
+            None | Some(Fallback::Fail) => &self.hops.plain,
+            Some(Fallback::Base) => &self.hops.base,
+            Some(Fallback::All) => &self.hops.all,
+        }
+    }
+
     /// Returns what the instance is asked for, byte by byte what the client asked for but for the
     /// prefixes; `None` where nothing changes.
     pub fn rewrite(&self, target: &PathAndQuery) -> Option<PathAndQuery> {

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use gray_config::{Document, Faults, KeyPath, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
 use gray_lb::{Algorithm, Guard, ServiceName};
-use gray_propagation::{Carriers, Lane};
+use gray_propagation::{Carriers, Lane, TagKeys};
 use http::HeaderName;
 
-use crate::properties::{GatewayProperties, ListProperties};
+use crate::properties::{GatewayProperties, ListProperties, tag_keys};
 use crate::proxy::Calling;
 use crate::revision::RuleDocuments;
 use crate::routes::Routes;
@@ -29,6 +29,7 @@ pub struct Settings {
     loopback: bool,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) trusted_tags: TrustedProxies,
+    pub(crate) tag_keys: TagKeys,
     pub(crate) carriers: Carriers,
     pub(crate) rule_documents: RuleDocuments,
     /// Replaces what the gateway can find out about requests, when its files change.
@@ -98,6 +99,7 @@ impl Settings {
         };
         let trusted_proxies = networks("trustedProxies", &properties.trusted_proxies, faults);
         let trusted_tags = networks("trustedTags", &properties.trusted_tags, faults);
+        let tag_keys = tag_keys(&properties.signed_tags, &root.key("signedTags"), faults);
         let carriers = carriers(&properties, faults);
         let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
@@ -115,6 +117,7 @@ impl Settings {
             loopback,
             trusted_proxies: trusted_proxies?,
             trusted_tags: trusted_tags?,
+            tag_keys,
             carriers,
             rule_documents: RuleDocuments {
                 format: properties.rules.format,

@@ -9,6 +9,7 @@ mod announced;
 mod balancer;
 mod directory;
 mod discovery;
+mod documents;
 mod guard;
 mod instance;
 mod lanes;
@@ -22,7 +23,10 @@ mod subsets;
 pub use self::announced::Announced;
 pub use self::balancer::{Balancer, NoInstance, Picked, Want};
 pub use self::directory::{Directory, DirectoryHealth, Maintenance, maintain};
-pub use self::discovery::{Discovery, FileDiscovery, NacosDiscovery, NacosGroup, News, Trust};
+pub use self::discovery::{
+    Discovery, FileDiscovery, NacosDiscovery, NacosGroup, News, Trust, Wanted,
+};
+pub use self::documents::{Format, LaneDocuments, LanesProperties, ServedLanes, SpringLanes};
 pub use self::guard::{Guard, GuardProperties, Refusal};
 pub use self::instance::{Instance, ServiceName, Version, Weight};
 pub use self::lanes::{Fallback, LaneTable, Lanes, Unversioned};

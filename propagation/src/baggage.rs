@@ -7,6 +7,51 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const MEMBER: &str = "gray";
 
+/// The longest header that is passed on (W3C Baggage, section 3.3.2).
+const MAX_BAGGAGE: usize = 8192;
+
+/// Returns the members that are not ours, as one line.
+pub(crate) fn others(headers: &HeaderMap) -> Option<HeaderValue> {
+    if !headers.contains_key(BAGGAGE) {
+        return None;
+    }
+    let mut copy = HeaderMap::new();
+    for line in headers.get_all(BAGGAGE) {
+        copy.append(BAGGAGE, line.clone());
+    }
+    set(&mut copy, None);
+    copy.remove(BAGGAGE).filter(|line| line.len() <= MAX_BAGGAGE)
+}
+
+/// Returns the value of our member.
+pub(crate) fn ours(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(BAGGAGE).iter().filter_map(|line| line.to_str().ok());
+    let mut members = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let (_, value) = members.find(|member| is_ours(member))?.split_once('=')?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_owned())
+}
+
+/// Adds members that are not there yet, as far as the header may grow.
+pub(crate) fn add(headers: &mut HeaderMap, members: Option<&HeaderValue>) {
+    let Some(members) = members.and_then(|members| members.to_str().ok()) else { return };
+    let present: Vec<String> = headers
+        .get_all(BAGGAGE)
+        .iter()
+        .filter_map(|it| Some(it.to_str().ok()?.to_owned()))
+        .collect();
+    let key = |member: &str| member.split(['=', ';']).next().unwrap_or_default().trim().to_owned();
+    let known: Vec<String> = present.iter().flat_map(|line| line.split(',')).map(key).collect();
+    let new = members.split(',').map(str::trim).filter(|it| !known.contains(&key(it)));
+    let all: Vec<&str> = present.iter().map(String::as_str).chain(new).collect();
+    let joined = all.join(",");
+    if joined.len() <= MAX_BAGGAGE
+        && let Ok(value) = HeaderValue::try_from(joined)
+        && !value.is_empty()
+    {
+        headers.insert(BAGGAGE, value);
+    }
+}
+
 /// Sets or removes our member; all others are kept in their order.
 pub(crate) fn set(headers: &mut HeaderMap, lane: Option<&str>) {
     if lane.is_none() && !headers.contains_key(BAGGAGE) {

@@ -1,6 +1,9 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{GrayStatus, Lane, baggage, traceparent};
+use crate::{
+    Context, GrayStatus, HOP_HEADER, Lane, Probe, TAG_HEADER, TRACEPARENT, TRACESTATE, baggage,
+    traceparent,
+};
 
 /// The header that carries a [`GrayStatus`] from hop to hop.
 pub const GRAY_HEADER: HeaderName = HeaderName::from_static("gray");
@@ -67,6 +70,53 @@ impl Carriers {
         value.to_str().ok()?.parse().ok()
     }
 
+    /// Reads what came with a call; `own` is the status where it came with no tag, or a malformed
+    /// one, and is told as `false`.
+    ///
+    /// The first carrier that is there decides: the `gray` header, the extra headers, baggage. A
+    /// well-formed lane is carried on even where nobody here knows it.
+    pub fn read(&self, headers: &HeaderMap, own: GrayStatus) -> (Context, bool) {
+        let tagged = if headers.contains_key(GRAY_HEADER) {
+            self.extract(headers)
+        } else {
+            self.extract_lane(headers)
+        };
+        let context = Context {
+            status: tagged.unwrap_or(own),
+            traceparent: headers.get(TRACEPARENT).cloned(),
+            tracestate: headers.get(TRACESTATE).cloned(),
+            baggage: baggage::others(headers),
+            probe: None,
+        };
+        (context, tagged.is_some())
+    }
+
+    /// Writes a context onto a call: its status over what was there, the rest only where the
+    /// application, or its tracer, has not written it.
+    pub fn write(&self, context: &Context, headers: &mut HeaderMap) {
+        if let Some(trace) = &context.traceparent
+            && !headers.contains_key(TRACEPARENT)
+        {
+            headers.insert(TRACEPARENT, trace.clone());
+            if let Some(state) = &context.tracestate {
+                headers.insert(TRACESTATE, state.clone());
+            }
+        }
+        baggage::add(headers, context.baggage.as_ref());
+        self.inject(context.status, headers);
+        if let Some(tag) = context.probe.as_ref().map(Probe::tag) {
+            headers.insert(TAG_HEADER, tag.clone());
+        }
+    }
+
+    /// Reads the lane that carriers beside the `gray` header name.
+    fn extract_lane(&self, headers: &HeaderMap) -> Option<GrayStatus> {
+        let named = self.extra.iter().find_map(|name| headers.get(name));
+        let named = named.and_then(|value| value.to_str().ok().map(str::to_owned));
+        let lane = named.or_else(|| baggage::ours(headers).filter(|_| self.baggage))?;
+        lane.parse().ok().map(GrayStatus::Gray)
+    }
+
     /// Returns the names of the headers that carry the verdict.
     pub fn names(&self) -> impl Iterator<Item = HeaderName> {
         std::iter::once(GRAY_HEADER).chain(self.extra.iter().cloned())
@@ -78,6 +128,8 @@ impl Carriers {
     pub fn strip(&self, headers: &mut HeaderMap) {
         headers.remove(GRAY_HEADER);
         headers.remove(MSE_TAG);
+        headers.remove(HOP_HEADER);
+        headers.remove(TAG_HEADER);
         for name in &self.extra {
             headers.remove(name);
         }
@@ -97,7 +149,9 @@ impl Carriers {
         }
         let plain = name.as_str().replace('_', "-");
         let plain = plain.trim_matches('-');
-        plain == MSE_TAG.as_str() || self.names().any(|carrier| carrier.as_str() == plain)
+        let own = [MSE_TAG, HOP_HEADER, TAG_HEADER];
+        own.iter().any(|name| name.as_str() == plain)
+            || self.names().any(|carrier| carrier.as_str() == plain)
     }
 }
 
@@ -146,6 +200,53 @@ mod tests {
         assert_eq!(headers["x-mse-tag"], "gray");
         assert_eq!(headers["baggage"], "gray=gray");
         assert!(headers.contains_key("traceparent"));
+    }
+
+    #[test]
+    fn a_call_without_a_tag_stays_in_its_own_lane() {
+        let gray = GrayStatus::Gray(Lane::GRAY);
+        let check = |lines: &[(&'static str, &'static str)], expected: GrayStatus, tagged| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            let (context, came) = carriers().read(&headers, gray);
+            assert_eq!((context.status, came), (expected, tagged), "{lines:?}");
+        };
+        let blue = GrayStatus::Gray("blue".parse().unwrap());
+        check(&[], gray, false);
+        check(&[("gray", "Gray")], gray, false);
+        check(&[("gray", "PROD"), ("gray", "PROD")], gray, false);
+        check(&[("gray", "PROD"), ("x-mse-tag", "blue")], GrayStatus::Prod, true);
+        check(&[("gray", "blue")], blue, true);
+        check(&[("x-mse-tag", "blue")], blue, true);
+        check(&[("baggage", "user=7,gray=blue;p")], blue, true);
+        check(&[("x-mse-tag", "a b")], gray, false);
+    }
+
+    #[test]
+    fn a_context_survives_a_hop() {
+        let mut headers = HeaderMap::new();
+        headers.insert("gray", HeaderValue::from_static("GRAY"));
+        headers.insert(TRACEPARENT, HeaderValue::from_static("00-1-2-01"));
+        headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
+        headers.insert("baggage", HeaderValue::from_static("user=7,gray=blue"));
+        let (context, _) = carriers().read(&headers, GrayStatus::Prod);
+
+        let mut next = HeaderMap::new();
+        next.insert("baggage", HeaderValue::from_static("own=1"));
+        carriers().write(&context, &mut next);
+        assert_eq!(next[GRAY_HEADER], "GRAY");
+        assert_eq!(next[TRACEPARENT], "00-1-2-01");
+        assert_eq!(next[TRACESTATE], "a=1");
+        assert_eq!(next["baggage"], "own=1,user=7,gray=gray");
+
+        // A tracer that has written its own span knows better.
+        let mut traced = HeaderMap::new();
+        traced.insert(TRACEPARENT, HeaderValue::from_static("00-1-3-01"));
+        carriers().write(&context, &mut traced);
+        assert_eq!(traced[TRACEPARENT], "00-1-3-01");
+        assert!(!traced.contains_key(TRACESTATE));
     }
 
     #[test]

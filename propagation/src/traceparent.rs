@@ -10,6 +10,9 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 /// The header of W3C Trace Context that names the trace and its parent span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// The header of W3C Trace Context that vendors add to.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// Adds an unsampled `traceparent` where there is none (W3C Trace Context, section 3.2).
 pub(crate) fn ensure(headers: &mut HeaderMap) {
     if headers.contains_key(TRACEPARENT) {

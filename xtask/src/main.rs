@@ -1,6 +1,7 @@
 //! `cargo xtask`: sets up what the tests need, and runs them.
 
 mod bench;
+mod prove;
 mod servers;
 mod test;
 
@@ -24,6 +25,8 @@ enum Task {
     Test(test::Test),
     /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
     Bench,
+    /// Runs the long proofs; their reports go to `tests/reports`.
+    Prove(prove::Prove),
     /// Installs the real servers of the tests into the cache, and starts one where it is named.
     Servers(servers::Servers),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(test) => test.run(),
         Task::Bench => bench::bench(),
+        Task::Prove(prove) => prove.run(),
         Task::Servers(servers) => servers.run(),
     };
     match done {

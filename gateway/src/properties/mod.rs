@@ -4,6 +4,7 @@ mod discovery;
 mod listener;
 mod route;
 mod rules;
+mod tags;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties, RegisterProperties};
 pub use self::listener::{CertificateProperties, ListenerProperties, TlsProperties};
 pub use self::route::{HostPolicy, PathProperties, RouteMatchProperties, RouteProperties};
-pub use self::rules::{Format, ListProperties, NacosRulesProperties, RulesProperties};
+pub use self::rules::{ListProperties, NacosRulesProperties, RulesProperties};
+pub use self::tags::TagKeyProperties;
+pub(crate) use self::tags::tag_keys;
 pub use self::traffic::{
     AccessLogProperties, AdminProperties, HashBy, LimitProperties, PropagationProperties, Protocol,
     StickyCookieProperties, TimeoutProperties, UpstreamProperties,
@@ -50,6 +53,9 @@ pub struct GatewayProperties {
     pub trusted_proxies: Vec<String>,
     /// Peers whose `gray` header is taken for a verdict: addresses and networks.
     pub trusted_tags: Vec<String>,
+    /// Keys whose signed tags are taken for a verdict, whoever sends them: for probes, and for
+    /// gateways in front of this one.
+    pub signed_tags: Vec<TagKeyProperties>,
     /// How the verdict is written for the next hop.
     pub propagation: PropagationProperties,
     /// How long things may take, unless a route says otherwise.

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use gray_config::nacos::NacosProperties;
+use gray_lb::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,19 +40,6 @@ impl Default for RulesProperties {
             required: false,
         }
     }
-}
-
-/// How rule documents are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Format {
-    /// Whatever the documents look like.
-    #[default]
-    Auto,
-    /// Graylane's own format.
-    Native,
-    /// The Spring Cloud design's documents.
-    Spring,
 }
 
 /// Documents of a Nacos server, as an operator writes it.

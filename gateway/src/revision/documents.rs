@@ -1,17 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gray_config::{Document, Documents, Faults, KeyPath, Live, Problem, Problems};
+use gray_config::{Document, Documents, Faults, Live, Problem, Problems};
 use gray_filters::{List, Lists, Rule, RuleSet, Senses};
-use gray_lb::LaneTable;
+use gray_lb::{Format, LaneTable};
 use gray_propagation::Lane;
 
 use super::spring::Spring;
 use super::{Revision, native};
-use crate::properties::Format;
-
-/// The largest rule document; lists in documents of their own may be larger.
-const MAX_DOCUMENT: usize = 4 << 20;
 
 /// How rule documents are to be read.
 #[derive(Clone, Debug)]
@@ -54,7 +50,7 @@ pub fn parse_documents(
     let lists = Lists(lists.collect());
     let parsed: Vec<(Document, bool)> = texts
         .into_iter()
-        .filter_map(|(name, text)| match parse(name, text, how) {
+        .filter_map(|(name, text)| match how.format.parse(name, text, &how.prefix) {
             Ok(parsed) => Some(parsed),
             Err(more) => {
                 problems.extend(more.0);
@@ -76,51 +72,6 @@ pub fn parse_documents(
     };
     let revision = Revision::new(documents.digest(), rules, meaning.lanes, meaning.open);
     Ok((revision, problems))
-}
-
-/// Parses a document as the Spring Cloud design has it: repaired, and with dots in keys.
-fn parse_spring(name: &str, text: &str, how: &RuleDocuments) -> Result<Document, Problems> {
-    let top = how.prefix.split('.').next().unwrap_or_default();
-    let below = format!("{top}.");
-    let ours = |key: &str| key == top || key.starts_with(&below) || key.contains(".ribbon");
-    Document::parse_repaired(name, text)?.nest(&ours)
-}
-
-/// Parses a document, and tells whether it is one of the Spring Cloud design's.
-fn parse(name: &str, text: &str, how: &RuleDocuments) -> Result<(Document, bool), Problems> {
-    if text.len() > MAX_DOCUMENT {
-        let message = format!(
-            "the document has {} bytes, more than the {MAX_DOCUMENT} that are allowed; move long \
-             lists into documents of their own",
-            text.len()
-        );
-        return Err(Problem::whole(name, message).into());
-    }
-    let spring = |document: &Document| {
-        let top = how.prefix.split('.').next().unwrap_or_default();
-        let mut keys = document.keys(&KeyPath::ROOT);
-        keys.any(|key| key == top || key.starts_with(&format!("{top}.")) || key == "spring")
-    };
-    match how.format {
-        Format::Native => Ok((Document::parse(name, text)?, false)),
-        Format::Spring => Ok((parse_spring(name, text, how)?, true)),
-        Format::Auto => {
-            if let Ok(document) = Document::parse(name, text)
-                && !spring(&document)
-                && document.keys(&KeyPath::ROOT).next().is_some()
-            {
-                return Ok((document, false));
-            }
-            match parse_spring(name, text, how) {
-                Ok(document) => {
-                    let spring = spring(&document);
-                    Ok((document, spring))
-                }
-                // The text as it was written says better what is wrong than the repaired one.
-                Err(repaired) => Err(Document::parse(name, text).err().unwrap_or(repaired)),
-            }
-        }
-    }
 }
 
 fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Problems) -> Meaning {
@@ -152,7 +103,7 @@ fn read_spring(
 
 #[cfg(test)]
 mod tests {
-    use gray_config::live;
+    use gray_config::{KeyPath, live};
     use gray_filters::{Head, UserProperties, Users};
     use gray_lb::{Fallback, ServiceName, Unversioned, Version};
     use gray_propagation::GrayStatus;

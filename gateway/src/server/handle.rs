@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gray_config::Live;
-use gray_filters::{Classified, ClassifyLayer, ClientAddr, TrustedProxies};
-use gray_propagation::Carriers;
+use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
+use gray_propagation::{Carriers, TagKeys};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::{Failure, Proxy};
 use crate::revision::Revision;
+use crate::tags::{self, signed_tag, take_over};
 use crate::upstream::Pools;
 use crate::{Error, problem};
 
@@ -43,6 +44,7 @@ pub(crate) struct Peer {
 pub(crate) struct Policy {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) trusted_tags: TrustedProxies,
+    pub(crate) tag_keys: TagKeys,
     pub(crate) max_target: usize,
     pub(crate) max_body: u64,
     /// The attributes of the sticky cookie, where it is given.
@@ -97,6 +99,7 @@ impl Gateway {
             Err(failure) => own_answer(failure, &method, &id),
         };
         let trail = response.extensions_mut().remove::<Trail>();
+        tags::report(response.headers_mut(), trail.as_ref());
         self.adorn(&mut response, trail.as_ref(), &id, wants_decision);
         let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
         ending.answered(response.status(), error, trail);
@@ -155,9 +158,15 @@ impl Gateway {
         let trusted_tag = self.policy.trusted_tags.trusts(arrival.peer);
         let id = id.value().clone();
         let proxy = &self.proxy;
+        let signed = signed_tag(&self.policy.tag_keys, request.headers(), self.metrics());
         let inner = service_fn(move |mut request: Request<RequestBody>| {
-            if trusted_tag {
-                believe_tag(&mut request);
+            if let Some((tag, probe)) = signed.clone() {
+                take_over(&mut request, tag.status);
+                probe.map(|probe| request.extensions_mut().insert(probe));
+            } else if trusted_tag
+                && let Some(status) = Carriers::default().extract(request.headers())
+            {
+                take_over(&mut request, status);
             }
             let headers = request.headers_mut();
             headers::forward(headers, &arrival);
@@ -242,17 +251,6 @@ fn settle_host<B>(request: &mut Request<B>) {
         && let Ok(host) = HeaderValue::try_from(authority.as_str())
     {
         request.headers_mut().insert(HOST, host);
-    }
-}
-
-/// Takes the tag of a trusted peer for the verdict.
-fn believe_tag<B>(request: &mut Request<B>) {
-    let Some(status) = Carriers::default().extract(request.headers()) else { return };
-    if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>()
-        && classified.revision.admits(status)
-    {
-        classified.verdict.status = status;
-        classified.verdict.rule = None;
     }
 }
 

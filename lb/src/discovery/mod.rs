@@ -2,6 +2,7 @@
 
 mod file;
 mod nacos;
+mod wanted;
 
 use futures_util::stream::BoxStream;
 use gray_propagation::Lane;
@@ -10,6 +11,7 @@ use crate::{Announced, ServiceName};
 
 pub use self::file::FileDiscovery;
 pub use self::nacos::{NacosDiscovery, NacosGroup};
+pub use self::wanted::Wanted;
 
 /// What a registry says about one service.
 #[derive(Clone, Debug, PartialEq)]

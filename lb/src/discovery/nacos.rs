@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Discovery, News, Trust};
+use super::{Discovery, News, Trust, Wanted};
 use crate::{Announced, ServiceName};
 
 /// How often each service is asked for again unasked; at most fifty a second in all.
@@ -41,13 +41,13 @@ pub struct NacosGroup {
 pub struct NacosDiscovery {
     link: Link,
     group: NacosGroup,
-    services: Vec<ServiceName>,
+    wanted: Wanted,
 }
 
 impl NacosDiscovery {
-    /// Follows services over a link to the naming half of Nacos.
-    pub const fn new(link: Link, group: NacosGroup, services: Vec<ServiceName>) -> Self {
-        Self { link, group, services }
+    /// Follows the services that are wanted, over a link to the naming half of Nacos.
+    pub const fn new(link: Link, group: NacosGroup, wanted: Wanted) -> Self {
+        Self { link, group, wanted }
     }
 }
 
@@ -59,12 +59,16 @@ impl Discovery for NacosDiscovery {
     }
 
     fn updates(self: Box<Self>) -> BoxStream<'static, News> {
+        let mut wanted = self.wanted.follow();
+        let services = wanted.borrow_and_update().iter().cloned().collect();
         let state = State {
             pushes: self.link.pushes(),
             states: self.link.state(),
             link: self.link,
             group: self.group,
-            services: self.services,
+            services,
+            wanted,
+            _wanted: self.wanted,
             seen: HashMap::new(),
             queue: VecDeque::new(),
             epoch: 0,
@@ -91,6 +95,9 @@ struct State {
     link: Link,
     group: NacosGroup,
     services: Vec<ServiceName>,
+    wanted: watch::Receiver<BTreeSet<ServiceName>>,
+    /// Keeps the set open, so that nobody hears of its end.
+    _wanted: Wanted,
     pushes: broadcast::Receiver<Push>,
     states: watch::Receiver<LinkState>,
     /// The newest word about each service on this connection, by the server's clock.
@@ -134,6 +141,7 @@ impl State {
                 Err(broadcast::error::RecvError::Lagged(_)) => self.epoch = 0,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             },
+            _ = self.wanted.changed() => self.subscribe_new(connected).await,
             changed = self.states.changed() => {
                 if changed.is_err() {
                     std::future::pending::<()>().await;
@@ -152,8 +160,23 @@ impl State {
         }
         self.epoch = epoch;
         self.seen.clear();
+        self.subscribe(self.services.clone()).await;
+    }
+
+    /// Subscribes to what is wanted since the last time; all of it once there is a connection.
+    async fn subscribe_new(&mut self, connected: bool) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let new = wanted.into_iter().filter(|service| !self.services.contains(service));
+        let new: Vec<ServiceName> = new.collect();
+        self.services.extend(new.iter().cloned());
+        if connected {
+            self.subscribe(new).await;
+        }
+    }
+
+    async fn subscribe(&mut self, services: Vec<ServiceName>) {
         let (link, group) = (&self.link, &self.group.group);
-        let answers: Vec<_> = stream::iter(self.services.clone())
+        let answers: Vec<_> = stream::iter(services)
             .map(|name| async move { (link.subscribe(name.as_str(), group).await, name) })
             .buffer_unordered(CONCURRENCY)
             .collect()

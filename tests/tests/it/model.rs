@@ -11,11 +11,11 @@ use std::sync::Arc;
 use gray_config::{Documents, Faults, KeyPath, live};
 use gray_filters::{ClassifyLayer, ClientAddr, Senses};
 use gray_gateway::explain::{Asked, Explainer};
-use gray_gateway::properties::{Format, RouteProperties, TimeoutProperties};
+use gray_gateway::properties::{RouteProperties, TimeoutProperties};
 use gray_gateway::{
     Calling, Failed, Failure, Proxy, Revision, Routes, RuleDocuments, Target, Upstream,
 };
-use gray_lb::{Algorithm, Balancer, Directory, Instance, ServiceName, Subsets, Version};
+use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
 use gray_propagation::Carriers;
 use http::{Request, Response};
 use proptest::prelude::*;

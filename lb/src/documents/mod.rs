@@ -1,0 +1,120 @@
+//! What rule documents of either format say about lanes; what they say about rules is for others.
+
+mod format;
+mod native;
+mod spring;
+
+use gray_config::{Document, Documents, Faults, KeyPath, Problem, Problems};
+
+use crate::LaneTable;
+
+pub use self::format::Format;
+pub use self::native::LanesProperties;
+pub use self::spring::SpringLanes;
+
+/// How the lanes of all services are served, and whether gray release is switched on at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServedLanes {
+    /// Whether it is on; while it is off, every instance serves every request.
+    pub on: bool,
+    /// How lanes are served while it is on.
+    pub table: LaneTable,
+}
+
+/// How rule documents are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneDocuments {
+    /// Which format they are in.
+    pub format: Format,
+    /// The prefix of the Spring Cloud design's keys.
+    pub prefix: String,
+}
+
+impl Default for LaneDocuments {
+    fn default() -> Self {
+        Self { format: Format::Auto, prefix: "kerwin.tool.gray".to_owned() }
+    }
+}
+
+impl LaneDocuments {
+    /// Reads the lanes of documents in either format, and leaves their rules alone.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with what they say about lanes.
+    pub fn parse(&self, documents: &Documents) -> Result<(ServedLanes, Problems), Problems> {
+        let mut problems = Problems::default();
+        let mut spring = SpringLanes::default();
+        let mut native: Option<ServedLanes> = None;
+        for (name, text) in &documents.0 {
+            let (document, is_spring) = match self.format.parse(name, text, &self.prefix) {
+                Ok(parsed) => parsed,
+                Err(more) => {
+                    problems.extend(more.0);
+                    continue;
+                }
+            };
+            let mut faults = Faults::default();
+            if is_spring {
+                spring.take(&document, &self.prefix, &mut faults);
+            } else if native.is_some() {
+                let message = "lanes are said by one document, and there is another one already";
+                problems.extend([Problem::whole(name.as_str(), message)]);
+            } else {
+                native = Some(read_native(&document, &mut faults));
+            }
+            problems.extend(document.problems(&faults).0);
+        }
+        if problems.has_errors() {
+            return Err(problems);
+        }
+        let spring = || ServedLanes { on: spring.load, table: spring.table() };
+        Ok((native.unwrap_or_else(spring), problems))
+    }
+}
+
+fn read_native(document: &Document, faults: &mut Faults) -> ServedLanes {
+    let root = KeyPath::ROOT;
+    let enabled = document.scalar(&root.key("enabled"));
+    let on = enabled.is_none_or(|text| text.eq_ignore_ascii_case("true"));
+    let lanes = LanesProperties::read(document, faults);
+    ServedLanes { on, table: lanes.table(&root, faults).0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use gray_propagation::Lane;
+
+    use super::*;
+    use crate::{Fallback, ServiceName, Version};
+
+    fn parse(text: &str) -> Result<(ServedLanes, Problems), Problems> {
+        LaneDocuments::default().parse(&Documents([("one".to_owned(), text.into())].into()))
+    }
+
+    #[test]
+    fn both_formats_say_the_same_about_lanes() {
+        let native = "enabled: true\nbase: {version: V1, unversioned: none}\nfallback: fail\n\
+                      lanes: [{name: gray, version: V2}]\nrules: [{name: whatever}]\n";
+        let spring = "kerwin: {tool: {gray: {load: true, version: {prodVersion: V1, \
+                      grayVersion: V2}, gateway: {enabled: false}}}}";
+        let (native, _) = parse(native).unwrap();
+        let (spring, _) = parse(spring).unwrap();
+        assert_eq!(native, spring);
+        let lanes = native.table.of(&ServiceName::new("a"));
+        assert_eq!(lanes.versions[&Lane::GRAY], Version::new("V2"));
+        assert_eq!(lanes.fallback, Fallback::Fail);
+    }
+
+    #[test]
+    fn both_can_be_off() {
+        assert!(!parse("enabled: false").unwrap().0.on);
+        assert!(!parse("kerwin.tool.gray.load: false").unwrap().0.on);
+    }
+
+    #[test]
+    fn what_is_wrong_about_lanes_is_told() {
+        let text = parse("lanes: [{name: gray}, {name: gray}]").unwrap_err().to_string();
+        assert!(text.contains("a second lane is named `gray`"), "{text}");
+    }
+}

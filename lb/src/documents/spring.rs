@@ -1,0 +1,62 @@
+use gray_config::{Document, Faults, KeyPath, did_you_mean};
+
+use crate::{GrayVersionProperties, LaneTable};
+
+/// What the Spring Cloud design's documents (seed S1) together say about lanes, later ones over
+/// earlier ones.
+#[derive(Debug, Default)]
+pub struct SpringLanes {
+    /// Whether the design's starter is loaded at all.
+    pub load: bool,
+    versions: GrayVersionProperties,
+    routed: Vec<String>,
+}
+
+impl SpringLanes {
+    /// Takes what a document says; keys outside the prefix are other people's.
+    pub fn take(&mut self, document: &Document, prefix: &str, faults: &mut Faults) {
+        let root = KeyPath::ROOT.dotted(prefix);
+        for key in document.keys(&root) {
+            if !["load", "version", "gateway"].contains(&key) {
+                let help = did_you_mean(key, ["load", "version", "gateway"]);
+                let help = help.map(|it| format!("did you mean `{it}`?"));
+                faults.error_with_help(&root.key(key), format!("unknown key `{key}`"), help);
+            }
+        }
+        if let Some(load) = document.scalar(&root.key("load")) {
+            self.load = ["true", "yes", "on"].iter().any(|word| load.eq_ignore_ascii_case(word));
+        }
+        let at = root.key("version");
+        if document.contains(&at) {
+            let read: Option<GrayVersionProperties> = document.read(&at, faults);
+            let read = read.unwrap_or_default();
+            self.versions.prod_version = read.prod_version.or(self.versions.prod_version.take());
+            self.versions.gray_version = read.gray_version.or(self.versions.gray_version.take());
+        }
+        self.take_routed(document, faults);
+    }
+
+    /// Returns how lanes are served.
+    pub fn table(&self) -> LaneTable {
+        self.versions.lanes(&self.routed)
+    }
+
+    /// Takes the services that name the design's load balancer.
+    fn take_routed(&mut self, document: &Document, faults: &mut Faults) {
+        for service in document.keys(&KeyPath::ROOT) {
+            let at = KeyPath::ROOT.key(service).dotted("ribbon.NFLoadBalancerRuleClassName");
+            match document.scalar(&at) {
+                Some(class) if class.rsplit('.').next().is_some_and(|it| it.contains("Gray")) => {
+                    self.routed.push(service.to_owned());
+                }
+                Some(class) => {
+                    let message = format!(
+                        "`{class}` is not the gray load balancer, so this service gets every version"
+                    );
+                    faults.warning(&at, message);
+                }
+                None => {}
+            }
+        }
+    }
+}

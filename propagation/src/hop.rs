@@ -1,0 +1,68 @@
+//! What a caller says about one hop, so that the service called can tell a fallback from an escape.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header in which a caller says who it is, whom it calls, and what it fell back to.
+pub const HOP_HEADER: HeaderName = HeaderName::from_static("x-graylane-hop");
+
+/// What a caller says about one hop: `from=order-app; to=user-app; fallback=base`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HopTag {
+    /// The service that calls.
+    pub from: String,
+    /// The service that it means to call.
+    pub to: String,
+    /// What it fell back to, since the lane has no instance there.
+    pub fallback: Option<String>,
+}
+
+impl HopTag {
+    /// Writes it as a header value; `None` if a name cannot stand in one.
+    pub fn to_header(&self) -> Option<HeaderValue> {
+        let mut text = format!("from={}; to={}", self.from, self.to);
+        if let Some(fallback) = &self.fallback {
+            text.push_str("; fallback=");
+            text.push_str(fallback);
+        }
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// Writes it onto a request, over what was there.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        match self.to_header() {
+            Some(value) => headers.insert(HOP_HEADER, value),
+            None => headers.remove(HOP_HEADER),
+        };
+    }
+
+    /// Reads it from a request; `None` where the caller said nothing.
+    pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(HOP_HEADER)?.to_str().ok()?;
+        let mut tag = Self::default();
+        for part in text.split(';') {
+            match part.trim().split_once('=') {
+                Some(("from", value)) => value.clone_into(&mut tag.from),
+                Some(("to", value)) => value.clone_into(&mut tag.to),
+                Some(("fallback", value)) => tag.fallback = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        Some(tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_a_hop() {
+        for fallback in [None, Some("base".to_owned())] {
+            let tag = HopTag { from: "a".into(), to: "b".into(), fallback };
+            let mut headers = HeaderMap::new();
+            tag.inject(&mut headers);
+            assert_eq!(HopTag::extract(&headers), Some(tag));
+        }
+        assert_eq!(HopTag::extract(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! How a context stays with the task that serves a request, and with what that task starts.
+//!
+//! A context is there from the first poll of a scope to its last, and gone with it, whether it ends
+//! well, with an error, by a panic or by being dropped. What runs beside the task takes the context
+//! along: [`spawn`] and [`spawn_blocking`] do, [`in_current`] makes any future, stream or body do, and
+//! [`Carried`] takes it through a channel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use futures_core::Stream;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::task::JoinHandle;
+
+use crate::{Context, GrayStatus};
+
+tokio::task_local! {
+    static CURRENT: Arc<Context>;
+}
+
+/// Returns the context of the request that is being served, if one is.
+pub fn current() -> Option<Arc<Context>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Returns the status of the request that is being served, if one is.
+pub fn current_status() -> Option<GrayStatus> {
+    CURRENT.try_with(|context| context.status).ok()
+}
+
+/// Runs a future in a context.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use gray_propagation::{Context, GrayStatus, Lane, current_status, scope};
+///
+/// let gray = GrayStatus::Gray(Lane::GRAY);
+/// scope(Context::of(gray), async { assert_eq!(current_status(), Some(gray)) }).await;
+/// assert_eq!(current_status(), None);
+/// # });
+/// ```
+pub fn scope<F: Future>(
+    context: impl Into<Arc<Context>>,
+    future: F,
+) -> impl Future<Output = F::Output> {
+    CURRENT.scope(context.into(), future)
+}
+
+/// Runs a function in a context.
+pub fn sync_scope<R>(context: impl Into<Arc<Context>>, function: impl FnOnce() -> R) -> R {
+    CURRENT.sync_scope(context.into(), function)
+}
+
+/// Makes a future, stream or body keep the context of here and now, wherever it is polled.
+///
+/// For `JoinSet::spawn`, `select`, streams that an answer is made of, and whatever else is polled
+/// somewhere else.
+pub fn in_current<T>(inner: T) -> InContext<T> {
+    InContext { inner, context: current() }
+}
+
+/// Spawns a future that keeps the context of here and now.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(in_current(future))
+}
+
+/// Runs a function that blocks, in the context of here and now.
+pub fn spawn_blocking<F, R>(function: F) -> JoinHandle<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let context = current();
+    tokio::task::spawn_blocking(move || match context {
+        Some(context) => sync_scope(context, function),
+        None => function(),
+    })
+}
+
+pin_project! {
+    /// Something that is polled in a context; made by [`in_current`].
+    #[derive(Clone, Debug)]
+    pub struct InContext<T> {
+        #[pin]
+        inner: T,
+        context: Option<Arc<Context>>,
+    }
+}
+
+impl<T> InContext<T> {
+    /// Makes something be polled in this context.
+    pub fn new(context: impl Into<Arc<Context>>, inner: T) -> Self {
+        Self { inner, context: Some(context.into()) }
+    }
+
+    fn poll_in<R>(self: Pin<&mut Self>, poll: impl FnOnce(Pin<&mut T>) -> R) -> R {
+        let this = self.project();
+        match this.context {
+            Some(context) => sync_scope(Arc::clone(context), || poll(this.inner)),
+            None => poll(this.inner),
+        }
+    }
+}
+
+impl<T: Future> Future for InContext<T> {
+    type Output = T::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<T::Output> {
+        self.poll_in(|inner| inner.poll(cx))
+    }
+}
+
+impl<T: Stream> Stream for InContext<T> {
+    type Item = T::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T::Item>> {
+        self.poll_in(|inner| inner.poll_next(cx))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.size_hint()
+    }
+}
+
+impl<T: Body> Body for InContext<T> {
+    type Data = T::Data;
+    type Error = T::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<T::Data>, T::Error>>> {
+        self.poll_in(|inner| inner.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A value that takes the context along, for channels: the receiver handles it in the context of
+/// the sender.
+#[derive(Clone, Debug)]
+pub struct Carried<T> {
+    value: T,
+    context: Option<Arc<Context>>,
+}
+
+impl<T> Carried<T> {
+    /// Takes the context of here and now along.
+    pub fn new(value: T) -> Self {
+        Self { value, context: current() }
+    }
+
+    /// Handles the value in the context that it came with.
+    pub fn handle<F: Future>(self, handle: impl FnOnce(T) -> F) -> InContext<F> {
+        let future = match &self.context {
+            Some(context) => sync_scope(Arc::clone(context), || handle(self.value)),
+            None => handle(self.value),
+        };
+        InContext { inner: future, context: self.context }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::Lane;
+
+    const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
+
+    fn gray() -> Context {
+        Context::of(GRAY)
+    }
+
+    #[tokio::test]
+    async fn what_a_task_starts_keeps_its_lane() {
+        scope(gray(), async {
+            assert_eq!(spawn(async { current_status() }).await.unwrap(), Some(GRAY));
+            assert_eq!(spawn_blocking(current_status).await.unwrap(), Some(GRAY));
+            let mut set = JoinSet::new();
+            set.spawn(in_current(async { current_status() }));
+            assert_eq!(set.join_next().await.unwrap().unwrap(), Some(GRAY));
+            let stream = in_current(futures_util::stream::iter([1, 2]).map(|_| current_status()));
+            let seen = tokio::spawn(stream.collect::<Vec<_>>()).await.unwrap();
+            assert_eq!(seen, [Some(GRAY), Some(GRAY)]);
+        })
+        .await;
+        assert_eq!(current_status(), None);
+    }
+
+    #[tokio::test]
+    async fn a_channel_carries_it_one_value_at_a_time() {
+        let (send, mut receive) = tokio::sync::mpsc::channel(4);
+        let receiver = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Some(carried) = receive.recv().await {
+                let carried: Carried<u8> = carried;
+                seen.push(carried.handle(async |_| current_status()).await);
+                assert_eq!(current_status(), None);
+            }
+            seen
+        });
+        for status in [GRAY, GrayStatus::Prod] {
+            scope(Context::of(status), async {
+                send.send(Carried::new(1)).await.unwrap();
+            })
+            .await;
+        }
+        send.send(Carried::new(1)).await.unwrap();
+        drop(send);
+        assert_eq!(receiver.await.unwrap(), [Some(GRAY), Some(GrayStatus::Prod), None]);
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_behind_after_an_error_a_panic_or_a_drop() {
+        let failed: Result<(), ()> = scope(gray(), async { Err(()) }).await;
+        assert_eq!((failed, current_status()), (Err(()), None));
+
+        let panicking = scope(gray(), async {
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        let caught = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(panicking));
+        assert!(caught.await.is_err());
+        assert_eq!(current_status(), None);
+
+        let endless = scope(gray(), std::future::pending::<()>());
+        assert!(tokio::time::timeout(Duration::from_millis(1), endless).await.is_err());
+        assert_eq!(current_status(), None);
+        assert_eq!(tokio::task::spawn_blocking(current_status).await.unwrap(), None);
+    }
+
+    async fn stays_in(status: GrayStatus) {
+        for _ in 0..10 {
+            assert_eq!(current_status(), Some(status));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(spawn_blocking(current_status).await.unwrap(), Some(status));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thousand_interleaved_tasks_see_only_their_own_lane() {
+        let mut tasks = JoinSet::new();
+        for number in 0..1_000_u32 {
+            let lane: Lane = format!("lane-{number}").parse().unwrap();
+            let status = GrayStatus::Gray(lane);
+            tasks.spawn(scope(Context::of(status), async move {
+                stays_in(status).await;
+                scope(gray(), stays_in(GRAY)).await;
+                stays_in(status).await;
+                assert!(number % 10 != 0, "on purpose");
+            }));
+        }
+        let (mut fine, mut panicked) = (0, 0);
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(()) => fine += 1,
+                Err(error) => {
+                    let panic = error.into_panic();
+                    assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
+                    panicked += 1;
+                }
+            }
+        }
+        assert_eq!((fine, panicked), (900, 100));
+        assert_eq!(current_status(), None);
+    }
+}

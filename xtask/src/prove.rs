@@ -1,0 +1,43 @@
+use std::process::Command;
+
+use crate::servers::{self, run};
+use crate::{root, say};
+
+/// How many generated worlds the decision is compared with its model on.
+const CASES: &str = "1000000";
+
+/// Runs the long proofs, in release builds; their reports go to `tests/reports`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prove {
+    /// Runs only proofs whose names contain this.
+    filter: Option<String>,
+}
+
+impl Prove {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        for name in servers::ALL {
+            servers::install(name)?;
+        }
+        cargo(&["build", "--release", "--workspace", "--bins"])?;
+        let filter = self.filter.as_deref();
+        if filter.is_none_or(|filter| "model".contains(filter)) {
+            say(&format!("comparing {CASES} decisions with the model"));
+            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", "model::"])?;
+            let text = format!(
+                "{CASES} generated worlds (rules, lanes, instances, requests): the gateway decides \
+                 and picks as the independent model of tests/tests/it/model.rs does, and explain \
+                 says the same\n"
+            );
+            std::fs::write(root().join("tests/reports/model.txt"), text)?;
+        }
+        let mut arguments = vec!["test", "--release", "--package", "gray-tests", "--test", "prove"];
+        arguments.extend(["--", "--test-threads", "1"]);
+        arguments.extend(filter);
+        cargo(&arguments)
+    }
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    say(&format!("cargo {}", arguments.join(" ")));
+    run(Command::new("cargo").args(arguments).current_dir(root()).env("GRAYLANE_CASES", CASES))
+}
