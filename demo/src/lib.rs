@@ -1,14 +1,17 @@
-//! The services of the Spring Cloud design's demo: order-app, which calls user-app.
+//! The services of two demos: user-app and order-app, which calls it (seed S1), and the chain
+//! A -> B -> C (seed S2).
 //!
-//! Each answers with its own port and version, so that curl shows which one served. A service passes
-//! the lane on that it was called in; without one it stays in its own.
+//! Each says which version of it answered and in which lane, so that a person with curl can see where
+//! a request went.
 
-mod caller;
+mod chain;
 mod order;
 mod service;
 mod user;
 
-pub use self::caller::Caller;
+pub use gray_starter::{Starter, StarterProperties};
+
+pub use self::chain::{GrpcLink, Link, chain};
 pub use self::order::order_app;
-pub use self::service::{Identity, serve};
+pub use self::service::Identity;
 pub use self::user::user_app;

@@ -1,20 +1,19 @@
-//! One service of the demo as a process of its own.
+//! One service of the demos as a process of its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use clap::{Parser, ValueEnum};
-use gray_config::nacos::{Link, Module, NacosInstance, NacosProperties};
-use gray_config::{FileSource, live};
-use gray_demo::{Caller, Identity, order_app, serve, user_app};
-use gray_lb::{
-    Balancer, Directory, Discovery, FileDiscovery, GrayVersionProperties, Guard, GuardProperties,
-    LaneTable, Maintenance, NacosDiscovery, NacosGroup, ServiceName, maintain,
-};
+use gray_demo::{Identity, Link, chain, order_app, user_app};
+use gray_starter::{NacosProperties, Starter, StarterProperties};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// A service of the Spring Cloud design's demo.
+/// A service of the demos. What is not given here is taken from the environment (`NACOS_ADDR`,
+/// `GRAYLANE_VERSION`, ...).
 #[derive(Debug, Parser)]
 #[command(name = "graylane-demo", version)]
 struct Args {
@@ -22,8 +21,11 @@ struct Args {
     #[arg(value_enum)]
     role: Role,
     /// Its version, as it is registered.
-    #[arg(long, default_value = "V1")]
+    #[arg(long, env = "GRAYLANE_VERSION", default_value = "V1")]
     version_label: String,
+    /// The lane that it belongs to, where its version does not say.
+    #[arg(long)]
+    lane: Option<String>,
     /// Where it listens.
     #[arg(long, default_value = "127.0.0.1:0")]
     address: SocketAddr,
@@ -36,6 +38,15 @@ struct Args {
     /// A file with instances, instead of Nacos.
     #[arg(long)]
     registry: Option<PathBuf>,
+    /// Files that say which version each lane has.
+    #[arg(long, value_delimiter = ',')]
+    rules: Vec<PathBuf>,
+    /// Seconds between calls that a job makes, outside of any request.
+    #[arg(long)]
+    job: Option<u64>,
+    /// Loses the tag of requests, and sends them here: for trying out `graylane probe`.
+    #[arg(long, value_name = "URL")]
+    lose_tag_to: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -44,6 +55,12 @@ enum Role {
     User,
     /// order-app, which calls user-app.
     Order,
+    /// spring-cloud-a, which calls B.
+    A,
+    /// spring-cloud-b, which calls C.
+    B,
+    /// spring-cloud-c.
+    C,
 }
 
 #[tokio::main]
@@ -52,61 +69,74 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let listener = TcpListener::bind(args.address).await?;
     let addr = listener.local_addr()?;
-    let service = match args.role {
-        Role::User => "user-app",
-        Role::Order => "order-app",
-    };
-    let identity = Identity { service, version: args.version_label.clone(), port: addr.port() };
-    let link = args.nacos.as_ref().map(|server| {
-        let servers = vec![server.clone()];
-        let namespace = args.namespace.clone();
-        Link::new(NacosProperties { servers, namespace, ..Default::default() }, Module::Naming)
-    });
-    let router = match args.role {
-        Role::User => user_app(identity),
-        Role::Order => order_app(identity, caller(&args, link.clone())?),
-    };
-    if let Some(link) = link {
-        let instance = NacosInstance {
-            ip: addr.ip().to_string(),
-            port: addr.port().into(),
-            metadata: [("version".to_owned(), args.version_label)].into(),
-            ..NacosInstance::default()
-        };
-        tokio::spawn(async move {
-            link.keep_registered(service, "DEFAULT_GROUP", &instance).await;
-        });
-    }
-    serve(listener, router).await?;
-    Ok(())
+    let starter = Starter::start(args.properties()?)?;
+    let router = args.router(addr, &starter);
+    tracing::info!(service = args.role.service(), %addr, "serving");
+    starter.serve(listener, router, told_to_stop()?).await.context("the service ended")
 }
 
-/// Finds user-app as order-app does: V1 in production, V2 gray.
-fn caller(args: &Args, link: Option<Link>) -> anyhow::Result<Caller> {
-    let registry: Box<dyn Discovery> = match (link, &args.registry) {
-        (Some(link), _) => {
-            let group = NacosGroup { group: "DEFAULT_GROUP".into(), clusters: vec![], lane: None };
-            Box::new(NacosDiscovery::new(
-                link,
-                group,
-                [ServiceName::new("user-app")].into_iter().collect(),
-            ))
+impl Args {
+    fn properties(&self) -> anyhow::Result<StarterProperties> {
+        let mut properties = StarterProperties::from_env(self.role.service())?;
+        properties.version = Some(self.version_label.clone());
+        properties.lane = self.lane.clone().or(properties.lane);
+        if let Some(server) = &self.nacos {
+            let (servers, namespace) = (vec![server.clone()], self.namespace.clone());
+            properties.nacos = Some(NacosProperties { servers, namespace, ..Default::default() });
         }
-        (None, Some(path)) => {
-            let source = FileSource::new([path.clone()], 1 << 20);
-            Box::new(FileDiscovery::new(Box::new(source)))
+        properties.registry = self.registry.clone().or(properties.registry);
+        if !self.rules.is_empty() {
+            properties.rules.clone_from(&self.rules);
         }
-        (None, None) => anyhow::bail!("name a registry by --nacos or --registry"),
-    };
-    let allow = ["0.0.0.0/0", "::/0"].map(str::to_owned).into();
-    let guard = Guard::new(&GuardProperties { allow, ..Default::default() }, Vec::new());
-    let guard = guard.ok().context("the guard's own settings are wrong")?;
-    let (publisher, directory) = live(Directory::default());
-    tokio::spawn(maintain(vec![registry], Maintenance::new(guard), publisher));
-    let versions = GrayVersionProperties {
-        prod_version: Some("V1".to_owned()),
-        gray_version: Some("V2".to_owned()),
-    };
-    let lanes: LaneTable = versions.lanes(&[]);
-    Caller::new(Balancer::new(directory), move |service| lanes.of(service).clone())
+        if properties.rules.is_empty() && properties.nacos.is_none() {
+            // The demo's own versions, where nobody says others.
+            properties.base.get_or_insert_with(|| "V1".to_owned());
+            properties.lanes.entry("gray".to_owned()).or_insert_with(|| "V2".to_owned());
+        }
+        Ok(properties)
+    }
+
+    fn router(&self, addr: SocketAddr, starter: &Starter) -> Router {
+        let (service, version) = (self.role.service(), self.version_label.clone());
+        let identity = Identity { service, version, port: addr.port() };
+        let starter = starter.clone();
+        let letters = match self.role {
+            Role::User => return user_app(identity, starter),
+            Role::Order => return order_app(identity, starter),
+            Role::A => ('A', Some('B')),
+            Role::B => ('B', Some('C')),
+            Role::C => ('C', None),
+        };
+        let (letter, next) = letters;
+        let loses_tag_to = self.lose_tag_to.clone();
+        let link = Link { letter, next, addr, starter, loses_tag_to };
+        if let Some(seconds) = self.job {
+            tokio::spawn(link.clone().work(Duration::from_secs(seconds)));
+        }
+        chain(link)
+    }
+}
+
+impl Role {
+    const fn service(self) -> &'static str {
+        match self {
+            Self::User => "user-app",
+            Self::Order => "order-app",
+            Self::A => "spring-cloud-a",
+            Self::B => "spring-cloud-b",
+            Self::C => "spring-cloud-c",
+        }
+    }
+}
+
+/// Waits for the signals by which processes are asked to end.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use gray_config::Document;
-use gray_demo::{Caller, Identity, order_app, serve, user_app};
+use gray_demo::{Identity, Starter, StarterProperties, order_app, user_app};
 use gray_gateway::{App, GatewayProperties, Running, Settings};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -73,18 +73,10 @@ impl Demo {
         write_documents(folder.path(), &users, &orders)?;
         let running = App::new(self.settings(folder.path())?).start().await?;
         let mut services = JoinSet::new();
-        for (version, listener) in users {
-            let port = listener.local_addr()?.port();
-            let identity = Identity { service: "user-app", version, port };
-            services.spawn(serve(listener, user_app(identity)));
-        }
-        let revision = running.revision();
-        let lanes = move |service: &_| revision.load().lanes.of(service).clone();
-        let caller = Caller::new(running.balancer(), lanes)?;
-        for (version, listener) in orders {
-            let port = listener.local_addr()?.port();
-            let identity = Identity { service: "order-app", version, port };
-            services.spawn(serve(listener, order_app(identity, caller.clone())));
+        for (service, listeners) in [("user-app", users), ("order-app", orders)] {
+            for (version, listener) in listeners {
+                services.spawn(copy(folder.path(), service, version, listener)?);
+            }
         }
         say(&introduction(&running, folder.path())?)?;
         told_to_stop().await?;
@@ -115,6 +107,32 @@ impl Demo {
         }
         Ok(Settings::new(properties.context("no properties")?, &document)?)
     }
+}
+
+/// Starts a copy of a service, with the starter that any service would use.
+fn copy(
+    folder: &Path,
+    service: &'static str,
+    version: String,
+    listener: TcpListener,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let starter = Starter::start(StarterProperties {
+        service: service.to_owned(),
+        version: Some(version.clone()),
+        registry: Some(folder.join("registry.yaml")),
+        rules: vec![folder.join("common-config.yaml")],
+        ..StarterProperties::default()
+    })?;
+    let identity = Identity { service, version, port: listener.local_addr()?.port() };
+    let router = match service {
+        "user-app" => user_app(identity, starter.clone()),
+        _ => order_app(identity, starter.clone()),
+    };
+    Ok(async move {
+        if let Err(error) = starter.serve(listener, router, std::future::pending()).await {
+            tracing::warn!(service, %error, "a service of the demo ended");
+        }
+    })
 }
 
 /// Takes a port for V1 and one for V2: those that were asked for, or the usual ones if they are free.

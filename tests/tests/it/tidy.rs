@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which crates may use which of ours, as the request's path goes.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("propagation", &[]),
     ("config", &[]),
     ("lb", &["config", "propagation"]),
     ("filters", &["config", "propagation"]),
-    ("demo", &["config", "lb", "propagation"]),
+    ("starter", &["config", "lb", "propagation"]),
+    ("demo", &["starter"]),
     ("gateway", &["config", "demo", "filters", "lb", "propagation"]),
-    ("tests", &["config", "demo", "filters", "gateway", "lb", "propagation"]),
+    ("tests", &["config", "demo", "filters", "gateway", "lb", "propagation", "starter"]),
     ("xtask", &[]),
 ];
 
 /// Words that only files and folders of these names may know.
-const KNOWN_BY: [(&str, &[&str]); 1] =
-    [("NacosInstance", &["nacos", "nacos.rs", "main.rs", "tidy.rs"])];
+const KNOWN_BY: [(&str, &[&str]); 1] = [("NacosInstance", &["nacos", "nacos.rs", "tidy.rs"])];
 
 /// No file is longer.
 const MAX_LINES: usize = 480;

@@ -1,0 +1,113 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use gray_starter::{GrayStatus, Starter};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::GrpcLink;
+
+/// One service of the chain.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Its letter.
+    pub letter: char,
+    /// The letter of the next one, if there is one.
+    pub next: Option<char>,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its part in gray release.
+    pub starter: Starter,
+    /// Where it sends what it is asked for while it loses the tag, as a hand-written proxy may: it
+    /// calls a fixed address, and copies all headers but the one that matters.
+    pub loses_tag_to: Option<String>,
+}
+
+/// Makes a service of the chain: `/A/http` goes on over HTTP, `/A/grpc` over gRPC, and `/A/dubbo`,
+/// the path of the original, as well.
+pub fn chain(link: Link) -> Router {
+    let letter = link.letter;
+    let over_http =
+        get(async |State(link): State<Link>, headers: HeaderMap| match &link.loses_tag_to {
+            Some(to) => answer(link.lose_tag(to, headers).await),
+            None => answer(link.over_http().await.map(|way| (HeaderMap::new(), way))),
+        });
+    let over_grpc = get(async |State(link): State<Link>| {
+        answer(link.over_grpc().await.map(|way| (HeaderMap::new(), way)))
+    });
+    let grpc = GrpcLink::new(link.clone());
+    Router::new()
+        .route(&format!("/{letter}/http"), over_http)
+        .route(&format!("/{letter}/grpc"), over_grpc.clone())
+        .route(&format!("/{letter}/dubbo"), over_grpc)
+        .with_state(link)
+        .route_service(GrpcLink::PATH, grpc)
+}
+
+fn answer(way: anyhow::Result<(HeaderMap, String)>) -> (StatusCode, HeaderMap, String) {
+    match way {
+        Ok((headers, way)) => (StatusCode::OK, headers, way + "\n"),
+        Err(error) => (StatusCode::BAD_GATEWAY, HeaderMap::new(), format!("{error:#}\n")),
+    }
+}
+
+/// The name under which a letter is registered.
+pub(super) fn service_of(letter: char) -> String {
+    format!("spring-cloud-{}", letter.to_ascii_lowercase())
+}
+
+impl Link {
+    /// Calls the next one of its own accord, now and then: outside of any request, the call is one
+    /// of this copy's own lane.
+    pub async fn work(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            match self.over_http().await {
+                Ok(way) => tracing::info!("job: {way}"),
+                Err(error) => tracing::warn!("job: {error:#}"),
+            }
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        let lane = match self.starter.own_status() {
+            GrayStatus::Gray(lane) => lane.to_string(),
+            GrayStatus::All | GrayStatus::Prod => String::new(),
+        };
+        format!("{}{lane}[{}]", self.letter, self.addr.ip())
+    }
+
+    async fn over_http(&self) -> anyhow::Result<String> {
+        let Some(next) = self.next else { return Ok(self.name()) };
+        let url = format!("http://{}/{next}/http", service_of(next));
+        let answer = self.starter.client().get(&url).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        anyhow::ensure!(status.is_success(), "{next} answers {status}: {text}");
+        Ok(format!("{} -> {}", self.name(), text.trim_end()))
+    }
+
+    async fn lose_tag(
+        &self,
+        to: &str,
+        mut headers: HeaderMap,
+    ) -> anyhow::Result<(HeaderMap, String)> {
+        let next = self.next.unwrap_or(self.letter);
+        for name in ["gray", "baggage", "host"] {
+            headers.remove(name);
+        }
+        let url = format!("{to}/{next}/http");
+        let answer = reqwest::Client::new().get(url).headers(headers).send().await?;
+        let report = answer.headers().get("x-graylane-path").cloned();
+        let report = report.map(|report| (HeaderName::from_static("x-graylane-path"), report));
+        let way = format!("{} -> {}", self.name(), answer.text().await?.trim_end());
+        Ok((report.into_iter().collect(), way))
+    }
+
+    pub(super) async fn over_grpc(&self) -> anyhow::Result<String> {
+        let Some(next) = self.next else { return Ok(self.name()) };
+        let way = super::grpc::call(self.starter.channel(&service_of(next))).await?;
+        Ok(format!("{} -> {way}", self.name()))
+    }
+}

@@ -1,0 +1,8 @@
+//! The services A, B and C of the demo of Alibaba's MSE (seed S2), each of which calls the next one
+//! and answers with the way: `A[10.0.0.1] -> B[10.0.0.2] -> C[10.0.0.3]`.
+
+mod grpc;
+mod link;
+
+pub use self::grpc::GrpcLink;
+pub use self::link::{Link, chain};

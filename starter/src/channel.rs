@@ -1,0 +1,208 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use gray_lb::{NoInstance, Picked, ServiceName};
+use gray_propagation::Context;
+use http::{Request, Response, Uri, Version};
+use http_body::Body;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::outgoing::{ATTEMPTS, Outgoing};
+
+/// How long an instance may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type CallBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A channel for the clients that tonic generates: it calls one service, in the lane of the request
+/// that is being served, over HTTP/2 without TLS.
+///
+/// ```ignore
+/// let client = GreeterClient::new(starter.channel("greeter"));
+/// ```
+///
+/// An instance that cannot be reached, or that goes away before anything was sent, is replaced by
+/// another one of the lane.
+#[derive(Clone)]
+pub struct GrayChannel {
+    outgoing: Outgoing,
+    service: ServiceName,
+    connections: Connections,
+}
+
+/// The connection to each instance.
+#[derive(Clone, Default)]
+pub(crate) struct Connections(Arc<Mutex<HashMap<SocketAddr, SendRequest<CallBody>>>>);
+
+impl fmt::Debug for GrayChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrayChannel({})", self.service)
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connections")
+    }
+}
+
+/// Why a call was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// No instance may serve the call.
+    #[error(transparent)]
+    NoInstance(#[from] NoInstance),
+    /// The instance cannot be reached.
+    #[error("{0} cannot be reached")]
+    Connect(SocketAddr, #[source] std::io::Error),
+    /// The call failed on its way.
+    #[error("the call to {0} failed")]
+    Http(SocketAddr, #[source] hyper::Error),
+}
+
+impl GrayChannel {
+    pub(crate) const fn new(
+        outgoing: Outgoing,
+        service: ServiceName,
+        connections: Connections,
+    ) -> Self {
+        Self { outgoing, service, connections }
+    }
+
+    async fn call(
+        self,
+        mut request: Request<CallBody>,
+    ) -> Result<Response<Incoming>, ChannelError> {
+        let context = self.outgoing.context();
+        let mut tried = Vec::new();
+        let mut last: Option<ChannelError> = None;
+        loop {
+            let picked = match self.outgoing.pick(&self.service, &context, &tried).await {
+                Ok(picked) => picked,
+                Err(none) => return Err(last.unwrap_or_else(|| none.into())),
+            };
+            let error = match self.send(&context, &picked, request).await {
+                Ok(response) => return Ok(response),
+                Err((error, None)) => return Err(error),
+                Err((error, Some(unsent))) => {
+                    request = unsent;
+                    error
+                }
+            };
+            tried.push(picked.member.instance().addr);
+            if tried.len() >= ATTEMPTS {
+                return Err(error);
+            }
+            last = Some(error);
+        }
+    }
+
+    /// Sends a request to an instance; it comes back where nothing of it was sent.
+    async fn send(
+        &self,
+        context: &Context,
+        picked: &Picked,
+        mut request: Request<CallBody>,
+    ) -> Result<Response<Incoming>, (ChannelError, Option<Request<CallBody>>)> {
+        let addr = picked.member.instance().addr;
+        self.outgoing.write(&self.service, context, picked, request.headers_mut());
+        address(&mut request, addr);
+        let _in_flight = picked.member.begin();
+        let sender = match self.connections.to(addr).await {
+            Ok(sender) => sender,
+            Err(error) => return Err((ChannelError::Connect(addr, error), Some(request))),
+        };
+        let mut sender = sender;
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                self.outgoing.answered(&self.service, context, picked, response.headers());
+                Ok(response)
+            }
+            Err(mut error) => {
+                self.connections.forget(addr);
+                let unsent = error.take_message();
+                Err((ChannelError::Http(addr, error.into_error()), unsent))
+            }
+        }
+    }
+}
+
+impl Connections {
+    async fn to(&self, addr: SocketAddr) -> std::io::Result<SendRequest<CallBody>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).cloned();
+        if let Some(mut sender) = known.filter(|sender| !sender.is_closed())
+            && sender.ready().await.is_ok()
+        {
+            return Ok(sender);
+        }
+        let connecting = async {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            let handshake = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Duration::from_secs(20))
+                .handshake(TokioIo::new(stream))
+                .await;
+            handshake.map_err(std::io::Error::other)
+        };
+        let (sender, connection) = tokio::time::timeout(CONNECT, connecting).await??;
+        // The task ends with the connection, which ends when its last sender is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%addr, %error, "connection ended");
+            }
+        });
+        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|_, sender| !sender.is_closed());
+        connections.insert(addr, sender.clone());
+        drop(connections);
+        Ok(sender)
+    }
+
+    fn forget(&self, addr: SocketAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&addr);
+    }
+}
+
+/// HTTP/2 carries scheme and authority in the target.
+fn address<B>(request: &mut Request<B>, addr: SocketAddr) {
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let uri = Uri::builder().scheme("http").authority(addr.to_string()).path_and_query(path);
+    if let Ok(uri) = uri.build() {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_2;
+}
+
+impl<B> Service<Request<B>> for GrayChannel
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Incoming>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Response<Incoming>, ChannelError>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), ChannelError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        // Whatever polls the call later, it belongs to the request that is being served now.
+        Box::pin(gray_propagation::in_current(self.clone().call(request)))
+    }
+}

@@ -1,0 +1,198 @@
+use std::time::Duration;
+
+use gray_lb::{NoInstance, Picked, ServiceName};
+use gray_propagation::Context;
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::outgoing::{ATTEMPTS, Outgoing};
+
+/// Calls services by their names, in the lane of the request that is being served.
+///
+/// ```no_run
+/// # async fn example(client: gray_starter::GrayClient) -> Result<(), Box<dyn std::error::Error>> {
+/// let user = client.get("http://user-app/user/1").send().await?.text().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// An instance that cannot be reached is replaced by another one of the lane, and so is one that
+/// breaks off, where the call may be made twice (RFC 9110, section 9.2.2). Where the lane has no
+/// instance, the service's fallback decides; the call stays tagged.
+#[derive(Clone, Debug)]
+pub struct GrayClient {
+    outgoing: Outgoing,
+    http: reqwest::Client,
+}
+
+/// Why a call was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The URL does not begin with `http://` and the name of a service.
+    #[error("`{0}` does not begin with http:// and the name of a service")]
+    Url(String),
+    /// No instance may serve the call.
+    #[error(transparent)]
+    NoInstance(#[from] NoInstance),
+    /// The call failed on its way.
+    #[error("the call to {service} failed")]
+    Http {
+        /// The service.
+        service: ServiceName,
+        /// What happened.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+impl GrayClient {
+    pub(crate) const fn new(outgoing: Outgoing, http: reqwest::Client) -> Self {
+        Self { outgoing, http }
+    }
+
+    /// Begins a GET.
+    pub fn get(&self, url: &str) -> Call {
+        self.call(Method::GET, url)
+    }
+
+    /// Begins a POST.
+    pub fn post(&self, url: &str) -> Call {
+        self.call(Method::POST, url)
+    }
+
+    /// Begins a PUT.
+    pub fn put(&self, url: &str) -> Call {
+        self.call(Method::PUT, url)
+    }
+
+    /// Begins a DELETE.
+    pub fn delete(&self, url: &str) -> Call {
+        self.call(Method::DELETE, url)
+    }
+
+    /// Begins a call of `http://<service>/<path>`.
+    pub fn call(&self, method: Method, url: &str) -> Call {
+        let service = service_of(url).ok_or_else(|| CallError::Url(url.to_owned()));
+        // The name of a service need not be one of a host; an address takes its place later.
+        let rest = url.strip_prefix("http://").unwrap_or_default();
+        let path = rest.find(['/', '?', '#']).map_or("/", |at| rest.split_at(at).1);
+        let target = format!("http://service{path}");
+        let builder = self.http.request(method, target);
+        Call { client: self.clone(), service, builder }
+    }
+}
+
+/// Returns the service that a URL names, as it is written.
+fn service_of(url: &str) -> Option<ServiceName> {
+    let rest = url.strip_prefix("http://")?;
+    let name = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let plain = !name.is_empty() && !name.contains(['@', ':', ' ']);
+    plain.then(|| ServiceName::new(name))
+}
+
+/// A call that is being put together.
+#[derive(Debug)]
+#[must_use = "nothing is sent before `send`"]
+pub struct Call {
+    client: GrayClient,
+    service: Result<ServiceName, CallError>,
+    builder: reqwest::RequestBuilder,
+}
+
+impl Call {
+    /// Adds a header.
+    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        self.with(|builder| builder.header(name, value))
+    }
+
+    /// Adds headers.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.with(|builder| builder.headers(headers))
+    }
+
+    /// Sets the body. One that is streamed cannot be sent to another instance.
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        self.with(|builder| builder.body(body))
+    }
+
+    /// Limits the time until the end of the answer.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|builder| builder.timeout(timeout))
+    }
+
+    /// Sends the call.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]; an answer with an error status is an answer.
+    pub async fn send(self) -> Result<reqwest::Response, CallError> {
+        let Self { client, service, builder } = self;
+        let service = service?;
+        let failed = |source| CallError::Http { service: service.clone(), source };
+        let mut request = builder.build().map_err(failed)?;
+        let context = client.outgoing.context();
+        let mut tried = Vec::new();
+        let mut failure = None;
+        loop {
+            let picked = match client.outgoing.pick(&service, &context, &tried).await {
+                Ok(picked) => picked,
+                // Why the last instance failed says more than that there is no other.
+                Err(none) => return Err(failure.unwrap_or_else(|| none.into())),
+            };
+            tried.push(picked.member.instance().addr);
+            let spare = request.try_clone().filter(|_| tried.len() < ATTEMPTS);
+            let idempotent = request.method().is_idempotent();
+            let error = match client.send(&service, &context, &picked, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let broke_off = error.is_request() && !error.is_timeout();
+            match spare.filter(|_| error.is_connect() || (broke_off && idempotent)) {
+                Some(spare) => request = spare,
+                None => return Err(failed(error)),
+            }
+            failure = Some(failed(error));
+        }
+    }
+
+    fn with(self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+        Self { builder: change(self.builder), ..self }
+    }
+}
+
+impl GrayClient {
+    async fn send(
+        &self,
+        service: &ServiceName,
+        context: &Context,
+        picked: &Picked,
+        mut request: reqwest::Request,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let addr = picked.member.instance().addr;
+        // Any URL with a host takes an address and a port.
+        let _ = request.url_mut().set_ip_host(addr.ip());
+        let _ = request.url_mut().set_port(Some(addr.port()));
+        self.outgoing.write(service, context, picked, request.headers_mut());
+        let _in_flight = picked.member.begin();
+        let answer = self.http.execute(request).await?;
+        self.outgoing.answered(service, context, picked, answer.headers());
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_the_host_as_it_is_written() {
+        let name = |url| service_of(url).map(|name| name.to_string());
+        assert_eq!(name("http://user-app/a"), Some("user-app".to_owned()));
+        assert_eq!(name("http://User_App?x"), Some("User_App".to_owned()));
+        for wrong in
+            ["", "user-app/a", "https://user-app/", "http:///a", "http://a:80/", "http://u@a/"]
+        {
+            assert_eq!(name(wrong), None, "{wrong}");
+        }
+    }
+}

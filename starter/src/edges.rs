@@ -1,0 +1,131 @@
+//! What is counted about calls between services: where a lane fell back, and where it was left.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gray_lb::Fallback;
+use gray_propagation::GrayStatus;
+
+/// How many edges are kept apart; names come over the network, and must not fill the memory.
+const MAX_EDGES: usize = 1_000;
+
+/// A pair of services, one of which called the other in a lane.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// The service that called.
+    pub from: Arc<str>,
+    /// The service that was called.
+    pub to: Arc<str>,
+    /// The lane that was asked for.
+    pub lane: GrayStatus,
+}
+
+/// What happened on an edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeCounts {
+    /// Calls that this service made.
+    pub calls: u64,
+    /// Those for which the lane had no instance, so that another served by the fallback.
+    pub fallbacks: u64,
+    /// Calls to this service that asked for another lane than its own, with no fallback to explain
+    /// it.
+    pub escapes: u64,
+    /// Calls to this service that came without a tag.
+    pub untagged: u64,
+}
+
+/// Counts by edge.
+#[derive(Clone, Debug, Default)]
+pub struct Edges(Arc<Mutex<BTreeMap<Edge, EdgeCounts>>>);
+
+impl Edges {
+    pub(crate) fn called(&self, edge: Edge, fallback: Option<Fallback>) {
+        self.count(edge, |counts| {
+            counts.calls += 1;
+            counts.fallbacks += u64::from(fallback.is_some());
+        });
+    }
+
+    pub(crate) fn escaped(&self, edge: Edge) {
+        self.count(edge, |counts| counts.escapes += 1);
+    }
+
+    pub(crate) fn untagged(&self, edge: Edge) {
+        self.count(edge, |counts| counts.untagged += 1);
+    }
+
+    /// Returns all counts.
+    pub fn counts(&self) -> BTreeMap<Edge, EdgeCounts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns all counts in the text format of Prometheus.
+    pub fn to_prometheus(&self) -> String {
+        type Read = fn(&EdgeCounts) -> u64;
+        let families: [(&str, &str, Read); 4] = [
+            ("lane_calls", "Calls this service made", |it| it.calls),
+            ("lane_fallback", "Calls that another lane's instance served", |it| it.fallbacks),
+            ("lane_escape", "Calls that came to the wrong lane", |it| it.escapes),
+            ("lane_untagged", "Calls that came without a tag", |it| it.untagged),
+        ];
+        let counts = self.counts();
+        let mut text = String::new();
+        for (name, help, read) in families {
+            let _ = writeln!(text, "# HELP {name}_total {help}\n# TYPE {name}_total counter");
+            for (Edge { from, to, lane }, counts) in &counts {
+                let (from, to, value) = (escape(from), escape(to), read(counts));
+                let _ = writeln!(
+                    text,
+                    "{name}_total{{from=\"{from}\",to=\"{to}\",lane=\"{lane}\"}} {value}"
+                );
+            }
+        }
+        text
+    }
+
+    fn count(&self, edge: Edge, change: impl FnOnce(&mut EdgeCounts)) {
+        let mut edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = edges.len() >= MAX_EDGES && !edges.contains_key(&edge);
+        let edge = if full { Edge { from: "other".into(), ..edge } } else { edge };
+        change(edges.entry(edge).or_default());
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(from: &str) -> Edge {
+        Edge { from: from.into(), to: "b".into(), lane: GrayStatus::Prod }
+    }
+
+    #[test]
+    fn counts_are_shown_by_edge() {
+        let edges = Edges::default();
+        edges.called(edge("a"), None);
+        edges.called(edge("a"), Some(Fallback::Base));
+        edges.untagged(edge("x\"y"));
+        let text = edges.to_prometheus();
+        for line in [
+            "lane_calls_total{from=\"a\",to=\"b\",lane=\"PROD\"} 2",
+            "lane_fallback_total{from=\"a\",to=\"b\",lane=\"PROD\"} 1",
+            "lane_untagged_total{from=\"x\\\"y\",to=\"b\",lane=\"PROD\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_from_the_network_do_not_fill_the_memory() {
+        let edges = Edges::default();
+        for number in 0..3 * MAX_EDGES {
+            edges.untagged(edge(&number.to_string()));
+        }
+        assert!(edges.counts().len() <= MAX_EDGES + 1);
+    }
+}

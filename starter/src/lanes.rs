@@ -1,0 +1,149 @@
+//! Which lane this copy of the service belongs to, and how the lanes of others are served.
+
+use gray_config::nacos::{ConfigKey, Link, Module};
+use gray_config::{
+    ConfigSource, FileSource, Follow, Live, Merged, NacosSource, Problems, follow, live,
+};
+use gray_lb::{LaneDocuments, Lanes, ServedLanes, ServiceName, Version};
+use gray_propagation::{GrayStatus, Lane};
+use tokio::task::JoinSet;
+
+use crate::{StartError, StarterProperties};
+
+/// The largest document that is read.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Says to which lane this copy belongs, at any time.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnLane {
+    service: ServiceName,
+    version: Option<Version>,
+    /// The lane that the configuration names, if it names one.
+    named: Option<GrayStatus>,
+    pub(crate) lanes: Live<ServedLanes>,
+}
+
+impl OwnLane {
+    pub(crate) fn new(
+        properties: &StarterProperties,
+        lanes: Live<ServedLanes>,
+    ) -> Result<Self, StartError> {
+        let named = properties.lane.as_deref().map(named).transpose()?;
+        let service = ServiceName::new(properties.service.as_str());
+        let version = properties.version.as_deref().map(Version::new);
+        Ok(Self { service, version, named, lanes })
+    }
+
+    /// Returns the status of what this copy does of its own accord.
+    ///
+    /// The lane that has this copy's version, as in the Spring Cloud design; base where none has.
+    pub(crate) fn status(&self) -> GrayStatus {
+        let served = self.lanes.peek();
+        if !served.on {
+            return GrayStatus::All;
+        }
+        if let Some(named) = self.named {
+            return named;
+        }
+        let lanes = served.table.of(&self.service);
+        let mut versions = lanes.versions.iter();
+        let own = versions.find(|(_, version)| Some(*version) == self.version.as_ref());
+        match own {
+            Some((lane, version)) if Some(version) != lanes.base.as_ref() => {
+                GrayStatus::Gray(*lane)
+            }
+            _ => GrayStatus::Prod,
+        }
+    }
+
+    pub(crate) fn version(&self) -> Option<&str> {
+        self.version.as_ref().map(Version::as_str)
+    }
+}
+
+/// Reads a lane as an operator names it: `gray`, `prod`, or another lane's name.
+fn named(text: &str) -> Result<GrayStatus, StartError> {
+    if ["prod", "base"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        return Ok(GrayStatus::Prod);
+    }
+    if text.eq_ignore_ascii_case("gray") {
+        return Ok(GrayStatus::Gray(Lane::GRAY));
+    }
+    let lane = text.parse::<Lane>();
+    lane.map(GrayStatus::Gray).map_err(|error| StartError::Lane(text.to_owned(), error))
+}
+
+/// Follows the documents that say how lanes are served.
+pub(crate) fn follow_lanes(
+    properties: &StarterProperties,
+    tasks: &mut JoinSet<()>,
+) -> Result<Live<ServedLanes>, StartError> {
+    let fixed = fixed(properties)?;
+    let mut sources: Vec<Box<dyn ConfigSource>> = Vec::new();
+    if !properties.rules.is_empty() {
+        sources.push(Box::new(FileSource::new(properties.rules.clone(), MAX_FILE)));
+    }
+    let documents = properties.documents();
+    if let Some(nacos) = properties.nacos.clone().filter(|_| !documents.is_empty()) {
+        let group = properties.group();
+        let key = |data_id| ConfigKey { data_id, group: group.to_owned() };
+        let keys = documents.into_iter().map(key).collect();
+        sources.push(Box::new(NacosSource::new(Link::new(nacos, Module::Config), keys)));
+    }
+    let (publisher, lanes) = live(fixed);
+    if sources.is_empty() {
+        return Ok(lanes);
+    }
+    let parse = |documents: &_| -> Result<(ServedLanes, Problems), Problems> {
+        LaneDocuments::default().parse(documents)
+    };
+    let updates = Box::new(Merged::new(sources)).updates();
+    tasks.spawn(follow(updates, Follow::new(parse, None), publisher));
+    Ok(lanes)
+}
+
+/// How lanes are served as long as no document says it.
+fn fixed(properties: &StarterProperties) -> Result<ServedLanes, StartError> {
+    let mut lanes =
+        Lanes { base: properties.base.as_deref().map(Version::new), ..Lanes::default() };
+    for (name, version) in &properties.lanes {
+        let lane = name.parse().map_err(|error| StartError::Lane(name.clone(), error))?;
+        lanes.versions.insert(lane, Version::new(version.as_str()));
+    }
+    let mut served = ServedLanes { on: true, ..ServedLanes::default() };
+    served.table.default = lanes;
+    Ok(served)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(version: Option<&str>, lane: Option<&str>, on: bool, expected: GrayStatus) {
+        let properties = StarterProperties {
+            service: "a".to_owned(),
+            version: version.map(str::to_owned),
+            lane: lane.map(str::to_owned),
+            base: Some("V1".to_owned()),
+            lanes: [("gray".to_owned(), "V2".to_owned())].into(),
+            ..StarterProperties::default()
+        };
+        let served = ServedLanes { on, ..fixed(&properties).unwrap() };
+        let own = OwnLane::new(&properties, live(served).1).unwrap();
+        assert_eq!(own.status(), expected, "{version:?} {lane:?} {on}");
+    }
+
+    #[test]
+    fn the_version_says_the_lane_unless_it_is_named() {
+        let gray = GrayStatus::Gray(Lane::GRAY);
+        check(Some("V1"), None, true, GrayStatus::Prod);
+        check(Some("V2"), None, true, gray);
+        check(Some("V9"), None, true, GrayStatus::Prod);
+        check(None, None, true, GrayStatus::Prod);
+        check(Some("V1"), Some("gray"), true, gray);
+        check(Some("V2"), Some("PROD"), true, GrayStatus::Prod);
+        check(Some("V1"), Some("blue"), true, GrayStatus::Gray("blue".parse().unwrap()));
+        check(Some("V2"), None, false, GrayStatus::All);
+    }
+}

@@ -1,0 +1,71 @@
+//! For services: stay in the lane that the gateway chose, in every call and whatever it starts.
+//!
+//! [`GrayLayer`] runs each request in the lane it came with; [`GrayClient`] and [`GrayChannel`] call
+//! other services by name in that lane; [`Registration`] is the service's place in Nacos. What runs
+//! beside the request keeps its lane by [`spawn`], [`spawn_blocking`], [`in_current`] and [`Carried`].
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "client", feature = "serve"))]
+//! # mod example {
+//! use axum::{Router, extract::State, routing::get};
+//! use gray_starter::{GrayClient, Starter};
+//!
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let starter = Starter::from_env("order-app")?;
+//! let router = Router::new().route("/order", get(order)).with_state(starter.client());
+//! let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
+//! let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//! starter.serve(listener, router, stop).await?;
+//! # Ok(())
+//! # }
+//!
+//! async fn order(State(client): State<GrayClient>) -> String {
+//!     match client.get("http://user-app/user/1").send().await {
+//!         Ok(answer) => answer.text().await.unwrap_or_default(),
+//!         Err(error) => error.to_string(),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! Features: `client` (`GrayClient`, on reqwest), `grpc` (`GrayChannel`, for what tonic generates),
+//! `serve` (a server around an axum router). All are on by default.
+
+#![cfg_attr(
+    not(any(feature = "client", feature = "grpc")),
+    allow(dead_code, unused_variables, reason = "nobody calls anything")
+)]
+
+#[cfg(feature = "grpc")]
+mod channel;
+#[cfg(feature = "client")]
+mod client;
+mod edges;
+mod lanes;
+mod layer;
+mod nacos;
+mod outgoing;
+mod propagate;
+mod properties;
+#[cfg(feature = "serve")]
+mod serve;
+mod starter;
+
+pub use gray_config::nacos::NacosProperties;
+pub use gray_propagation::{
+    Carried, Context, GrayStatus, InContext, Lane, current, current_status, in_current, scope,
+    spawn, spawn_blocking, sync_scope,
+};
+
+#[cfg(feature = "grpc")]
+pub use self::channel::{ChannelError, GrayChannel};
+#[cfg(feature = "client")]
+pub use self::client::{Call, CallError, GrayClient};
+pub use self::edges::{Edge, EdgeCounts, Edges};
+pub use self::layer::{Gray, GrayLayer, Serving};
+pub use self::nacos::Registration;
+pub use self::propagate::{Propagate, PropagateLayer};
+pub use self::properties::{InvalidVariable, StarterProperties};
+#[cfg(feature = "serve")]
+pub use self::serve::ServeError;
+pub use self::starter::{StartError, Starter};

@@ -1,0 +1,107 @@
+//! What every call to another service needs, whatever protocol it is made in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gray_config::Live;
+use gray_lb::{Balancer, DirectoryHealth, NoInstance, Picked, ServiceName, Want, Wanted};
+use gray_propagation::{Carriers, Context, Hop, HopTag, PATH_HEADER, current};
+use http::HeaderMap;
+
+use crate::edges::{Edge, Edges};
+use crate::lanes::OwnLane;
+
+/// How long the first call of a service waits for its instances to become known.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many instances of a lane are tried when they cannot be reached.
+pub(crate) const ATTEMPTS: usize = 3;
+
+/// Picks instances in the lane of the request that is being served.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing(Arc<Core>);
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) service: Arc<str>,
+    pub(crate) own: OwnLane,
+    pub(crate) balancer: Balancer,
+    pub(crate) health: Live<DirectoryHealth>,
+    pub(crate) wanted: Wanted,
+    pub(crate) carriers: Carriers,
+    pub(crate) edges: Edges,
+}
+
+impl Outgoing {
+    pub(crate) fn new(core: Core) -> Self {
+        Self(Arc::new(core))
+    }
+
+    /// Returns the context of the request that is being served, or this copy's own.
+    pub(crate) fn context(&self) -> Arc<Context> {
+        current().unwrap_or_else(|| Arc::new(Context::of(self.0.own.status())))
+    }
+
+    /// Picks an instance; the first time that a service is asked for, its instances are waited for.
+    pub(crate) async fn pick(
+        &self,
+        service: &ServiceName,
+        context: &Context,
+        tried: &[SocketAddr],
+    ) -> Result<Picked, NoInstance> {
+        if !self.0.health.peek().answered.contains(service) {
+            self.0.wanted.add(service);
+            // Where nobody says anything, the pick says so.
+            let _ = tokio::time::timeout(PATIENCE, self.known(service)).await;
+        }
+        let lanes = self.0.own.lanes.load();
+        let lanes = lanes.table.of(service);
+        let want = Want { service, status: context.status, lanes, key: None, tried };
+        self.0.balancer.pick(&want)
+    }
+
+    async fn known(&self, service: &ServiceName) {
+        const STEP: Duration = Duration::from_millis(2);
+        while !self.0.health.peek().answered.contains(service) {
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// Writes onto a call what travels with it.
+    pub(crate) fn write(
+        &self,
+        service: &ServiceName,
+        context: &Context,
+        picked: &Picked,
+        headers: &mut HeaderMap,
+    ) {
+        self.0.carriers.write(context, headers);
+        let fallback = picked.fallback.map(|fallback| fallback.as_str().to_owned());
+        let (from, to) = (self.0.service.to_string(), service.to_string());
+        HopTag { from, to, fallback }.inject(headers);
+    }
+
+    /// Takes note of an answer, and of what the service reports where a report was asked for.
+    pub(crate) fn answered(
+        &self,
+        service: &ServiceName,
+        context: &Context,
+        picked: &Picked,
+        headers: &HeaderMap,
+    ) {
+        let from = Arc::clone(&self.0.service);
+        let to = service.as_str().into();
+        self.0.edges.called(Edge { from, to, lane: context.status }, picked.fallback);
+        let Some(probe) = &context.probe else { return };
+        let version = picked.member.instance().version.as_ref();
+        let named = Hop {
+            service: service.to_string(),
+            version: version.map(ToString::to_string),
+            asked: Some(context.status.to_string()),
+            fallback: picked.fallback.map(|fallback| fallback.as_str().to_owned()),
+            ..Hop::default()
+        };
+        probe.add(named.answered_by(headers.get(PATH_HEADER).and_then(Hop::from_header)));
+    }
+}

@@ -1,0 +1,158 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use gray_config::nacos::NacosProperties;
+
+/// The data id that services of the Spring Cloud design share (seed S1).
+const COMMON: &str = "common-config.yaml";
+
+/// What a service says about itself, and where it finds others.
+///
+/// ```
+/// use gray_starter::StarterProperties;
+///
+/// let environment = |name: &str| match name {
+///     "GRAYLANE_VERSION" => Some("V2".to_owned()),
+///     "NACOS_ADDR" => Some("nacos-1:8848,nacos-2:8848".to_owned()),
+///     _ => None,
+/// };
+/// let properties = StarterProperties::from(&environment, "order-app").unwrap();
+/// assert_eq!(properties.version.as_deref(), Some("V2"));
+/// assert_eq!(properties.nacos.unwrap().servers.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StarterProperties {
+    /// The service's name.
+    pub service: String,
+    /// Its version, which it announces as metadata `version` (`GRAYLANE_VERSION`).
+    pub version: Option<String>,
+    /// The lane it belongs to, where the version does not say (`GRAYLANE_LANE`).
+    pub lane: Option<String>,
+    /// What else it announces (`GRAYLANE_METADATA`, as `key=value,key=value`).
+    pub metadata: BTreeMap<String, String>,
+    /// The Nacos servers (`NACOS_ADDR`, `NACOS_NAMESPACE`, `NACOS_USERNAME`, `NACOS_PASSWORD`).
+    pub nacos: Option<NacosProperties>,
+    /// The group of its services and documents (`NACOS_GROUP`); `DEFAULT_GROUP` where not given.
+    pub group: Option<String>,
+    /// The cluster it registers in (`NACOS_CLUSTER`); `DEFAULT` where not given.
+    pub cluster: Option<String>,
+    /// The documents on Nacos that say which version each lane has (`GRAYLANE_DATA_IDS`, with
+    /// commas).
+    pub data_ids: Vec<String>,
+    /// Files that say it, instead of Nacos (`GRAYLANE_RULES`, with commas).
+    pub rules: Vec<PathBuf>,
+    /// A file with instances, instead of Nacos (`GRAYLANE_REGISTRY`).
+    pub registry: Option<PathBuf>,
+    /// The version of the base environment, where no document says it (`GRAYLANE_BASE`).
+    pub base: Option<String>,
+    /// The version of each lane, where no document says it (`GRAYLANE_LANES`, as
+    /// `gray=V2,blue=V3`).
+    pub lanes: BTreeMap<String, String>,
+    /// Keys whose signed tags ask for reports (`GRAYLANE_TAG_KEYS`, as `id:secret,id:secret`).
+    pub tag_keys: Vec<String>,
+    /// The networks that instances may be in (`GRAYLANE_ALLOW`, with commas); all where not given.
+    pub allow: Vec<String>,
+}
+
+/// Why a variable of the environment cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: `{part}` is not of the form key=value")]
+pub struct InvalidVariable {
+    name: &'static str,
+    part: String,
+}
+
+impl StarterProperties {
+    /// Reads the variables of the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// A variable that cannot be understood.
+    pub fn from_env(service: &str) -> Result<Self, InvalidVariable> {
+        Self::from(&|name| std::env::var(name).ok(), service)
+    }
+
+    /// Reads variables from wherever they are looked up.
+    ///
+    /// # Errors
+    ///
+    /// A variable that cannot be understood.
+    pub fn from(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        service: &str,
+    ) -> Result<Self, InvalidVariable> {
+        let text = |name: &str| lookup(name).filter(|text| !text.is_empty());
+        let list = |name: &str| -> Vec<String> {
+            let text = text(name).unwrap_or_default();
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
+        let pairs = |name: &'static str| -> Result<BTreeMap<String, String>, InvalidVariable> {
+            let pair = |part: String| match part.split_once('=') {
+                Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+                None => Err(InvalidVariable { name, part }),
+            };
+            list(name).into_iter().map(pair).collect()
+        };
+        let servers = list("NACOS_ADDR");
+        let nacos = (!servers.is_empty()).then(|| NacosProperties {
+            servers,
+            namespace: text("NACOS_NAMESPACE").unwrap_or_default(),
+            username: text("NACOS_USERNAME").unwrap_or_default(),
+            password: text("NACOS_PASSWORD").unwrap_or_default(),
+            ..NacosProperties::default()
+        });
+        Ok(Self {
+            service: service.to_owned(),
+            version: text("GRAYLANE_VERSION"),
+            lane: text("GRAYLANE_LANE"),
+            metadata: pairs("GRAYLANE_METADATA")?,
+            nacos,
+            group: text("NACOS_GROUP"),
+            cluster: text("NACOS_CLUSTER"),
+            data_ids: list("GRAYLANE_DATA_IDS"),
+            rules: list("GRAYLANE_RULES").into_iter().map(PathBuf::from).collect(),
+            registry: text("GRAYLANE_REGISTRY").map(PathBuf::from),
+            base: text("GRAYLANE_BASE"),
+            lanes: pairs("GRAYLANE_LANES")?,
+            tag_keys: list("GRAYLANE_TAG_KEYS"),
+            allow: list("GRAYLANE_ALLOW"),
+        })
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or("DEFAULT_GROUP")
+    }
+
+    /// The documents on Nacos that are followed: those that are named, or the design's own unless
+    /// lanes are said elsewhere.
+    pub(crate) fn documents(&self) -> Vec<String> {
+        let elsewhere = !self.rules.is_empty() || self.base.is_some() || !self.lanes.is_empty();
+        match self.data_ids.is_empty() {
+            true if elsewhere => Vec::new(),
+            true => vec![COMMON.to_owned()],
+            false => self.data_ids.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_without_an_equals_sign_is_named() {
+        let environment =
+            |name: &str| (name == "GRAYLANE_LANES").then(|| "gray=V2,blue".to_owned());
+        let error = StarterProperties::from(&environment, "a").unwrap_err();
+        assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
+    }
+
+    #[test]
+    fn the_designs_document_is_followed_unless_lanes_are_said_elsewhere() {
+        let plain = StarterProperties::default();
+        assert_eq!(plain.documents(), ["common-config.yaml"]);
+        let own = StarterProperties { base: Some("V1".to_owned()), ..plain };
+        assert_eq!(own.documents(), [""; 0]);
+    }
+}

@@ -1,0 +1,214 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gray_config::nacos::{Link, Module};
+use gray_config::{FileSource, live};
+use gray_lb::{
+    Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, Maintenance,
+    NacosDiscovery, NacosGroup, Wanted, maintain,
+};
+use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, TagKey, TagKeys};
+use tokio::task::JoinSet;
+
+#[cfg(feature = "grpc")]
+use crate::channel::{Connections, GrayChannel};
+#[cfg(feature = "client")]
+use crate::client::GrayClient;
+use crate::edges::Edges;
+use crate::lanes::{OwnLane, follow_lanes};
+use crate::layer::{GrayLayer, Incoming};
+use crate::nacos::{Registration, reachable_at};
+use crate::outgoing::{Core, Outgoing};
+use crate::{InvalidVariable, StarterProperties};
+
+/// The largest registry file that is read.
+const MAX_REGISTRY: u64 = 16 << 20;
+
+/// Makes a service part of gray release: its server by [`layer`](Self::layer), its calls by
+/// [`client`](Self::client) and [`channel`](Self::channel), its place in the registry by
+/// [`register`](Self::register).
+///
+/// Its background tasks end with the last clone of it.
+#[derive(Clone, Debug)]
+pub struct Starter(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    properties: StarterProperties,
+    naming: Option<Link>,
+    #[cfg(feature = "grpc")]
+    outgoing: Outgoing,
+    own: OwnLane,
+    layer: GrayLayer,
+    edges: Edges,
+    #[cfg(feature = "client")]
+    client: GrayClient,
+    #[cfg(feature = "grpc")]
+    connections: Connections,
+    _tasks: JoinSet<()>,
+}
+
+/// Why a service cannot be part of gray release.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A variable of the environment cannot be understood.
+    #[error(transparent)]
+    Variable(#[from] InvalidVariable),
+    /// Something is no lane.
+    #[error("`{0}` is no lane")]
+    Lane(String, #[source] InvalidLane),
+    /// Something is no key.
+    #[error("a tag key cannot be used")]
+    Key(#[from] InvalidKey),
+    /// Something is no network.
+    #[error("GRAYLANE_ALLOW: {0}")]
+    Network(String),
+    /// There is neither a Nacos server nor a registry file.
+    #[error("there is no registry; set NACOS_ADDR or GRAYLANE_REGISTRY")]
+    NoRegistry,
+    /// No HTTP client can be had.
+    #[cfg(feature = "client")]
+    #[error("no HTTP client can be had")]
+    Client(#[from] reqwest::Error),
+    /// The address that others reach this machine at cannot be found out.
+    #[error("the address that others reach this machine at cannot be found out")]
+    Address(#[from] std::io::Error),
+}
+
+impl Starter {
+    /// Starts with what the environment says (see [`StarterProperties`]).
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub fn from_env(service: &str) -> Result<Self, StartError> {
+        Self::start(StarterProperties::from_env(service)?)
+    }
+
+    /// Starts following the registry and the lanes, in the background.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub fn start(properties: StarterProperties) -> Result<Self, StartError> {
+        let mut tasks = JoinSet::new();
+        let lanes = follow_lanes(&properties, &mut tasks)?;
+        let own = OwnLane::new(&properties, lanes)?;
+        let keys = properties.tag_keys.iter().map(|text| TagKey::parse(text));
+        let keys: TagKeys = keys.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
+        let naming = properties.nacos.clone().map(|nacos| Link::new(nacos, Module::Naming));
+        let wanted: Wanted = std::iter::empty().collect();
+        let registry = registry(&properties, naming.as_ref(), &wanted)?;
+        let maintenance = Maintenance::new(guard(&properties)?);
+        let health = maintenance.health();
+        let (publisher, directory) = live(Directory::default());
+        tasks.spawn(maintain(vec![registry], maintenance, publisher));
+        let service: Arc<str> = properties.service.as_str().into();
+        let (carriers, edges) = (Carriers::default().with_baggage(), Edges::default());
+        let outgoing = Outgoing::new(Core {
+            service: Arc::clone(&service),
+            own: own.clone(),
+            balancer: Balancer::new(directory),
+            health,
+            wanted,
+            carriers: carriers.clone(),
+            edges: edges.clone(),
+        });
+        let incoming = Incoming { service, own: own.clone(), carriers, keys, edges: edges.clone() };
+        Ok(Self(Arc::new(Parts {
+            #[cfg(feature = "client")]
+            client: GrayClient::new(outgoing.clone(), http_client()?),
+            #[cfg(feature = "grpc")]
+            connections: Connections::default(),
+            properties,
+            naming,
+            #[cfg(feature = "grpc")]
+            outgoing,
+            own,
+            layer: GrayLayer::new(incoming),
+            edges,
+            _tasks: tasks,
+        })))
+    }
+
+    /// Returns the layer for the service's server.
+    pub fn layer(&self) -> GrayLayer {
+        self.0.layer.clone()
+    }
+
+    /// Returns the client for calls to other services over HTTP.
+    #[cfg(feature = "client")]
+    pub fn client(&self) -> GrayClient {
+        self.0.client.clone()
+    }
+
+    /// Returns a channel for calls to another service over gRPC.
+    #[cfg(feature = "grpc")]
+    pub fn channel(&self, service: &str) -> GrayChannel {
+        let (outgoing, connections) = (self.0.outgoing.clone(), self.0.connections.clone());
+        GrayChannel::new(outgoing, gray_lb::ServiceName::new(service), connections)
+    }
+
+    /// Returns the status of what this copy does of its own accord: jobs, for example, which are to
+    /// run in [`scope`](gray_propagation::scope) of it where they call anything but through this
+    /// starter.
+    pub fn own_status(&self) -> GrayStatus {
+        self.0.own.status()
+    }
+
+    /// Returns what was counted about calls.
+    pub fn edges(&self) -> &Edges {
+        &self.0.edges
+    }
+
+    /// Registers this copy, which listens at this address, and keeps it registered. To be called
+    /// when it is ready to serve; where the registry is a file, nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// Where it listens on all addresses, and the one that others reach it at cannot be found out.
+    pub async fn register(&self, addr: SocketAddr) -> Result<Registration, StartError> {
+        let Some(link) = self.0.naming.clone() else { return Ok(Registration::none()) };
+        let server = link.properties().servers.first().cloned().unwrap_or_default();
+        let addr = SocketAddr::new(reachable_at(addr, &server).await?, addr.port());
+        Ok(Registration::keep(link, &self.0.properties, addr))
+    }
+}
+
+fn registry(
+    properties: &StarterProperties,
+    naming: Option<&Link>,
+    wanted: &Wanted,
+) -> Result<Box<dyn Discovery>, StartError> {
+    if let Some(path) = &properties.registry {
+        let source = FileSource::new([path.clone()], MAX_REGISTRY);
+        return Ok(Box::new(FileDiscovery::new(Box::new(source))));
+    }
+    let link = naming.cloned().ok_or(StartError::NoRegistry)?;
+    let group =
+        NacosGroup { group: properties.group().to_owned(), clusters: Vec::new(), lane: None };
+    Ok(Box::new(NacosDiscovery::new(link, group, wanted.clone())))
+}
+
+/// A service is not the edge: where nothing else is said, it calls whatever is registered.
+fn guard(properties: &StarterProperties) -> Result<Guard, StartError> {
+    let mut allow = properties.allow.clone();
+    if allow.is_empty() {
+        allow = ["0.0.0.0/0", "::/0"].map(str::to_owned).into();
+    }
+    let ports = vec!["1-65535".to_owned()];
+    Guard::new(&GuardProperties { allow, ports }, Vec::new()).map_err(|errors| {
+        let messages: Vec<String> = errors.into_iter().map(|(_, _, message)| message).collect();
+        StartError::Network(messages.join(", "))
+    })
+}
+
+#[cfg(feature = "client")]
+fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    const CONNECT: std::time::Duration = std::time::Duration::from_secs(2);
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
