@@ -1,5 +1,6 @@
 //! One service of the demos as a process of its own.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,7 +66,8 @@ enum Role {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(ansi).init();
     let args = Args::parse();
     let listener = TcpListener::bind(args.address).await?;
     let addr = listener.local_addr()?;

@@ -15,6 +15,7 @@ mod headers;
 mod metrics;
 mod nacos;
 mod observe;
+pub mod probe;
 mod problem;
 pub mod properties;
 mod proxy;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::{StartError, Starter};
@@ -42,6 +43,12 @@ impl Starter {
             }
         };
         let router = router.layer(self.layer());
+        // Without it each small answer would wait for the acknowledgement of the one before.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY cannot be set");
+            }
+        });
         axum::serve(listener, router).with_graceful_shutdown(leave).await?;
         Ok(())
     }

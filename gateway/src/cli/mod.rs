@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod explain;
 mod healthcheck;
+mod probe;
 mod run;
 mod schema;
 
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Check),
     /// Says how a request is decided, and why.
     Explain(explain::Explain),
+    /// Sends requests in a lane, and shows where they went.
+    Probe(probe::Probe),
     /// Prints the JSON schema of a document.
     Schema(schema::Schema),
     /// Prints completions for a shell.
@@ -98,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Probe(probe) => probe.run(),
         Command::Schema(schema) => schema.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "graylane", &mut std::io::stdout());

@@ -1,0 +1,177 @@
+//! Where requests of a lane went, as every service on their way reports it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use gray_propagation::Hop;
+use serde::Serialize;
+
+/// The ways of many requests, laid over each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probed {
+    /// Requests that were sent.
+    pub sent: usize,
+    /// Requests that were answered with success.
+    pub answered: usize,
+    /// What the others ended with, and how many did.
+    pub failures: BTreeMap<String, usize>,
+    /// Answers without a report: the key is not known there, or nothing on the way reports.
+    pub unreported: usize,
+    /// The services at the beginning of the way.
+    pub tree: Vec<Branch>,
+}
+
+/// A service on the way of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Branch {
+    /// What it reported; without calls.
+    #[serde(flatten)]
+    pub hop: Seen,
+    /// How often.
+    pub count: usize,
+    /// What it called.
+    pub calls: Vec<Self>,
+}
+
+/// What is known about one call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// The service.
+    pub service: String,
+    /// The version that served.
+    pub version: Option<String>,
+    /// The lane that was asked for; `None` where no tag came.
+    pub asked: Option<String>,
+    /// What the caller fell back to.
+    pub fallback: Option<String>,
+    /// Whether an instance of another lane served, and no fallback explains it.
+    pub escaped: bool,
+    /// The service that lost the tag.
+    pub lost_by: Option<String>,
+    /// Whether the service itself reported nothing.
+    pub silent: bool,
+}
+
+impl Probed {
+    /// Adds what one request was answered with.
+    pub fn add(&mut self, report: Option<Hop>) {
+        match report {
+            Some(hop) => lay_over(&mut self.tree, hop),
+            None => self.unreported += 1,
+        }
+    }
+
+    /// Tells whether no request left its lane, as far as is known.
+    pub fn is_clean(&self) -> bool {
+        fn clean(branch: &Branch) -> bool {
+            let Seen { escaped, lost_by, .. } = &branch.hop;
+            !escaped && lost_by.is_none() && branch.calls.iter().all(clean)
+        }
+        self.failures.is_empty() && self.unreported == 0 && self.tree.iter().all(clean)
+    }
+}
+
+fn lay_over(branches: &mut Vec<Branch>, hop: Hop) {
+    let Hop { service, version, asked, fallback, escaped, lost_by, silent, calls, .. } = hop;
+    let seen = Seen { service, version, asked, fallback, escaped, lost_by, silent };
+    let known = branches.iter().position(|branch| branch.hop == seen);
+    let position = known.unwrap_or_else(|| {
+        branches.push(Branch { hop: seen, count: 0, calls: Vec::new() });
+        branches.len() - 1
+    });
+    if let Some(branch) = branches.get_mut(position) {
+        branch.count += 1;
+        for call in calls {
+            lay_over(&mut branch.calls, call);
+        }
+    }
+}
+
+impl fmt::Display for Probed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} requests, {} answered", self.sent, self.answered)?;
+        for (failure, count) in &self.failures {
+            writeln!(f, "  {count} failed: {failure}")?;
+        }
+        if self.unreported > 0 {
+            writeln!(
+                f,
+                "  {} without a report: is the key known to the gateway (signedTags)?",
+                self.unreported
+            )?;
+        }
+        writeln!(f)?;
+        for branch in &self.tree {
+            branch.write(f, 0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Branch {
+    fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        let Seen { service, version, asked, fallback, escaped, lost_by, silent } = &self.hop;
+        let name = format!("{:indent$}{service}", "", indent = depth * 2);
+        let version = version.as_deref().unwrap_or("-");
+        let asked = asked.as_deref().unwrap_or("no tag");
+        write!(f, "{name:32} {version:8} {asked:8} {:6}", self.count)?;
+        if let Some(fallback) = fallback {
+            write!(f, "  fallback: {fallback}")?;
+        }
+        if *escaped {
+            write!(f, "  ESCAPED: another lane's instance served")?;
+        }
+        if let Some(by) = lost_by {
+            write!(f, "  LOST: {by} passed it on without the tag")?;
+        }
+        if *silent {
+            write!(f, "  silent: no report of its own")?;
+        }
+        writeln!(f)?;
+        self.calls.iter().try_for_each(|call| call.write(f, depth + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(service: &str, version: &str, calls: Vec<Hop>) -> Hop {
+        Hop {
+            service: service.to_owned(),
+            version: Some(version.to_owned()),
+            asked: Some("GRAY".to_owned()),
+            calls,
+            ..Hop::default()
+        }
+    }
+
+    #[test]
+    fn equal_ways_are_counted_and_others_stand_beside() {
+        let mut probed = Probed::default();
+        for _ in 0..3 {
+            probed.add(Some(hop("a", "V2", vec![hop("b", "V2", Vec::new())])));
+        }
+        assert!(probed.is_clean());
+        let lost = Hop { asked: None, lost_by: Some("b".into()), ..hop("c", "V1", Vec::new()) };
+        probed.add(Some(hop("a", "V2", vec![hop("b", "V2", vec![lost])])));
+        assert!(!probed.is_clean());
+        let text = probed.to_string();
+        let lines: Vec<Vec<&str>> =
+            text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["a", "V2", "GRAY", "4"]);
+        assert_eq!(lines[1], ["b", "V2", "GRAY", "4"]);
+        assert_eq!(lines[2][..5], ["c", "V1", "no", "tag", "1"]);
+        assert!(text.contains("LOST: b passed it on"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_without_a_report_is_not_clean() {
+        let mut probed = Probed::default();
+        probed.add(None);
+        assert!(!probed.is_clean());
+    }
+}

@@ -1,0 +1,297 @@
+//! The whole journey: gateway -> A -> B -> C, each in V1 and V2, over HTTP and gRPC.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use gray_tests::{Gateway, Kind, Nacos, Process, binary, eventually};
+use tokio::task::JoinSet;
+
+const KEY: &str = "k1:0123456789abcdef0123456789abcdef";
+
+/// One document for the gateway, which reads its rules, and for the services, which read its lanes.
+const RULES: &str = "\
+base: {version: V1}
+lanes: [{name: gray, version: V2}]
+rules: [{name: canary, when: {header: {name: x-canary, equal: '1'}}}]
+";
+
+const BASE_WAY: &str = "A[127.0.0.1] -> B[127.0.0.1] -> C[127.0.0.1]\n";
+const GRAY_WAY: &str = "Agray[127.0.0.1] -> Bgray[127.0.0.1] -> Cgray[127.0.0.1]\n";
+
+/// The services of the chain behind a gateway, on one Nacos server.
+struct Chain {
+    server: Nacos,
+    gateway: Gateway,
+    services: BTreeMap<(&'static str, &'static str), Process>,
+    client: reqwest::Client,
+    folder: tempfile::TempDir,
+}
+
+impl Chain {
+    async fn start(kind: Kind, copies: &[(&'static str, &'static str)]) -> anyhow::Result<Self> {
+        let server = Nacos::start(kind).await?;
+        server.publish("common-config.yaml", RULES).await?;
+        let gateway = Gateway::start(&format!(
+            "nacos: {{servers: ['{}']}}\n\
+             routes: [{{service: spring-cloud-a, match: {{path: {{prefix: /A}}}}}}]\n\
+             discovery: {{nacos: [{{}}]}}\n\
+             rules: {{nacos: {{dataIds: [common-config.yaml]}}}}\n\
+             signedTags: [{{id: k1, secret: 0123456789abcdef0123456789abcdef}}]\n",
+            server.address()
+        ))?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let (services, folder) = (BTreeMap::new(), tempfile::tempdir()?);
+        let mut chain = Self { server, gateway, services, client, folder };
+        for (role, version) in copies {
+            chain.run(role, version, &[])?;
+        }
+        Ok(chain)
+    }
+
+    /// Starts a copy of a service, and returns where it listens.
+    fn run(
+        &mut self,
+        role: &'static str,
+        version: &'static str,
+        more: &[&str],
+    ) -> anyhow::Result<SocketAddr> {
+        let unique = format!("{role}-{version}-{}", fastrand::u64(..));
+        let mut command = Command::new(binary("graylane-demo")?);
+        command.args([role, "--version-label", version, "--nacos", &self.server.address()]);
+        command.args(more).env("GRAYLANE_TAG_KEYS", KEY);
+        let mut process = Process::start(&mut command, &self.folder.path().join(unique))?;
+        let addr = process.until(Duration::from_secs(10), |printed| {
+            let (_, rest) = printed.split_once("addr=")?;
+            rest.split_whitespace().next()?.parse().ok()
+        })?;
+        self.services.insert((role, version), process);
+        Ok(addr)
+    }
+
+    async fn get(&self, path: &str, gray: bool) -> anyhow::Result<String> {
+        way(&self.client, &self.gateway.url(path), gray).await
+    }
+
+    /// Waits until both lanes go the expected ways, over both transports.
+    async fn goes(&self, base: &str, gray: &str) -> anyhow::Result<()> {
+        eventually(Duration::from_secs(30), async || {
+            for path in ["/A/http", "/A/grpc", "/A/dubbo"] {
+                for (lane, expected) in [(false, base), (true, gray)] {
+                    let text = self.get(path, lane).await?;
+                    ensure!(text == expected, "{path}: {text}, not {expected}");
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn probe(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let mut command = Command::new(binary("graylane")?);
+        command.arg("probe").arg(self.gateway.url("/A/http")).args(["--key", KEY]).args(arguments);
+        let output = command.output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(!printed.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), printed))
+    }
+}
+
+async fn way(client: &reqwest::Client, url: &str, gray: bool) -> anyhow::Result<String> {
+    let request = client.get(url).header("x-canary", if gray { "1" } else { "0" });
+    let answer = request.send().await?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    ensure!(status == 200, "{url}: {status} {text}");
+    Ok(text)
+}
+
+/// All copies of all services.
+const ALL: [(&str, &str); 6] =
+    [("a", "V1"), ("a", "V2"), ("b", "V1"), ("b", "V2"), ("c", "V1"), ("c", "V2")];
+
+/// Two thousand mixed requests, none of which crosses a lane.
+async fn no_request_leaves_its_lane(kind: Kind) -> anyhow::Result<()> {
+    let chain = Chain::start(kind, &ALL).await?;
+    chain.goes(BASE_WAY, GRAY_WAY).await?;
+    let mut clients = JoinSet::new();
+    for number in 0..8 {
+        let (client, url) = (chain.client.clone(), chain.gateway.url(""));
+        clients.spawn(async move {
+            for turn in 0..250 {
+                let gray = (number + turn) % 2 == 0;
+                let path = if turn % 3 == 0 { "/A/grpc" } else { "/A/http" };
+                let text = way(&client, &format!("{url}{path}"), gray).await?;
+                ensure!(text == if gray { GRAY_WAY } else { BASE_WAY }, "{path} {gray}: {text}");
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done??;
+    }
+    let (code, printed) = chain.probe(&["--lane", "gray", "-n", "40"])?;
+    ensure!(code == Some(0), "{printed}");
+    for line in ["spring-cloud-a", "spring-cloud-b", "spring-cloud-c"] {
+        let line = printed.lines().find(|it| it.trim_start().starts_with(line));
+        let words: Vec<&str> = line.unwrap_or_default().split_whitespace().skip(1).collect();
+        ensure!(words == ["V2", "GRAY", "40"], "{printed}");
+    }
+    Ok(())
+}
+
+/// A lane that B is not part of goes through B's base, and is gray again after it.
+async fn a_lane_without_b_is_gray_again_after_it(kind: Kind) -> anyhow::Result<()> {
+    let copies: Vec<_> = ALL.into_iter().filter(|copy| *copy != ("b", "V2")).collect();
+    let mut chain = Chain::start(kind, &copies).await?;
+    let through_base = GRAY_WAY.replace("Bgray", "B");
+    chain.goes(BASE_WAY, &through_base).await?;
+    let (code, printed) = chain.probe(&["-n", "10", "--json"])?;
+    ensure!(code == Some(0), "{printed}");
+    let value: serde_json::Value = serde_json::from_str(&printed)?;
+    let b = &value["tree"][0]["calls"][0]["calls"][0];
+    ensure!(b["service"] == "spring-cloud-b" && b["version"] == "V1", "{printed}");
+    ensure!(b["fallback"] == "base" && b["count"] == 10, "{printed}");
+    ensure!(b["calls"][0]["version"] == "V2" && b["calls"][0]["count"] == 10, "{printed}");
+
+    // It joins, and the next requests go there.
+    chain.run("b", "V2", &[])?;
+    chain.goes(BASE_WAY, GRAY_WAY).await
+}
+
+/// B is replaced by one that calls C by an address of its own and forgets the tag: C, its
+/// neighbour, says who lost it.
+async fn who_loses_the_tag_is_found(kind: Kind) -> anyhow::Result<()> {
+    let copies: Vec<_> = ALL.into_iter().filter(|copy| copy.0 != "b").collect();
+    let mut chain = Chain::start(kind, &copies).await?;
+    let c = chain.run("c", "V1", &[])?;
+    let to = format!("http://{c}");
+    for version in ["V1", "V2"] {
+        chain.run("b", version, &["--lose-tag-to", &to])?;
+    }
+    eventually(Duration::from_secs(30), async || {
+        let text = chain.get("/A/http", true).await?;
+        ensure!(text == GRAY_WAY.replace("Cgray", "C"), "{text}");
+        Ok(())
+    })
+    .await?;
+    let (code, printed) = chain.probe(&["-n", "20"])?;
+    ensure!(code == Some(1), "{printed}");
+    let line = printed.lines().find(|line| line.contains("spring-cloud-c")).unwrap_or_default();
+    ensure!(line.contains("LOST: spring-cloud-b passed it on without the tag"), "{printed}");
+    ensure!(line.split_whitespace().any(|word| word == "20"), "{printed}");
+    Ok(())
+}
+
+/// What a copy does of its own accord is done in its own lane.
+async fn jobs_stay_in_the_lane_of_their_copy(kind: Kind) -> anyhow::Result<()> {
+    let copies: Vec<_> = ALL.into_iter().filter(|copy| copy.0 != "a").collect();
+    let mut chain = Chain::start(kind, &copies).await?;
+    for (version, expected) in [("V1", BASE_WAY), ("V2", GRAY_WAY)] {
+        chain.run("a", version, &["--job", "1"])?;
+        let process = chain.services.get_mut(&("a", version)).context("it is not there")?;
+        let expected = format!("job: {}", expected.trim_end());
+        process
+            .until(Duration::from_secs(20), |printed| printed.contains(&expected).then_some(()))?;
+    }
+    Ok(())
+}
+
+/// Every copy is replaced by a new one under load.
+async fn replacing_every_copy_fails_no_request(kind: Kind) -> anyhow::Result<()> {
+    let mut chain = Chain::start(kind, &ALL).await?;
+    chain.goes(BASE_WAY, GRAY_WAY).await?;
+    let done = Arc::<AtomicBool>::default();
+    let mut clients = JoinSet::new();
+    for gray in [false, true, false, true] {
+        let (client, url) = (chain.client.clone(), chain.gateway.url(""));
+        let done = Arc::clone(&done);
+        clients.spawn(async move {
+            let mut count = 0_usize;
+            while !done.load(Ordering::Relaxed) {
+                let path = if count.is_multiple_of(2) { "/A/http" } else { "/A/grpc" };
+                let text = way(&client, &format!("{url}{path}"), gray).await?;
+                ensure!(text == if gray { GRAY_WAY } else { BASE_WAY }, "{path} {gray}: {text}");
+                count += 1;
+            }
+            Ok(count)
+        });
+    }
+    for (role, version) in ALL {
+        let mut old = chain.services.remove(&(role, version)).context("it is not there")?;
+        chain.run(role, version, &[])?;
+        let service = format!("spring-cloud-{role}");
+        let instances = async |count: usize| {
+            eventually(Duration::from_secs(30), async || {
+                let text = chain.server.instances(&service).await?;
+                let found = text.matches("\"ip\"").count();
+                ensure!(found == count, "{found} instances of {service}, not {count}: {text}");
+                Ok(())
+            })
+            .await
+        };
+        instances(3).await?;
+        old.terminate()?;
+        ensure!(old.wait(Duration::from_secs(20))? == Some(0), "{}", old.printed());
+        instances(2).await?;
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut count = 0;
+    while let Some(client) = clients.join_next().await {
+        count += client??;
+    }
+    ensure!(count > 1_000, "only {count} requests");
+    Ok(())
+}
+
+mod on_rnacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_request_leaves_its_lane() -> anyhow::Result<()> {
+        super::no_request_leaves_its_lane(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
+    async fn a_lane_without_b_is_gray_again_after_it() -> anyhow::Result<()> {
+        super::a_lane_without_b_is_gray_again_after_it(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
+    async fn who_loses_the_tag_is_found() -> anyhow::Result<()> {
+        super::who_loses_the_tag_is_found(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
+    async fn jobs_stay_in_the_lane_of_their_copy() -> anyhow::Result<()> {
+        super::jobs_stay_in_the_lane_of_their_copy(Kind::Rnacos).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replacing_every_copy_fails_no_request() -> anyhow::Result<()> {
+        super::replacing_every_copy_fails_no_request(Kind::Rnacos).await
+    }
+}
+
+mod on_nacos {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_request_leaves_its_lane() -> anyhow::Result<()> {
+        super::no_request_leaves_its_lane(Kind::Java).await
+    }
+
+    #[tokio::test]
+    async fn a_lane_without_b_is_gray_again_after_it() -> anyhow::Result<()> {
+        super::a_lane_without_b_is_gray_again_after_it(Kind::Java).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replacing_every_copy_fails_no_request() -> anyhow::Result<()> {
+        super::replacing_every_copy_fails_no_request(Kind::Java).await
+    }
+}
