@@ -1,9 +1,13 @@
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_lb::{NoInstance, Picked, ServiceName};
 use gray_propagation::Context;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 
 use crate::outgoing::{ATTEMPTS, Outgoing};
 
@@ -23,6 +27,53 @@ use crate::outgoing::{ATTEMPTS, Outgoing};
 pub struct GrayClient {
     outgoing: Outgoing,
     http: reqwest::Client,
+    bases: Bases,
+}
+
+/// The URL of each instance, parsed once: parsing is a tenth of what a call costs.
+#[derive(Clone, Debug)]
+struct Bases {
+    /// What stands for the address of a call before it has one.
+    nowhere: Url,
+    known: Arc<Mutex<HashMap<SocketAddr, Url>>>,
+}
+
+/// How many URLs are kept; instances come and go.
+const MAX_BASES: usize = 4096;
+
+impl Bases {
+    /// Returns the URL of a path, with its query, at an address.
+    fn at(&self, addr: SocketAddr, path: &str) -> Result<Url, CallError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).cloned();
+        let mut url = match known {
+            Some(url) => url,
+            None => self.learn(addr)?,
+        };
+        let path = path.split('#').next().unwrap_or_default();
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        if path.len() > 1 {
+            url.set_path(path);
+        }
+        if query.is_some() {
+            url.set_query(query);
+        }
+        Ok(url)
+    }
+
+    fn learn(&self, addr: SocketAddr) -> Result<Url, CallError> {
+        let text = format!("http://{addr}/");
+        let url = Url::parse(&text).map_err(|_| CallError::Url(text))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_BASES {
+            known.clear();
+        }
+        known.insert(addr, url.clone());
+        drop(known);
+        Ok(url)
+    }
 }
 
 /// Why a call was not answered.
@@ -46,8 +97,8 @@ pub enum CallError {
 }
 
 impl GrayClient {
-    pub(crate) const fn new(outgoing: Outgoing, http: reqwest::Client) -> Self {
-        Self { outgoing, http }
+    pub(crate) fn new(outgoing: Outgoing, http: reqwest::Client, nowhere: Url) -> Self {
+        Self { outgoing, http, bases: Bases { nowhere, known: Arc::default() } }
     }
 
     /// Begins a GET.
@@ -73,12 +124,12 @@ impl GrayClient {
     /// Begins a call of `http://<service>/<path>`.
     pub fn call(&self, method: Method, url: &str) -> Call {
         let service = service_of(url).ok_or_else(|| CallError::Url(url.to_owned()));
-        // The name of a service need not be one of a host; an address takes its place later.
         let rest = url.strip_prefix("http://").unwrap_or_default();
-        let path = rest.find(['/', '?', '#']).map_or("/", |at| rest.split_at(at).1);
-        let target = format!("http://service{path}");
-        let builder = self.http.request(method, target);
-        Call { client: self.clone(), service, builder }
+        let path = rest.find(['/', '?', '#']).map_or("/", |at| rest.split_at(at).1).to_owned();
+        // The address takes the place of this URL when an instance is picked: the name of a service
+        // need not be one of a host.
+        let builder = self.http.request(method, self.bases.nowhere.clone());
+        Call { client: self.clone(), service, path, builder }
     }
 }
 
@@ -96,6 +147,7 @@ fn service_of(url: &str) -> Option<ServiceName> {
 pub struct Call {
     client: GrayClient,
     service: Result<ServiceName, CallError>,
+    path: String,
     builder: reqwest::RequestBuilder,
 }
 
@@ -126,7 +178,7 @@ impl Call {
     ///
     /// See [`CallError`]; an answer with an error status is an answer.
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
-        let Self { client, service, builder } = self;
+        let Self { client, service, path, builder } = self;
         let service = service?;
         let failed = |source| CallError::Http { service: service.clone(), source };
         let mut request = builder.build().map_err(failed)?;
@@ -142,6 +194,7 @@ impl Call {
             tried.push(picked.member.instance().addr);
             let spare = request.try_clone().filter(|_| tried.len() < ATTEMPTS);
             let idempotent = request.method().is_idempotent();
+            *request.url_mut() = client.bases.at(picked.member.instance().addr, &path)?;
             let error = match client.send(&service, &context, &picked, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -168,10 +221,6 @@ impl GrayClient {
         picked: &Picked,
         mut request: reqwest::Request,
     ) -> Result<reqwest::Response, reqwest::Error> {
-        let addr = picked.member.instance().addr;
-        // Any URL with a host takes an address and a port.
-        let _ = request.url_mut().set_ip_host(addr.ip());
-        let _ = request.url_mut().set_port(Some(addr.port()));
         self.outgoing.write(service, context, picked, request.headers_mut());
         let _in_flight = picked.member.begin();
         let answer = self.http.execute(request).await?;
@@ -183,6 +232,23 @@ impl GrayClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_and_the_query_go_where_the_instance_is() {
+        let nowhere = Url::parse("http://service/").unwrap();
+        let bases = Bases { nowhere, known: Arc::default() };
+        let addr = "127.0.0.1:8080".parse().unwrap();
+        for (path, expected) in [
+            ("/", "http://127.0.0.1:8080/"),
+            ("/a%2Fb//c?x=%20&y=a+b#part", "http://127.0.0.1:8080/a%2Fb//c?x=%20&y=a+b"),
+            ("?x", "http://127.0.0.1:8080/?x"),
+            ("/用户", "http://127.0.0.1:8080/%E7%94%A8%E6%88%B7"),
+        ] {
+            assert_eq!(bases.at(addr, path).unwrap().as_str(), expected);
+        }
+        let addr = "[::1]:80".parse().unwrap();
+        assert_eq!(bases.at(addr, "/a").unwrap().as_str(), "http://[::1]/a");
+    }
 
     #[test]
     fn the_service_is_the_host_as_it_is_written() {

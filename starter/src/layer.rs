@@ -9,6 +9,7 @@ use gray_propagation::{
 };
 use http::{HeaderMap, Request, Response};
 use pin_project_lite::pin_project;
+use tokio::task::JoinSet;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -30,6 +31,8 @@ pub(crate) struct Incoming {
     pub(crate) carriers: Carriers,
     pub(crate) keys: TagKeys,
     pub(crate) edges: Edges,
+    /// Follow the lanes for as long as anybody is served.
+    pub(crate) _tasks: Arc<JoinSet<()>>,
 }
 
 /// The service that [`GrayLayer`] makes.
@@ -157,5 +160,184 @@ where
         }
         let context = Arc::clone(this.context);
         Poll::Ready(Ok(response.map(|body| InContext::new(context, body))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use futures_util::{StreamExt, stream};
+    use gray_config::live;
+    use gray_lb::ServedLanes;
+    use gray_propagation::{
+        Lane, SignedTag, TagKey, current_status, in_current, spawn, spawn_blocking,
+    };
+    use http::HeaderValue;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::StarterProperties;
+    use crate::edges::EdgeCounts;
+
+    const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    /// A gray copy of `b`.
+    fn layer() -> (GrayLayer, Edges) {
+        let properties = StarterProperties {
+            service: "b".to_owned(),
+            version: Some("V2".to_owned()),
+            lane: Some("gray".to_owned()),
+            ..StarterProperties::default()
+        };
+        let served = ServedLanes { on: true, ..ServedLanes::default() };
+        let own = OwnLane::new(&properties, live(served).1).unwrap();
+        let edges = Edges::default();
+        let keys = [TagKey::new("k", SECRET).unwrap()].into_iter().collect();
+        let carriers = Carriers::default();
+        let (service, tasks) = ("b".into(), Arc::default());
+        let incoming =
+            Incoming { service, own, carriers, keys, edges: edges.clone(), _tasks: tasks };
+        (GrayLayer::new(incoming), edges)
+    }
+
+    fn request(headers: &[(&'static str, &str)]) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    }
+
+    fn seen() -> String {
+        current_status().map(|status| status.to_string()).unwrap_or_default()
+    }
+
+    /// Does everything that a handler may do beside its own task.
+    async fn busy(headers: HeaderMap) -> String {
+        let mut all = vec![seen(), spawn(async { seen() }).await.unwrap()];
+        all.push(spawn_blocking(seen).await.unwrap());
+        let mut set = JoinSet::new();
+        for _ in 0..3 {
+            set.spawn(in_current(async {
+                tokio::task::yield_now().await;
+                seen()
+            }));
+        }
+        while let Some(joined) = set.join_next().await {
+            all.push(joined.unwrap());
+        }
+        assert!(!headers.contains_key("panic"), "on purpose");
+        all.dedup();
+        all.join(",")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thousand_requests_at_once_see_only_their_own_lane() {
+        let router = Router::new().route("/", get(busy)).layer(layer().0);
+        let mut requests = JoinSet::new();
+        for number in 0..1_000_u32 {
+            let lane = ["PROD", "GRAY", "blue"][(number % 3) as usize];
+            let mut headers = vec![("gray", lane)];
+            if number % 10 == 0 {
+                headers.push(("panic", "1"));
+            }
+            let answer = router.clone().oneshot(request(&headers));
+            requests.spawn(async move {
+                let body = answer.await.unwrap().into_body().collect().await.unwrap();
+                (lane, body.to_bytes())
+            });
+        }
+        let mut panicked = 0;
+        while let Some(done) = requests.join_next().await {
+            match done {
+                Ok((lane, body)) => assert_eq!(body, lane),
+                Err(error) => {
+                    assert!(error.is_panic());
+                    panicked += 1;
+                }
+            }
+        }
+        assert_eq!(panicked, 100);
+        assert_eq!(current_status(), None);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_streamed_in_the_lane_of_its_request() {
+        let stream = get(async || {
+            let ticks = stream::unfold(0, async |tick| {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                (tick < 3).then(|| (Ok::<_, Infallible>(format!("{} ", seen())), tick + 1))
+            });
+            Body::from_stream(ticks.boxed())
+        });
+        let router = Router::new().route("/", stream).layer(layer().0);
+        let answer = router.oneshot(request(&[("gray", "blue")])).await.unwrap();
+        // It is read by another task than the one that answered.
+        let body = tokio::spawn(answer.into_body().collect()).await.unwrap().unwrap();
+        assert_eq!(body.to_bytes(), "blue blue blue ");
+    }
+
+    #[track_caller]
+    fn counted(edges: &Edges, from: &str, lane: GrayStatus) -> EdgeCounts {
+        let edge = Edge { from: from.into(), to: "b".into(), lane };
+        edges.counts().get(&edge).copied().unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_wrong_lane_is_counted_with_whom_it_came_from() {
+        let (layer, edges) = layer();
+        let router = Router::new().route("/", get(async || seen())).layer(layer);
+        let ask = async |headers: &[(&'static str, &str)]| {
+            let answer = router.clone().oneshot(request(headers)).await.unwrap();
+            answer.into_body().collect().await.unwrap().to_bytes()
+        };
+        assert_eq!(ask(&[("gray", "GRAY"), ("x-graylane-hop", "from=a; to=b")]).await, "GRAY");
+        assert_eq!(ask(&[("gray", "ALL")]).await, "ALL");
+        assert!(edges.counts().is_empty());
+        // Another lane's request, by its caller's fallback: that is the caller's to count.
+        let hop = ("x-graylane-hop", "from=a; to=b; fallback=base");
+        assert_eq!(ask(&[("gray", "blue"), hop]).await, "blue");
+        assert!(edges.counts().is_empty());
+
+        ask(&[("gray", "PROD"), ("x-graylane-hop", "from=a; to=b")]).await;
+        assert_eq!(counted(&edges, "a", GrayStatus::Prod).escapes, 1);
+        // The caller itself forgot the tag, or somebody between, who was meant by the caller.
+        assert_eq!(ask(&[("x-graylane-hop", "from=a; to=b")]).await, "GRAY");
+        ask(&[("x-graylane-hop", "from=a; to=x"), ("gray", "Gray")]).await;
+        ask(&[]).await;
+        for from in ["a", "x", "unknown"] {
+            assert_eq!(counted(&edges, from, GRAY).untagged, 1, "{from}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_has_a_key_gets_a_report() {
+        let (layer, _) = layer();
+        let handler = get(async || {
+            let child = Hop { service: "c".to_owned(), ..Hop::default() };
+            if let Some(probe) = gray_propagation::current().unwrap().probe.as_ref() {
+                probe.add(child);
+            }
+        });
+        let router = Router::new().route("/", handler).layer(layer);
+        let report = async |secret: &[u8]| {
+            let expires = SystemTime::now() + Duration::from_mins(1);
+            let tag = SignedTag { status: GRAY, expires, probe: true };
+            let tag = TagKey::new("k", secret).unwrap().sign(&tag).unwrap();
+            let headers = [("gray", "GRAY"), ("x-graylane-tag", tag.to_str().unwrap())];
+            let answer = router.clone().oneshot(request(&headers)).await.unwrap();
+            answer.headers().get(PATH_HEADER).and_then(Hop::from_header)
+        };
+        let hop = report(SECRET).await.unwrap();
+        assert_eq!((hop.service.as_str(), hop.version.as_deref()), ("b", Some("V2")));
+        assert_eq!(hop.calls[0].service, "c");
+        assert_eq!(report(b"another secret of thirty-two bytes").await, None);
     }
 }

@@ -8,6 +8,7 @@ use gray_config::Live;
 use gray_lb::{Balancer, DirectoryHealth, NoInstance, Picked, ServiceName, Want, Wanted};
 use gray_propagation::{Carriers, Context, Hop, HopTag, PATH_HEADER, current};
 use http::HeaderMap;
+use tokio::task::JoinSet;
 
 use crate::edges::{Edge, Edges};
 use crate::lanes::OwnLane;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) wanted: Wanted,
     pub(crate) carriers: Carriers,
     pub(crate) edges: Edges,
+    /// Follow the registry and the lanes for as long as anybody calls.
+    pub(crate) _tasks: Arc<JoinSet<()>>,
 }
 
 impl Outgoing {
@@ -91,7 +94,7 @@ impl Outgoing {
         headers: &HeaderMap,
     ) {
         let from = Arc::clone(&self.0.service);
-        let to = service.as_str().into();
+        let to = service.to_shared();
         self.0.edges.called(Edge { from, to, lane: context.status }, picked.fallback);
         let Some(probe) = &context.probe else { return };
         let version = picked.member.instance().version.as_ref();

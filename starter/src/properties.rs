@@ -48,6 +48,11 @@ pub struct StarterProperties {
     /// The version of each lane, where no document says it (`GRAYLANE_LANES`, as
     /// `gray=V2,blue=V3`).
     pub lanes: BTreeMap<String, String>,
+    /// Headers that carry the lane's name beside `gray`, such as `x-mse-tag` (`GRAYLANE_HEADERS`,
+    /// with commas).
+    pub headers: Vec<String>,
+    /// Whether W3C Baggage carries it too (`GRAYLANE_BAGGAGE=true`).
+    pub baggage: bool,
     /// Keys whose signed tags ask for reports (`GRAYLANE_TAG_KEYS`, as `id:secret,id:secret`).
     pub tag_keys: Vec<String>,
     /// The networks that instances may be in (`GRAYLANE_ALLOW`, with commas); all where not given.
@@ -115,6 +120,8 @@ impl StarterProperties {
             registry: text("GRAYLANE_REGISTRY").map(PathBuf::from),
             base: text("GRAYLANE_BASE"),
             lanes: pairs("GRAYLANE_LANES")?,
+            headers: list("GRAYLANE_HEADERS"),
+            baggage: text("GRAYLANE_BAGGAGE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
             tag_keys: list("GRAYLANE_TAG_KEYS"),
             allow: list("GRAYLANE_ALLOW"),
         })

@@ -8,6 +8,7 @@ use gray_lb::{
     NacosDiscovery, NacosGroup, Wanted, maintain,
 };
 use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, TagKey, TagKeys};
+use http::HeaderName;
 use tokio::task::JoinSet;
 
 #[cfg(feature = "grpc")]
@@ -28,7 +29,7 @@ const MAX_REGISTRY: u64 = 16 << 20;
 /// [`client`](Self::client) and [`channel`](Self::channel), its place in the registry by
 /// [`register`](Self::register).
 ///
-/// Its background tasks end with the last clone of it.
+/// Its background tasks end with the last of it and of what it has made.
 #[derive(Clone, Debug)]
 pub struct Starter(Arc<Parts>);
 
@@ -45,7 +46,6 @@ struct Parts {
     client: GrayClient,
     #[cfg(feature = "grpc")]
     connections: Connections,
-    _tasks: JoinSet<()>,
 }
 
 /// Why a service cannot be part of gray release.
@@ -60,6 +60,9 @@ pub enum StartError {
     /// Something is no key.
     #[error("a tag key cannot be used")]
     Key(#[from] InvalidKey),
+    /// Something is no header name.
+    #[error("`{0}` is no header name")]
+    Header(String),
     /// Something is no network.
     #[error("GRAYLANE_ALLOW: {0}")]
     Network(String),
@@ -103,8 +106,9 @@ impl Starter {
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());
         tasks.spawn(maintain(vec![registry], maintenance, publisher));
+        let tasks = Arc::new(tasks);
         let service: Arc<str> = properties.service.as_str().into();
-        let (carriers, edges) = (Carriers::default().with_baggage(), Edges::default());
+        let (carriers, edges) = (carriers(&properties)?, Edges::default());
         let outgoing = Outgoing::new(Core {
             service: Arc::clone(&service),
             own: own.clone(),
@@ -113,11 +117,19 @@ impl Starter {
             wanted,
             carriers: carriers.clone(),
             edges: edges.clone(),
+            _tasks: Arc::clone(&tasks),
         });
-        let incoming = Incoming { service, own: own.clone(), carriers, keys, edges: edges.clone() };
+        let incoming = Incoming {
+            service,
+            own: own.clone(),
+            carriers,
+            keys,
+            edges: edges.clone(),
+            _tasks: tasks,
+        };
         Ok(Self(Arc::new(Parts {
             #[cfg(feature = "client")]
-            client: GrayClient::new(outgoing.clone(), http_client()?),
+            client: GrayClient::new(outgoing.clone(), http_client()?, nowhere()?),
             #[cfg(feature = "grpc")]
             connections: Connections::default(),
             properties,
@@ -127,7 +139,6 @@ impl Starter {
             own,
             layer: GrayLayer::new(incoming),
             edges,
-            _tasks: tasks,
         })))
     }
 
@@ -175,6 +186,15 @@ impl Starter {
     }
 }
 
+/// The carriers of the lane beside the `gray` header.
+fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
+    let header =
+        |text: &String| text.parse::<HeaderName>().map_err(|_| StartError::Header(text.clone()));
+    let headers = properties.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;
+    let carriers = Carriers::default().with_headers(headers);
+    Ok(if properties.baggage { carriers.with_baggage() } else { carriers })
+}
+
 fn registry(
     properties: &StarterProperties,
     naming: Option<&Link>,
@@ -201,6 +221,13 @@ fn guard(properties: &StarterProperties) -> Result<Guard, StartError> {
         let messages: Vec<String> = errors.into_iter().map(|(_, _, message)| message).collect();
         StartError::Network(messages.join(", "))
     })
+}
+
+/// What stands for the address of a call before it has one.
+#[cfg(feature = "client")]
+fn nowhere() -> Result<reqwest::Url, StartError> {
+    let url = "http://service/";
+    reqwest::Url::parse(url).map_err(|_| StartError::Network(url.to_owned()))
 }
 
 #[cfg(feature = "client")]

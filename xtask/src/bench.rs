@@ -17,7 +17,13 @@ pub(crate) fn bench() -> anyhow::Result<()> {
     record(decision.env("GUNGRAUN_RUNNER", runner).env("GUNGRAUN_COLOR", "never"), "decision")?;
     let mut cidr = Command::new("cargo");
     cidr.args(["bench", "--quiet", "--package", "gray-filters", "--bench", "cidr"]);
-    record(cidr.args(["--", "--noplot"]), "cidr")
+    record(cidr.args(["--", "--noplot"]), "cidr")?;
+    let mut layer = Command::new("cargo");
+    layer.args(["bench", "--quiet", "--package", "gray-starter", "--bench", "layer"]);
+    record(layer.args(["--", "--noplot"]), "layer")?;
+    let mut client = Command::new("cargo");
+    client.args(["bench", "--quiet", "--package", "gray-starter", "--bench", "client"]);
+    record(&mut client, "client")
 }
 
 /// Runs a benchmark, and keeps what it prints as text, with the commit.

@@ -70,22 +70,37 @@ async fn the_next_hop_sees_only_the_gateways_verdict() -> anyhow::Result<()> {
         ("connection", "gray, x-forwarded-for, x-mse-tag"),
         ("x-forwarded-for", "6.6.6.6"),
         ("x-real-ip", "6.6.6.6"),
+        ("x-graylane-hop", "from=app; fallback=base"),
+        ("x_graylane_hop", "from=app; fallback=base"),
+        ("x-graylane-tag", "1;k;GRAY;99999999999;p;AAAA"),
     ];
-    let echo = edge.get(&forged).await?;
-    assert_eq!(echo.version, "V1");
-    assert_eq!(echo.header("gray"), ["PROD"]);
-    assert_eq!(echo.header("baggage"), ["user=7"]);
-    assert_eq!(echo.header("x-forwarded-for"), ["127.0.0.1"]);
-    assert_eq!(echo.header("x-real-ip"), ["127.0.0.1"]);
-    for name in ["x-mse-tag", "x_mse_tag", "gray_", "connection"] {
-        assert!(echo.header(name).is_empty(), "{name}: {echo:?}");
-    }
+    // HTTP/2 has no Connection, and hyper's client refuses to write one.
+    let without_connection: Vec<_> =
+        forged.iter().copied().filter(|(name, _)| *name != "connection").collect();
+    let h2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()?;
+    let (h1, edge) = (edge.get(&forged).await?, Edge { client: h2, ..edge });
+    sees_only_the_verdict(&h1);
+    sees_only_the_verdict(&edge.get(&without_connection).await?);
     let echo = edge.get(&[("x-canary", "1")]).await?;
     assert_eq!((echo.version.as_str(), echo.header("gray")), ("V2", &["GRAY".to_owned()][..]));
     assert_eq!(echo.header("x-mse-tag"), ["gray"]);
     assert_eq!(echo.header("baggage"), ["gray=gray"]);
     assert_eq!(echo.header("traceparent").len(), 1);
     Ok(())
+}
+
+fn sees_only_the_verdict(echo: &Echo) {
+    assert_eq!(echo.version, "V1");
+    assert_eq!(echo.header("gray"), ["PROD"]);
+    assert_eq!(echo.header("baggage"), ["user=7"]);
+    assert_eq!(echo.header("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(echo.header("x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(echo.header("x-graylane-hop"), ["from=graylane; to=app"]);
+    for name in
+        ["x-mse-tag", "x_mse_tag", "gray_", "connection", "x_graylane_hop", "x-graylane-tag"]
+    {
+        assert!(echo.header(name).is_empty(), "{name}: {echo:?}");
+    }
 }
 
 #[tokio::test]

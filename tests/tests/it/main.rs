@@ -14,5 +14,6 @@ mod model;
 mod nacos;
 mod proxying;
 mod starting;
+mod tags;
 mod tidy;
 mod upstreams;
