@@ -4,6 +4,7 @@ mod gateway;
 mod nacos;
 mod ports;
 mod process;
+mod spring;
 mod stub;
 mod verify;
 
@@ -11,5 +12,6 @@ pub use self::gateway::Gateway;
 pub use self::nacos::{Kind, Nacos};
 pub use self::ports::free_port;
 pub use self::process::{Process, binary, eventually};
+pub use self::spring::spring_service;
 pub use self::stub::{Echo, Stub};
 pub use self::verify::{scene_documents, verify};

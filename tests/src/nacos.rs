@@ -195,7 +195,7 @@ fn encode(fields: &[(&str, &str)]) -> String {
 }
 
 /// Returns the folder of an installed server, the newest if there is more than one.
-fn installed(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn installed(name: &str) -> anyhow::Result<PathBuf> {
     let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
     let cache = std::env::var_os("GRAYLANE_CACHE")
         .map_or_else(|| home.join(".cache/graylane"), PathBuf::from);

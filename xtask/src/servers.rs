@@ -6,8 +6,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{root, say};
 
-/// The servers that tests run against, each a folder with `install` and `start`.
-pub(crate) const ALL: [&str; 2] = ["rnacos", "nacos"];
+/// What tests run against, each a folder with `install` and `start`.
+pub(crate) const ALL: [&str; 3] = ["rnacos", "nacos", "spring"];
+
+/// Those that can be started by hand.
+const SERVERS: [&str; 2] = ["rnacos", "nacos"];
 
 /// Installs the real servers of the tests into the cache, and starts one where it is named.
 #[derive(Debug, clap::Args)]
@@ -30,8 +33,8 @@ impl Servers {
             }
             return Ok(());
         };
-        if !ALL.contains(&name.as_str()) {
-            bail!("there is no server `{name}`, only {}", ALL.join(" and "));
+        if !SERVERS.contains(&name.as_str()) {
+            bail!("there is no server `{name}`, only {}", SERVERS.join(" and "));
         }
         let folder = install(&name)?;
         let unique = format!("graylane-{name}-{}", std::process::id());
@@ -82,7 +85,7 @@ fn digest(recipe: &Path) -> anyhow::Result<String> {
 
 /// Installs the Debian packages that a recipe needs, where they are missing.
 fn need_tools(name: &str) -> anyhow::Result<()> {
-    if name != "nacos" || (has("mvn") && has("javac")) {
+    if name == "rnacos" || (has("mvn") && has("javac")) {
         return Ok(());
     }
     say("installing maven and a JDK by apt-get");

@@ -9,6 +9,7 @@ mod docs;
 mod draining;
 mod edge;
 mod flips;
+mod interop;
 mod listening;
 mod model;
 mod nacos;

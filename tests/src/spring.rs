@@ -1,0 +1,26 @@
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::nacos::installed;
+use crate::process::Process;
+
+/// Starts a service of the Spring Cloud design, in Java, registered with a Nacos server.
+///
+/// # Errors
+///
+/// Where it is not installed, or does not come up.
+pub fn spring_service(
+    service: &str,
+    version: &str,
+    nacos: &str,
+    folder: &Path,
+) -> anyhow::Result<Process> {
+    const START: Duration = Duration::from_secs(90);
+    let home = folder.join(format!("{service}-{version}"));
+    let mut command = Command::new(installed("spring")?.join("start"));
+    command.args([service, version, nacos]).arg(&home);
+    let mut process = Process::start(&mut command, &home.with_extension("log"))?;
+    process.until(START, |printed| printed.contains("Started App").then_some(()))?;
+    Ok(process)
+}
