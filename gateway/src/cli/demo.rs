@@ -71,20 +71,21 @@ impl Demo {
         let users = bind(&self.user_ports, [7201, 7202]).await?;
         let orders = bind(&self.order_ports, [7301, 7302]).await?;
         write_documents(folder.path(), &users, &orders)?;
-        let running = App::new(self.settings(folder.path())?).start().await?;
+        let secret = secret()?;
+        let running = App::new(self.settings(folder.path(), &secret)?).start().await?;
         let mut services = JoinSet::new();
         for (service, listeners) in [("user-app", users), ("order-app", orders)] {
             for (version, listener) in listeners {
-                services.spawn(copy(folder.path(), service, version, listener)?);
+                services.spawn(copy(folder.path(), &secret, service, version, listener)?);
             }
         }
-        say(&introduction(&running, folder.path())?)?;
+        say(&introduction(&running, folder.path(), &secret)?)?;
         told_to_stop().await?;
         running.stop().await;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn settings(&self, folder: &Path) -> anyhow::Result<Settings> {
+    fn settings(&self, folder: &Path, secret: &str) -> anyhow::Result<Settings> {
         let (port, admin) = (self.port, self.admin_port);
         let folder = folder.display();
         let text = format!(
@@ -96,6 +97,7 @@ impl Demo {
              discovery: {{files: ['{folder}/registry.yaml']}}\n\
              rules: {{files: ['{folder}/common-config.yaml', '{folder}/gateway-app.yaml']}}\n\
              propagation: {{decisionHeader: true}}\n\
+             signedTags: [{{id: demo, secret: {secret}}}]\n\
              limits: {{unready: 0s, drain: 2s}}\n"
         );
         let document = Document::parse("demo", &text)?;
@@ -109,9 +111,18 @@ impl Demo {
     }
 }
 
+/// Draws a secret for signed tags, for as long as the demo runs.
+fn secret() -> anyhow::Result<String> {
+    let mut bytes = [0; 20];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat())
+}
+
 /// Starts a copy of a service, with the starter that any service would use.
 fn copy(
     folder: &Path,
+    secret: &str,
     service: &'static str,
     version: String,
     listener: TcpListener,
@@ -121,6 +132,7 @@ fn copy(
         version: Some(version.clone()),
         registry: Some(folder.join("registry.yaml")),
         rules: vec![folder.join("common-config.yaml")],
+        tag_keys: vec![format!("demo:{secret}")],
         ..StarterProperties::default()
     })?;
     let identity = Identity { service, version, port: listener.local_addr()?.port() };
@@ -173,7 +185,7 @@ fn write_documents(
     Ok(())
 }
 
-fn introduction(running: &Running, folder: &Path) -> anyhow::Result<String> {
+fn introduction(running: &Running, folder: &Path, secret: &str) -> anyhow::Result<String> {
     let gateway = running.addrs().first().context("there is no listener")?;
     let admin = running.admin().map(|addr| addr.to_string()).unwrap_or_default();
     let rules = folder.join("gateway-app.yaml");
@@ -199,6 +211,10 @@ and the next request follows:
   grayIPList: ['127.0.0.1']       gray by address:  curl http://{gateway}/order/1
   grayCityList: [本地]             gray by city:     curl http://{gateway}/order/1
   grayUserNoList: [1001]          gray by user:     curl -H 'x-user-no: 1001' http://{gateway}/order/1
+
+Where do requests of the gray lane go?
+
+  graylane probe http://{gateway}/order/1 --lane gray -n 20 --key demo:{secret}
 
 State and metrics: http://{admin}/readyz, http://{admin}/metrics. Ctrl-C ends it."
     ))

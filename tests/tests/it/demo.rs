@@ -25,6 +25,16 @@ async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
     let gateway = format!("127.0.0.1:{port}").parse()?;
     verify(gateway, "two").await?;
     verify(gateway, "header").await?;
+    let probe = printed.lines().find_map(|line| line.trim().strip_prefix("graylane probe "));
+    let arguments = probe.unwrap_or_default().split(' ');
+    let probe = Command::new(binary("graylane")?).arg("probe").args(arguments).output()?;
+    let told = String::from_utf8_lossy(&probe.stdout).into_owned();
+    assert_eq!(probe.status.code(), Some(0), "{told}");
+    for service in ["order-app", "user-app"] {
+        let line = told.lines().find(|line| line.contains(service)).unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words, [service, "V2", "GRAY", "20"], "{told}");
+    }
     for (scene, document) in scene_documents() {
         std::fs::write(&rules, document)?;
         eventually(Duration::from_secs(10), async || verify(gateway, scene).await).await?;

@@ -2,7 +2,7 @@
 //!
 //! A fence of `yaml` is a rule document, one of `yaml static` or with `listeners` a static
 //! configuration. In a fence of `console`, lines after `$ ` are commands; each further line must
-//! stand in what they print.
+//! stand in what they print. A fence of `rust PATH` is a part of that file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -129,6 +129,11 @@ fn try_document(document: &str) -> anyhow::Result<()> {
             }
             "yaml" => write("rules.yaml", &fence.text)?,
             "console" => try_console(&fence, document, folder.path(), &str::to_owned)?,
+            kind if kind.starts_with("rust ") => {
+                let path = kind.trim_start_matches("rust ");
+                let text = std::fs::read_to_string(root().join(path))?;
+                ensure!(text.contains(&fence.text), "{document}:{}: not in {path}", fence.line);
+            }
             _ => continue,
         }
         tried += 1;
@@ -144,7 +149,13 @@ fn the_rules_work_as_they_are_documented() -> anyhow::Result<()> {
 
 #[test]
 fn the_other_guides_can_be_followed() -> anyhow::Result<()> {
-    for document in ["docs/nacos.md", "docs/operations.md", "docs/migrate-from-spring.md"] {
+    for document in [
+        "docs/nacos.md",
+        "docs/operations.md",
+        "docs/migrate-from-spring.md",
+        "docs/services.md",
+        "docs/java.md",
+    ] {
         try_document(document)?;
     }
     Ok(())

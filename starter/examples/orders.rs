@@ -1,0 +1,24 @@
+//! An axum service in gray release: see docs/services.md.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Router, routing::get};
+use gray_starter::{GrayClient, Starter};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let starter = Starter::from_env("order-app")?;
+    let router = Router::new().route("/order", get(order)).with_state(starter.client());
+    let listener = TcpListener::bind("0.0.0.0:8080").await?;
+    let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    starter.serve(listener, router, stop).await?;
+    Ok(())
+}
+
+async fn order(State(client): State<GrayClient>) -> Result<String, (StatusCode, String)> {
+    let failed = |error: String| (StatusCode::BAD_GATEWAY, error);
+    let answer = client.get("http://user-app/user/1").send().await;
+    let answer = answer.map_err(|error| failed(error.to_string()))?;
+    answer.text().await.map_err(|error| failed(error.to_string()))
+}
