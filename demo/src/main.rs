@@ -72,7 +72,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.address).await?;
     let addr = listener.local_addr()?;
     let starter = Starter::start(args.properties()?)?;
-    let router = args.router(addr, &starter);
+    let router = args.router(starter.reachable(addr).await?, &starter);
     tracing::info!(service = args.role.service(), %addr, "serving");
     starter.serve(listener, router, told_to_stop()?).await.context("the service ended")
 }

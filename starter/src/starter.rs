@@ -180,9 +180,24 @@ impl Starter {
     /// Where it listens on all addresses, and the one that others reach it at cannot be found out.
     pub async fn register(&self, addr: SocketAddr) -> Result<Registration, StartError> {
         let Some(link) = self.0.naming.clone() else { return Ok(Registration::none()) };
-        let server = link.properties().servers.first().cloned().unwrap_or_default();
-        let addr = SocketAddr::new(reachable_at(addr, &server).await?, addr.port());
+        let addr = self.reachable(addr).await?;
         Ok(Registration::keep(link, &self.0.properties, addr))
+    }
+
+    /// Returns the address that others reach a listener at: its own, or where it listens on all
+    /// addresses, the one from which this machine reaches the registry.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be found out.
+    pub async fn reachable(&self, addr: SocketAddr) -> std::io::Result<SocketAddr> {
+        match &self.0.naming {
+            None => Ok(addr),
+            Some(link) => {
+                let server = link.properties().servers.first().cloned().unwrap_or_default();
+                Ok(SocketAddr::new(reachable_at(addr, &server).await?, addr.port()))
+            }
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use super::parse::Syntax;
 /// Replaces `${NAME}` and `${NAME:default}` in every scalar; `$${` stands for `${` itself.
 ///
 /// It works on parsed values, so a variable's value can never add structure to the document.
-/// A name without a value and without a default is an error.
+/// A name without a value and without a default is an error. A key whose whole value expands to
+/// nothing is as good as not written: `namespace: ${NAMESPACE:}`.
 pub(crate) fn interpolate(
     node: &mut Node,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -22,11 +23,17 @@ pub(crate) fn interpolate(
             }
         }
         Kind::Mapping(entries) => {
-            for entry in entries {
+            entries.retain_mut(|entry| {
+                let written = !entry.value.is_null();
                 interpolate(&mut entry.value, lookup, errors);
-            }
+                !(written && is_empty(&entry.value))
+            });
         }
     }
+}
+
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Scalar { text, plain: true } if text.is_empty())
 }
 
 fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -94,5 +101,17 @@ mod tests {
         check("$${PORT}", Ok("${PORT}"));
         check("${NO}", Err("NO is not set"));
         check("${PORT", Err("without its"));
+    }
+
+    #[test]
+    fn a_key_that_expands_to_nothing_is_as_good_as_not_written() {
+        let text = "a: ${NO:}\nb: '${NO:}'\nc: x${NO:}\nd:\ne: [\"${NO:}\"]";
+        let mut tree = super::super::parse(text).unwrap();
+        let mut errors = Vec::new();
+        interpolate(&mut tree, &|_| None, &mut errors);
+        assert!(errors.is_empty());
+        let Kind::Mapping(entries) = &tree.kind else { panic!("no mapping") };
+        let keys: Vec<&str> = entries.iter().map(|entry| &*entry.key).collect();
+        assert_eq!(keys, ["b", "c", "d", "e"]);
     }
 }

@@ -5,6 +5,7 @@
 mod chain;
 mod cli;
 mod demo;
+mod docker;
 mod docs;
 mod draining;
 mod edge;
