@@ -94,6 +94,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -134,5 +135,38 @@ mod tests {
         check("10.0.0.1", &[(FORWARDED_FOR, "::ffff:1.1.1.1")], "1.1.1.1");
         check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1, unknown, 10.0.0.2")], "10.0.0.2");
         check("10.0.0.1", &[(FORWARDED_FOR, "unknown")], "10.0.0.1");
+    }
+
+    /// A second reading of the rule: every hop from the right, until one is not trusted.
+    fn reference(peer: &str, hops: &[&str]) -> IpAddr {
+        let trusted = |address: &IpAddr| address.to_string().starts_with("10.");
+        let mut way: Vec<IpAddr> = vec![peer.parse().unwrap()];
+        way.extend(hops.iter().rev().map_while(|hop| hop.parse::<IpAddr>().ok()));
+        let stranger = way.iter().find(|address| !trusted(address));
+        *stranger.or(way.last()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_right_most_stranger_is_the_client(
+            hops in prop::collection::vec(
+                prop::sample::select(vec!["10.0.0.1", "10.9.9.9", "1.1.1.1", "2001:db8::1", "x"]),
+                0..8,
+            ),
+            peer in prop::sample::select(vec!["10.0.0.7", "9.9.9.9"]),
+        ) {
+            let proxies = TrustedProxies::new(CidrSet::parse(["10.0.0.0/8"]).unwrap());
+            let mut headers = HeaderMap::new();
+            headers.insert(FORWARDED_FOR, HeaderValue::try_from(hops.join(", ")).unwrap());
+            let client = proxies.client(peer.parse().unwrap(), &headers);
+            prop_assert_eq!(client.address, reference(peer, &hops));
+        }
+    }
+
+    #[test]
+    fn ten_thousand_hops_are_read_to_their_end() {
+        let mut hops = vec!["10.0.0.1"; 10_000];
+        hops[0] = "1.1.1.1";
+        check("10.0.0.2", &[(FORWARDED_FOR, &hops.join(","))], "1.1.1.1");
     }
 }

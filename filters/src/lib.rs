@@ -31,7 +31,7 @@ pub use self::head::Head;
 pub use self::lists::{List, Lists};
 pub use self::names::NameSet;
 pub use self::place::{
-    Database, DatabaseError, OverrideProperties, Place, PlaceProperties, Places,
+    Database, DatabaseError, InvalidXdb, OverrideProperties, Place, PlaceProperties, Places,
 };
 pub use self::properties::{
     ConditionProperties, GrayGatewayProperties, KeyProperties, NoKey, PercentageProperties,

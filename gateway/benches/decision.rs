@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use gray_config::{Documents, live};
-use gray_filters::{Head, Senses};
+use gray_config::{Documents, Faults, KeyPath, live};
+use gray_filters::{Head, Senses, UserProperties, Users};
 use gray_gateway::{Revision, RuleDocuments, parse_documents};
 use gray_lb::{
     Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version, Want,
@@ -54,13 +54,26 @@ fn networks(count: u32) -> World {
     world(&[("rules", rules), ("nets", list)])
 }
 
+/// One rule with so many user numbers in a list of its own, the client's not among them.
+fn users(count: u32) -> World {
+    let mut list = String::new();
+    for number in 0..count {
+        let _ = writeln!(list, "{}", 1_000_000_000 + number);
+    }
+    let rules = format!("{LANES}rules: [{{name: r, when: {{user: {{inList: nets}}}}}}]\n");
+    world(&[("rules", rules), ("nets", list)])
+}
+
 fn world(documents: &[(&str, String)]) -> World {
     let texts = documents.iter().map(|(name, text)| ((*name).to_owned(), text.as_str().into()));
+    let mut faults = Faults::default();
+    let users = Users::open(&UserProperties::default(), &KeyPath::ROOT, &mut faults);
+    let senses = Senses { users, ..Senses::default() };
     let how = RuleDocuments {
         format: Format::Native,
         prefix: String::new(),
         lists: [("nets".to_owned(), "nets".to_owned())].into(),
-        senses: live(Senses::default()).1,
+        senses: live(senses).1,
     };
     let parsed = parse_documents(&Documents(texts.collect()), &how);
     let (revision, _) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
@@ -72,7 +85,9 @@ fn world(documents: &[(&str, String)]) -> World {
     let subsets = Arc::new(Subsets::new(instances.into(), Algorithm::RoundRobin, None));
     let directory: Directory = [(service.clone(), subsets)].into_iter().collect();
     let mut headers = HeaderMap::new();
-    for (name, value) in [("host", "a.example"), ("user-agent", "wrk"), ("x-canary", "1")] {
+    for (name, value) in
+        [("host", "a.example"), ("user-agent", "wrk"), ("x-canary", "1"), ("x-user-no", "7")]
+    {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let balancer = Balancer::new(live(directory).1);
@@ -108,6 +123,8 @@ fn decide(world: &World) {
 #[bench::cidrs_1_000(networks(1_000))]
 #[bench::cidrs_100_000(networks(100_000))]
 #[bench::cidrs_1_000_000(networks(1_000_000))]
+#[bench::users_1_000(users(1_000))]
+#[bench::users_1_000_000(users(1_000_000))]
 fn decision(world: World) -> World {
     decide(black_box(&world));
     world

@@ -30,7 +30,7 @@ type CallBody = UnsyncBoxBody<Bytes, BoxError>;
 /// A channel for the clients that tonic generates: it calls one service, in the lane of the request
 /// that is being served, over HTTP/2 without TLS.
 ///
-/// ```ignore
+/// ```text
 /// let client = GreeterClient::new(starter.channel("greeter"));
 /// ```
 ///

@@ -7,6 +7,7 @@ use maxminddb::Reader;
 use serde::Deserialize;
 
 use super::Place;
+use super::xdb::{InvalidXdb, Xdb};
 
 /// Why a database of places cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,15 @@ pub enum DatabaseError {
         #[source]
         source: std::io::Error,
     },
+    /// The file is none of ip2region, or is damaged.
+    #[error("{path} is no database of places")]
+    Xdb {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidXdb,
+    },
     /// The file is no database in `MaxMind`'s format, or is damaged.
     #[error("{path} is no usable mmdb file")]
     Format {
@@ -31,10 +41,16 @@ pub enum DatabaseError {
     },
 }
 
-/// A file in `MaxMind`'s format, in the nested layout of `GeoIP2` or the flat one of ip-location-db.
+/// A file in `MaxMind`'s format, in the nested layout of `GeoIP2` or the flat one of ip-location-db,
+/// or in ip2region's.
 pub struct Database {
     path: PathBuf,
-    reader: Reader<Vec<u8>>,
+    format: Format,
+}
+
+enum Format {
+    Mmdb(Reader<Vec<u8>>),
+    Xdb(Xdb),
 }
 
 impl Database {
@@ -46,16 +62,38 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         let bytes = std::fs::read(path)
             .map_err(|source| DatabaseError::Io { path: path.to_owned(), source })?;
-        let reader = Reader::from_source(bytes)
-            .map_err(|source| DatabaseError::Format { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader })
+        let path = path.to_owned();
+        let format = if is_mmdb(&bytes) {
+            match Reader::from_source(bytes) {
+                Ok(reader) => Format::Mmdb(reader),
+                Err(source) => return Err(DatabaseError::Format { path, source }),
+            }
+        } else {
+            match Xdb::parse(bytes) {
+                Ok(xdb) => Format::Xdb(xdb),
+                Err(source) => return Err(DatabaseError::Xdb { path, source }),
+            }
+        };
+        Ok(Self { path, format })
     }
 
     /// Returns the place of an address; a damaged record is as good as none.
     pub(super) fn find(&self, address: IpAddr) -> Option<Place> {
-        let record = self.reader.lookup(address).ok()?.decode::<Record>().ok()??;
-        Some(record.into())
+        match &self.format {
+            Format::Xdb(xdb) => xdb.find(address),
+            Format::Mmdb(reader) => {
+                let record = reader.lookup(address).ok()?.decode::<Record>().ok()??;
+                Some(record.into())
+            }
+        }
     }
+}
+
+/// Tells whether the mark of `MaxMind`'s format stands near the end, where it has to.
+fn is_mmdb(bytes: &[u8]) -> bool {
+    const MARK: &[u8] = b"\xab\xcd\xefMaxMind.com";
+    let tail = bytes.len().saturating_sub(128 << 10);
+    bytes.get(tail..).is_some_and(|tail| tail.windows(MARK.len()).any(|part| part == MARK))
 }
 
 impl fmt::Debug for Database {
@@ -160,6 +198,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.mmdb");
         std::fs::write(&path, "no database").unwrap();
-        assert!(matches!(Database::open(&path), Err(DatabaseError::Format { .. })));
+        assert!(matches!(Database::open(&path), Err(DatabaseError::Xdb { .. })));
     }
 }

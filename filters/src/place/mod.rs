@@ -4,6 +4,7 @@ mod alias;
 mod database;
 mod fold;
 mod properties;
+mod xdb;
 
 use std::net::IpAddr;
 
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 pub use self::database::{Database, DatabaseError};
 pub(crate) use self::fold::fold;
 pub use self::properties::{OverrideProperties, PlaceProperties};
+pub use self::xdb::InvalidXdb;
 
 /// What is known about where an address is, each under all the names it goes by.
 ///

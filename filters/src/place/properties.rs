@@ -11,7 +11,7 @@ use crate::cidr::{InvalidCidr, parse_network};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PlaceProperties {
-    /// Files in `MaxMind`'s format, asked in this order; read again when they change.
+    /// Files in `MaxMind`'s format (`mmdb`) or ip2region's (`xdb`), asked in this order; read again when they change.
     pub databases: Vec<PathBuf>,
     /// Places of networks that no database knows, such as one's own.
     pub overrides: Vec<OverrideProperties>,

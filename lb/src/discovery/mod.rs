@@ -1,6 +1,7 @@
 //! Where instances are found.
 
 mod file;
+mod heard;
 mod nacos;
 mod wanted;
 

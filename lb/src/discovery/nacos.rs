@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::heard::{Heard, Said};
 use super::{Discovery, News, Trust, Wanted};
 use crate::{Announced, ServiceName};
 
@@ -69,7 +70,7 @@ impl Discovery for NacosDiscovery {
             services,
             wanted,
             _wanted: self.wanted,
-            seen: HashMap::new(),
+            heard: Heard::default(),
             queue: VecDeque::new(),
             epoch: 0,
             was_away: false,
@@ -84,13 +85,6 @@ impl Discovery for NacosDiscovery {
     }
 }
 
-/// How the server came to say something: an answer is never out of date, a push may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Asked,
-    Unasked,
-}
-
 struct State {
     link: Link,
     group: NacosGroup,
@@ -100,8 +94,7 @@ struct State {
     _wanted: Wanted,
     pushes: broadcast::Receiver<Push>,
     states: watch::Receiver<LinkState>,
-    /// The newest word about each service on this connection, by the server's clock.
-    seen: HashMap<ServiceName, (i64, Vec<Announced>)>,
+    heard: Heard,
     queue: VecDeque<News>,
     epoch: u64,
     /// Whether there was no connection at some time before the first.
@@ -159,7 +152,7 @@ impl State {
             self.settled_at = Instant::now() + SETTLING;
         }
         self.epoch = epoch;
-        self.seen.clear();
+        self.heard.clear();
         self.subscribe(self.services.clone()).await;
     }
 
@@ -229,14 +222,9 @@ impl State {
         let announced: Vec<Announced> =
             service.hosts.iter().filter(in_cluster).map(announced).collect();
         let settling = Instant::now() < self.settled_at;
-        if let Some((time, known)) = self.seen.get(&name) {
-            let earlier = service.last_ref_time > 0 && service.last_ref_time < *time;
-            let older = said == Said::Unasked && earlier;
-            if older || (*known == announced && !announced.is_empty()) {
-                return;
-            }
+        if !self.heard.is_news(&name, service.last_ref_time, &announced, said) {
+            return;
         }
-        self.seen.insert(name.clone(), (service.last_ref_time, announced.clone()));
         let trust = if settling { Trust::Settling } else { Trust::Pushed };
         self.queue.push_back(News { service: name, announced, lane: self.group.lane, trust });
     }

@@ -170,6 +170,11 @@ mod on_nacos {
     use super::*;
 
     #[tokio::test]
+    async fn a_minute_without_it_fails_no_request() -> anyhow::Result<()> {
+        a_minute_without_nacos(Kind::Java).await
+    }
+
+    #[tokio::test]
     async fn all_scenes_play() -> anyhow::Result<()> {
         System::start(Kind::Java).await?.plays_all_scenes().await
     }

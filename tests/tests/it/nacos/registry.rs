@@ -241,6 +241,32 @@ async fn instances_are_replaced_without_a_failed_request(kind: Kind) -> anyhow::
     Ok(())
 }
 
+/// A registry that suddenly knows nobody is doubted for the grace, and then believed.
+async fn an_emptied_service_is_served_for_the_grace(kind: Kind) -> anyhow::Result<()> {
+    let server = Nacos::start(kind).await?;
+    let one = Registered::start(&server).await?;
+    let gateway = start(&server, "nacos: [{}], emptyGrace: 4s", "")?;
+    knows(&gateway, &[one.stub.addr]).await?;
+    one.deregister().await?;
+    let began = tokio::time::Instant::now();
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let is_served = async || anyhow::Ok(client.get(gateway.url("/")).send().await?.status() == 200);
+    while began.elapsed() < Duration::from_secs(3) {
+        ensure!(is_served().await?, "not served after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eventually(Duration::from_secs(15), async || {
+        ensure!(!is_served().await?, "still served");
+        Ok(())
+    })
+    .await?;
+    // Whoever comes back is believed at once.
+    let two = Registered::start(&server).await?;
+    knows(&gateway, &[two.stub.addr]).await?;
+    ensure!(is_served().await?, "not served again");
+    Ok(())
+}
+
 /// Runs a command of the gateway on its own configuration.
 fn graylane(gateway: &Gateway, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
     let mut command = Command::new(binary("graylane")?);
@@ -285,6 +311,11 @@ mod on_rnacos {
     use super::*;
 
     #[tokio::test]
+    async fn an_emptied_service_is_served_for_the_grace() -> anyhow::Result<()> {
+        super::an_emptied_service_is_served_for_the_grace(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
     async fn documents_are_compared_with_what_is_registered() -> anyhow::Result<()> {
         super::documents_are_compared_with_what_is_registered(Kind::Rnacos).await
     }
@@ -307,6 +338,11 @@ mod on_rnacos {
 
 mod on_nacos {
     use super::*;
+
+    #[tokio::test]
+    async fn an_emptied_service_is_served_for_the_grace() -> anyhow::Result<()> {
+        super::an_emptied_service_is_served_for_the_grace(Kind::Java).await
+    }
 
     #[tokio::test]
     async fn documents_are_compared_with_what_is_registered() -> anyhow::Result<()> {
