@@ -231,6 +231,8 @@ impl GrayClient {
 
 #[cfg(test)]
 mod tests {
+    use gray_propagation::{GrayStatus, Lane, scope};
+
     use super::*;
 
     #[test]
@@ -260,5 +262,77 @@ mod tests {
         {
             assert_eq!(name(wrong), None, "{wrong}");
         }
+    }
+
+    /// A client that finds instances of these versions of `b`, at these addresses.
+    fn client(folder: &std::path::Path, copies: &[(&str, SocketAddr)]) -> GrayClient {
+        let line = |(version, addr): &(&str, SocketAddr)| {
+            format!("  - {{address: '{addr}', metadata: {{version: {version}}}}}\n")
+        };
+        let lines: Vec<String> = copies.iter().map(line).collect();
+        let registry = folder.join("registry.yaml");
+        std::fs::write(&registry, format!("services:\n  b:\n{}", lines.concat())).unwrap();
+        let rules = folder.join("rules.yaml");
+        let text = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
+                    services: {b: {fallback: fail}}\n";
+        std::fs::write(&rules, text).unwrap();
+        let properties = crate::StarterProperties {
+            service: "a".to_owned(),
+            registry: Some(registry),
+            rules: vec![rules],
+            ..crate::StarterProperties::default()
+        };
+        crate::Starter::start(properties).unwrap().client()
+    }
+
+    /// Serves its version and how often it was asked.
+    async fn copy(version: &'static str) -> (&'static str, SocketAddr) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let router = axum::Router::new().fallback(async move || version);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (version, addr)
+    }
+
+    /// An address where nobody listens.
+    async fn nobody(version: &'static str) -> (&'static str, SocketAddr) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (version, listener.local_addr().unwrap())
+    }
+
+    async fn ask(client: &GrayClient, status: GrayStatus) -> Result<String, CallError> {
+        let call = client.post("http://b/").body("x").send();
+        let answer = scope(Context::of(status), call).await?;
+        Ok(answer.text().await.unwrap())
+    }
+
+    const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
+
+    #[tokio::test]
+    async fn an_instance_that_cannot_be_reached_is_replaced_within_the_lane() {
+        let folder = tempfile::tempdir().unwrap();
+        let copies = [copy("V1").await, copy("V2").await, nobody("V2").await, nobody("V2").await];
+        let client = client(folder.path(), &copies);
+        for _ in 0..12 {
+            assert_eq!(ask(&client, GRAY).await.unwrap(), "V2");
+            assert_eq!(ask(&client, GrayStatus::Prod).await.unwrap(), "V1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_down_is_not_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = client(folder.path(), &[copy("V1").await, nobody("V2").await]);
+        let error = ask(&client, GRAY).await.unwrap_err();
+        assert!(matches!(error, CallError::Http { .. }), "{error:?}");
+        assert_eq!(ask(&client, GrayStatus::Prod).await.unwrap(), "V1");
+    }
+
+    #[tokio::test]
+    async fn a_lane_without_an_instance_does_as_its_service_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = client(folder.path(), &[copy("V1").await]);
+        let error = ask(&client, GRAY).await.unwrap_err();
+        assert!(matches!(error, CallError::NoInstance(NoInstance::EmptyLane { .. })), "{error:?}");
     }
 }

@@ -1,8 +1,12 @@
 //! Which lane this copy of the service belongs to, and how the lanes of others are served.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use gray_config::nacos::{ConfigKey, Link, Module};
 use gray_config::{
-    ConfigSource, FileSource, Follow, Live, Merged, NacosSource, Problems, follow, live,
+    ConfigSource, FileSource, Follow, Health, Live, Merged, NacosSource, Problems, follow, live,
 };
 use gray_lb::{LaneDocuments, Lanes, ServedLanes, ServiceName, Version};
 use gray_propagation::{GrayStatus, Lane};
@@ -21,17 +25,25 @@ pub(crate) struct OwnLane {
     /// The lane that the configuration names, if it names one.
     named: Option<GrayStatus>,
     pub(crate) lanes: Live<ServedLanes>,
+    /// How the documents are doing that say it, where there are any.
+    health: Option<Live<Health>>,
+    /// Whether they were waited for in vain, which is done only once.
+    given_up: Arc<AtomicBool>,
 }
+
+/// How long the documents may take before a service goes on without them.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl OwnLane {
     pub(crate) fn new(
         properties: &StarterProperties,
         lanes: Live<ServedLanes>,
+        health: Option<Live<Health>>,
     ) -> Result<Self, StartError> {
         let named = properties.lane.as_deref().map(named).transpose()?;
         let service = ServiceName::new(properties.service.as_str());
         let version = properties.version.as_deref().map(Version::new);
-        Ok(Self { service, version, named, lanes })
+        Ok(Self { service, version, named, lanes, health, given_up: Arc::default() })
     }
 
     /// Returns the status of what this copy does of its own accord.
@@ -56,6 +68,26 @@ impl OwnLane {
         }
     }
 
+    /// Tells whether it is known how lanes are served.
+    pub(crate) fn is_known(&self) -> bool {
+        let accepted = |health: &Live<Health>| health.peek().accepted > 0;
+        self.health.as_ref().is_none_or(accepted) || self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is, but not for ever: without its documents a service knows no lane but base.
+    pub(crate) async fn known(&self) {
+        const STEP: Duration = Duration::from_millis(2);
+        let wait = async {
+            while !self.is_known() {
+                tokio::time::sleep(STEP).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            self.given_up.store(true, Ordering::Relaxed);
+            tracing::warn!(service = %self.service, "it is not known which version each lane has");
+        }
+    }
+
     pub(crate) fn version(&self) -> Option<&str> {
         self.version.as_ref().map(Version::as_str)
     }
@@ -77,7 +109,7 @@ fn named(text: &str) -> Result<GrayStatus, StartError> {
 pub(crate) fn follow_lanes(
     properties: &StarterProperties,
     tasks: &mut JoinSet<()>,
-) -> Result<Live<ServedLanes>, StartError> {
+) -> Result<(Live<ServedLanes>, Option<Live<Health>>), StartError> {
     let fixed = fixed(properties)?;
     let mut sources: Vec<Box<dyn ConfigSource>> = Vec::new();
     if !properties.rules.is_empty() {
@@ -92,14 +124,16 @@ pub(crate) fn follow_lanes(
     }
     let (publisher, lanes) = live(fixed);
     if sources.is_empty() {
-        return Ok(lanes);
+        return Ok((lanes, None));
     }
     let parse = |documents: &_| -> Result<(ServedLanes, Problems), Problems> {
         LaneDocuments::default().parse(documents)
     };
     let updates = Box::new(Merged::new(sources)).updates();
-    tasks.spawn(follow(updates, Follow::new(parse, None), publisher));
-    Ok(lanes)
+    let following = Follow::new(parse, None);
+    let health = following.health();
+    tasks.spawn(follow(updates, following, publisher));
+    Ok((lanes, Some(health)))
 }
 
 /// How lanes are served as long as no document says it.
@@ -130,7 +164,7 @@ mod tests {
             ..StarterProperties::default()
         };
         let served = ServedLanes { on, ..fixed(&properties).unwrap() };
-        let own = OwnLane::new(&properties, live(served).1).unwrap();
+        let own = OwnLane::new(&properties, live(served).1, None).unwrap();
         assert_eq!(own.status(), expected, "{version:?} {lane:?} {on}");
     }
 

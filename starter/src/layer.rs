@@ -197,7 +197,7 @@ mod tests {
             ..StarterProperties::default()
         };
         let served = ServedLanes { on: true, ..ServedLanes::default() };
-        let own = OwnLane::new(&properties, live(served).1).unwrap();
+        let own = OwnLane::new(&properties, live(served).1, None).unwrap();
         let edges = Edges::default();
         let keys = [TagKey::new("k", SECRET).unwrap()].into_iter().collect();
         let carriers = Carriers::default();

@@ -1,7 +1,8 @@
 //! What every call to another service needs, whatever protocol it is made in.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_config::Live;
@@ -9,6 +10,7 @@ use gray_lb::{Balancer, DirectoryHealth, NoInstance, Picked, ServiceName, Want, 
 use gray_propagation::{Carriers, Context, Hop, HopTag, PATH_HEADER, current};
 use http::HeaderMap;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::edges::{Edge, Edges};
 use crate::lanes::OwnLane;
@@ -32,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) wanted: Wanted,
     pub(crate) carriers: Carriers,
     pub(crate) edges: Edges,
+    /// Until when each service is waited for that nobody has said anything about.
+    pub(crate) asked: Mutex<HashMap<ServiceName, Instant>>,
     /// Follow the registry and the lanes for as long as anybody calls.
     pub(crate) _tasks: Arc<JoinSet<()>>,
 }
@@ -53,15 +57,24 @@ impl Outgoing {
         context: &Context,
         tried: &[SocketAddr],
     ) -> Result<Picked, NoInstance> {
+        if !self.0.own.is_known() {
+            self.0.own.known().await;
+        }
         if !self.0.health.peek().answered.contains(service) {
             self.0.wanted.add(service);
             // Where nobody says anything, the pick says so.
-            let _ = tokio::time::timeout(PATIENCE, self.known(service)).await;
+            let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
         }
         let lanes = self.0.own.lanes.load();
         let lanes = lanes.table.of(service);
         let want = Want { service, status: context.status, lanes, key: None, tried };
         self.0.balancer.pick(&want)
+    }
+
+    /// Returns until when a service is waited for: for a while from the first call on.
+    fn patience(&self, service: &ServiceName) -> Instant {
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked.entry(service.clone()).or_insert_with(|| Instant::now() + PATIENCE)
     }
 
     async fn known(&self, service: &ServiceName) {

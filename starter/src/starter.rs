@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use gray_config::nacos::{Link, Module};
 use gray_config::{FileSource, live};
@@ -95,8 +95,8 @@ impl Starter {
     /// See [`StartError`].
     pub fn start(properties: StarterProperties) -> Result<Self, StartError> {
         let mut tasks = JoinSet::new();
-        let lanes = follow_lanes(&properties, &mut tasks)?;
-        let own = OwnLane::new(&properties, lanes)?;
+        let (lanes, health) = follow_lanes(&properties, &mut tasks)?;
+        let own = OwnLane::new(&properties, lanes, health)?;
         let keys = properties.tag_keys.iter().map(|text| TagKey::parse(text));
         let keys: TagKeys = keys.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
         let naming = properties.nacos.clone().map(|nacos| Link::new(nacos, Module::Naming));
@@ -117,6 +117,7 @@ impl Starter {
             wanted,
             carriers: carriers.clone(),
             edges: edges.clone(),
+            asked: Mutex::default(),
             _tasks: Arc::clone(&tasks),
         });
         let incoming = Incoming {
@@ -173,12 +174,14 @@ impl Starter {
     }
 
     /// Registers this copy, which listens at this address, and keeps it registered. To be called
-    /// when it is ready to serve; where the registry is a file, nothing is done.
+    /// when it is ready to serve; it waits until lanes are known too. Where the registry is a file,
+    /// nothing is registered.
     ///
     /// # Errors
     ///
     /// Where it listens on all addresses, and the one that others reach it at cannot be found out.
     pub async fn register(&self, addr: SocketAddr) -> Result<Registration, StartError> {
+        self.0.own.known().await;
         let Some(link) = self.0.naming.clone() else { return Ok(Registration::none()) };
         let addr = self.reachable(addr).await?;
         Ok(Registration::keep(link, &self.0.properties, addr))
