@@ -18,6 +18,8 @@ pub struct Probed {
     pub failures: BTreeMap<String, usize>,
     /// Answers without a report: the key is not known there, or nothing on the way reports.
     pub unreported: usize,
+    /// Calls that are missing in reports, since these became too long.
+    pub missing: usize,
     /// The services at the beginning of the way.
     pub tree: Vec<Branch>,
 }
@@ -59,7 +61,10 @@ impl Probed {
     /// Adds what one request was answered with.
     pub fn add(&mut self, report: Option<Hop>) {
         match report {
-            Some(hop) => lay_over(&mut self.tree, hop),
+            Some(hop) => {
+                self.missing = self.missing.saturating_add(missing(&hop));
+                lay_over(&mut self.tree, hop);
+            }
             None => self.unreported += 1,
         }
     }
@@ -70,8 +75,19 @@ impl Probed {
             let Seen { escaped, lost_by, .. } = &branch.hop;
             !escaped && lost_by.is_none() && branch.calls.iter().all(clean)
         }
-        self.failures.is_empty() && self.unreported == 0 && self.tree.iter().all(clean)
+        let complete = self.unreported == 0 && self.missing == 0;
+        self.failures.is_empty() && complete && self.tree.iter().all(clean)
     }
+}
+
+/// Counts the calls that a report leaves out.
+fn missing(hop: &Hop) -> usize {
+    hop.calls.iter().map(missing).fold(hop.more, usize::saturating_add)
+}
+
+/// Takes what must not reach a terminal out of a text that came over the network.
+fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 fn lay_over(branches: &mut Vec<Branch>, hop: Hop) {
@@ -103,6 +119,9 @@ impl fmt::Display for Probed {
                 self.unreported
             )?;
         }
+        if self.missing > 0 {
+            writeln!(f, "  {} calls are missing: the reports became too long", self.missing)?;
+        }
         writeln!(f)?;
         for branch in &self.tree {
             branch.write(f, 0)?;
@@ -114,18 +133,18 @@ impl fmt::Display for Probed {
 impl Branch {
     fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
         let Seen { service, version, asked, fallback, escaped, lost_by, silent } = &self.hop;
-        let name = format!("{:indent$}{service}", "", indent = depth * 2);
-        let version = version.as_deref().unwrap_or("-");
-        let asked = asked.as_deref().unwrap_or("no tag");
+        let name = format!("{:indent$}{}", "", plain(service), indent = depth * 2);
+        let version = plain(version.as_deref().unwrap_or("-"));
+        let asked = plain(asked.as_deref().unwrap_or("no tag"));
         write!(f, "{name:32} {version:8} {asked:8} {:6}", self.count)?;
         if let Some(fallback) = fallback {
-            write!(f, "  fallback: {fallback}")?;
+            write!(f, "  fallback: {}", plain(fallback))?;
         }
         if *escaped {
             write!(f, "  ESCAPED: another lane's instance served")?;
         }
         if let Some(by) = lost_by {
-            write!(f, "  LOST: {by} passed it on without the tag")?;
+            write!(f, "  LOST: {} passed it on without the tag", plain(by))?;
         }
         if *silent {
             write!(f, "  silent: no report of its own")?;
@@ -166,6 +185,16 @@ mod tests {
         assert_eq!(lines[1], ["b", "V2", "GRAY", "4"]);
         assert_eq!(lines[2][..5], ["c", "V1", "no", "tag", "1"]);
         assert!(text.contains("LOST: b passed it on"), "{text}");
+    }
+
+    #[test]
+    fn a_report_that_is_cut_is_not_clean_and_no_text_reaches_the_terminal_as_it_is() {
+        let mut probed = Probed::default();
+        let cut = Hop { more: 3, ..hop("b\u{1b}[2J", "V2", Vec::new()) };
+        probed.add(Some(hop("a", "V2", vec![cut])));
+        assert!(!probed.is_clean());
+        let text = probed.to_string();
+        assert!(text.contains("3 calls are missing") && !text.contains('\u{1b}'), "{text}");
     }
 
     #[test]

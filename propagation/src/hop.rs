@@ -5,6 +5,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// The header in which a caller says who it is, whom it calls, and what it fell back to.
 pub const HOP_HEADER: HeaderName = HeaderName::from_static("x-graylane-hop");
 
+/// The longest name of a service that is believed; it comes over the network, and is kept.
+const MAX_NAME: usize = 128;
+
 /// What a caller says about one hop: `from=order-app; to=user-app; fallback=base`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HopTag {
@@ -40,7 +43,8 @@ impl HopTag {
         let text = headers.get(HOP_HEADER)?.to_str().ok()?;
         let mut tag = Self::default();
         for part in text.split(';') {
-            match part.trim().split_once('=') {
+            let part = part.trim().split_once('=').filter(|(_, value)| value.len() <= MAX_NAME);
+            match part {
                 Some(("from", value)) => value.clone_into(&mut tag.from),
                 Some(("to", value)) => value.clone_into(&mut tag.to),
                 Some(("fallback", value)) => tag.fallback = Some(value.to_owned()),
@@ -64,5 +68,8 @@ mod tests {
             assert_eq!(HopTag::extract(&headers), Some(tag));
         }
         assert_eq!(HopTag::extract(&HeaderMap::new()), None);
+        let mut headers = HeaderMap::new();
+        HopTag { from: "x".repeat(1_000), to: "b".into(), fallback: None }.inject(&mut headers);
+        assert_eq!(HopTag::extract(&headers).unwrap().from, "");
     }
 }

@@ -70,21 +70,45 @@ impl Hop {
         }
     }
 
-    /// Writes the report as a header value, leaving out the last calls where it becomes too long.
+    /// Writes the report as a header value, leaving out the last and deepest calls where it becomes
+    /// too long.
     pub fn to_header(mut self) -> Option<HeaderValue> {
-        loop {
-            let text = serde_json::to_string(&self).ok()?;
-            if text.len() <= MAX_PATH || self.calls.is_empty() {
-                return HeaderValue::try_from(escape(&text)).ok().filter(|it| it.len() <= 8192);
-            }
-            self.more += self.calls.pop().map_or(0, |left_out| 1 + left_out.more);
+        while self.weight() > MAX_PATH && !self.calls.is_empty() {
+            self.leave_one_out();
         }
+        loop {
+            let text = escape(&serde_json::to_string(&self).ok()?);
+            if text.len() <= MAX_PATH || self.calls.is_empty() {
+                return HeaderValue::try_from(text).ok().filter(|it| it.len() <= 2 * MAX_PATH);
+            }
+            self.leave_one_out();
+        }
+    }
+
+    /// Estimates the length of the report without writing it.
+    fn weight(&self) -> usize {
+        const FRAME: usize = 24;
+        let texts = [&self.version, &self.asked, &self.fallback, &self.lost_by];
+        let texts = texts.into_iter().flatten().map(|text| text.len() + FRAME / 4).sum::<usize>();
+        let calls = self.calls.iter().map(Self::weight).sum::<usize>();
+        FRAME + self.service.len() + texts + calls
+    }
+
+    /// Leaves out the last call of the last call, and so on.
+    fn leave_one_out(&mut self) {
+        if let Some(last) = self.calls.last_mut().filter(|last| !last.calls.is_empty()) {
+            return last.leave_one_out();
+        }
+        let more = self.calls.pop().map_or(0, |left_out| left_out.more.saturating_add(1));
+        self.more = self.more.saturating_add(more);
     }
 
     /// Reads a report; `None` if it is none, or too long to be one.
     pub fn from_header(value: &HeaderValue) -> Option<Self> {
         // serde_json itself refuses what is nested too deeply.
-        (value.len() <= 8192).then(|| serde_json::from_slice(value.as_bytes()).ok()).flatten()
+        (value.len() <= 2 * MAX_PATH)
+            .then(|| serde_json::from_slice(value.as_bytes()).ok())
+            .flatten()
     }
 }
 
@@ -122,9 +146,14 @@ impl Probe {
         &self.tag
     }
 
-    /// Adds a call.
+    /// Adds a call; what would not fit into a report anyway is only counted, with the last that does.
     pub fn add(&self, hop: Hop) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(hop);
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = calls.iter().map(Hop::weight).sum::<usize>() > MAX_PATH;
+        match calls.last_mut().filter(|_| full) {
+            Some(last) => last.more = last.more.saturating_add(1),
+            None => calls.push(hop),
+        }
     }
 
     /// Takes the calls that were added so far.
@@ -160,6 +189,22 @@ mod tests {
         assert!(value.len() <= MAX_PATH);
         let hop = Hop::from_header(&value).unwrap();
         assert_eq!(hop.calls.len() + hop.more, 100);
+    }
+
+    #[test]
+    fn the_deepest_calls_are_left_out_first() {
+        let leaf = Hop { service: "x".repeat(100), ..Hop::default() };
+        let b = Hop { service: "b".into(), calls: vec![leaf; 100], ..Hop::default() };
+        let cut = Hop::from_header(&b.to_header().unwrap()).unwrap();
+        // The next service wraps it, and has to cut a little more.
+        let a = Hop { service: "a".into(), calls: vec![cut], ..Hop::default() };
+        let hop = Hop::from_header(&a.to_header().unwrap()).unwrap();
+        let b = &hop.calls[0];
+        assert_eq!((hop.more, b.calls.len() + b.more), (0, 100));
+        assert!(b.calls.len() > 20);
+        let most = Hop { more: usize::MAX, ..hop };
+        let all = Hop { calls: vec![most; 5], ..Hop::default() };
+        assert!(all.to_header().is_some());
     }
 
     #[test]

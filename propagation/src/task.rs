@@ -58,7 +58,7 @@ pub fn sync_scope<R>(context: impl Into<Arc<Context>>, function: impl FnOnce() -
 /// For `JoinSet::spawn`, `select`, streams that an answer is made of, and whatever else is polled
 /// somewhere else.
 pub fn in_current<T>(inner: T) -> InContext<T> {
-    InContext { inner, context: current() }
+    InContext { inner: Some(inner), context: current() }
 }
 
 /// Spawns a future that keeps the context of here and now.
@@ -87,23 +87,35 @@ pin_project! {
     /// Something that is polled in a context; made by [`in_current`].
     #[derive(Clone, Debug)]
     pub struct InContext<T> {
+        // Always there, until it is dropped.
         #[pin]
-        inner: T,
+        inner: Option<T>,
         context: Option<Arc<Context>>,
+    }
+
+    impl<T> PinnedDrop for InContext<T> {
+        // What is dropped half-way may start something that puts things right: in its own lane.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(context) = this.context.take() {
+                sync_scope(context, || this.inner.set(None));
+            }
+        }
     }
 }
 
 impl<T> InContext<T> {
     /// Makes something be polled in this context.
     pub fn new(context: impl Into<Arc<Context>>, inner: T) -> Self {
-        Self { inner, context: Some(context.into()) }
+        Self { inner: Some(inner), context: Some(context.into()) }
     }
 
-    fn poll_in<R>(self: Pin<&mut Self>, poll: impl FnOnce(Pin<&mut T>) -> R) -> R {
+    fn poll_in<R>(self: Pin<&mut Self>, poll: impl FnOnce(Pin<&mut T>) -> Poll<R>) -> Poll<R> {
         let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         match this.context {
-            Some(context) => sync_scope(Arc::clone(context), || poll(this.inner)),
-            None => poll(this.inner),
+            Some(context) => sync_scope(Arc::clone(context), || poll(inner)),
+            None => poll(inner),
         }
     }
 }
@@ -124,7 +136,7 @@ impl<T: Stream> Stream for InContext<T> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or((0, None), Stream::size_hint)
     }
 }
 
@@ -140,11 +152,11 @@ impl<T: Body> Body for InContext<T> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -168,7 +180,7 @@ impl<T> Carried<T> {
             Some(context) => sync_scope(Arc::clone(context), || handle(self.value)),
             None => handle(self.value),
         };
-        InContext { inner: future, context: self.context }
+        InContext { inner: Some(future), context: self.context }
     }
 }
 
@@ -201,6 +213,28 @@ mod tests {
             assert_eq!(seen, [Some(GRAY), Some(GRAY)]);
         })
         .await;
+        assert_eq!(current_status(), None);
+    }
+
+    /// Notes the lane in which it is dropped.
+    struct Guard(std::sync::mpsc::Sender<Option<GrayStatus>>);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.send(current_status());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_half_way_is_dropped_in_its_lane() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let guard = Guard(send);
+        let endless = InContext::new(gray(), async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(1), endless).await.is_err());
+        assert_eq!(receive.recv().unwrap(), Some(GRAY));
         assert_eq!(current_status(), None);
     }
 

@@ -24,6 +24,9 @@ use crate::outgoing::{ATTEMPTS, Outgoing};
 /// How long an instance may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// How long an answer may take to begin, where the call does not say.
+const ANSWER: Duration = Duration::from_mins(1);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type CallBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -68,6 +71,9 @@ pub enum ChannelError {
     /// The instance cannot be reached.
     #[error("{0} cannot be reached")]
     Connect(SocketAddr, #[source] std::io::Error),
+    /// No answer began in time.
+    #[error("no answer began in time")]
+    Timeout,
     /// The call failed on its way.
     #[error("the call to {0} failed")]
     Http(SocketAddr, #[source] hyper::Error),
@@ -85,8 +91,9 @@ impl GrayChannel {
     async fn call(
         self,
         mut request: Request<CallBody>,
+        begun_in: Option<Arc<Context>>,
     ) -> Result<Response<Incoming>, ChannelError> {
-        let context = self.outgoing.context();
+        let context = self.outgoing.context(begun_in).await;
         let mut tried = Vec::new();
         let mut last: Option<ChannelError> = None;
         loop {
@@ -154,6 +161,7 @@ impl Connections {
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_while_idle(true)
                 .handshake(TokioIo::new(stream))
                 .await;
             handshake.map_err(std::io::Error::other)
@@ -172,9 +180,31 @@ impl Connections {
         Ok(sender)
     }
 
+    /// Drops the connection to an address, if it is closed: one stream that was reset is no reason.
     fn forget(&self, addr: SocketAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&addr);
+        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|other, sender| *other != addr || !sender.is_closed());
     }
+}
+
+/// Returns how long an answer may take to begin: what gRPC's `grpc-timeout` says, a number with a
+/// unit (gRPC over HTTP/2, Requests).
+fn time_limit(headers: &http::HeaderMap) -> Duration {
+    let said = || {
+        let text = headers.get("grpc-timeout")?.to_str().ok()?;
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let number: u64 = number.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(number.saturating_mul(3600)),
+            "M" => Duration::from_secs(number.saturating_mul(60)),
+            "S" => Duration::from_secs(number),
+            "m" => Duration::from_millis(number),
+            "u" => Duration::from_micros(number),
+            "n" => Duration::from_nanos(number),
+            _ => return None,
+        })
+    };
+    said().unwrap_or(ANSWER)
 }
 
 /// HTTP/2 carries scheme and authority in the target.
@@ -203,6 +233,30 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         // Whatever polls the call later, it belongs to the request that is being served now.
-        Box::pin(gray_propagation::in_current(self.clone().call(request)))
+        let limit = time_limit(request.headers());
+        let call = self.clone().call(request, gray_propagation::current());
+        Box::pin(async move {
+            tokio::time::timeout(limit, call).await.unwrap_or(Err(ChannelError::Timeout))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_says_how_long_it_waits() {
+        let limit = |text: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("grpc-timeout", http::HeaderValue::from_static(text));
+            time_limit(&headers)
+        };
+        assert_eq!(limit("5S"), Duration::from_secs(5));
+        assert_eq!(limit("250m"), Duration::from_millis(250));
+        assert_eq!(limit("2H"), Duration::from_hours(2));
+        for wrong in ["", "S", "5", "-1S", "5x"] {
+            assert_eq!(limit(wrong), ANSWER, "{wrong}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_lb::{NoInstance, Picked, ServiceName};
-use gray_propagation::Context;
+use gray_propagation::{Context, current};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
@@ -129,7 +129,7 @@ impl GrayClient {
         // The address takes the place of this URL when an instance is picked: the name of a service
         // need not be one of a host.
         let builder = self.http.request(method, self.bases.nowhere.clone());
-        Call { client: self.clone(), service, path, builder }
+        Call { client: self.clone(), service, path, builder, begun_in: current() }
     }
 }
 
@@ -149,6 +149,8 @@ pub struct Call {
     service: Result<ServiceName, CallError>,
     path: String,
     builder: reqwest::RequestBuilder,
+    /// The request that was being served: whoever polls the call later, it belongs to that one.
+    begun_in: Option<Arc<Context>>,
 }
 
 impl Call {
@@ -167,7 +169,8 @@ impl Call {
         self.with(|builder| builder.body(body))
     }
 
-    /// Limits the time until the end of the answer.
+    /// Limits the time of each attempt, until the end of the answer. Without it an instance may be
+    /// silent for a minute.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|builder| builder.timeout(timeout))
     }
@@ -178,11 +181,11 @@ impl Call {
     ///
     /// See [`CallError`]; an answer with an error status is an answer.
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
-        let Self { client, service, path, builder } = self;
+        let Self { client, service, path, builder, begun_in } = self;
         let service = service?;
         let failed = |source| CallError::Http { service: service.clone(), source };
         let mut request = builder.build().map_err(failed)?;
-        let context = client.outgoing.context();
+        let context = client.outgoing.context(begun_in).await;
         let mut tried = Vec::new();
         let mut failure = None;
         loop {

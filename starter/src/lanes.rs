@@ -68,6 +68,11 @@ impl OwnLane {
         }
     }
 
+    /// Tells whether lanes matter to this service; if not, every copy serves every request.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.lanes.peek().table.of(&self.service).routed
+    }
+
     /// Tells whether it is known how lanes are served.
     pub(crate) fn is_known(&self) -> bool {
         let accepted = |health: &Live<Health>| health.peek().accepted > 0;
@@ -144,7 +149,10 @@ fn fixed(properties: &StarterProperties) -> Result<ServedLanes, StartError> {
         let lane = name.parse().map_err(|error| StartError::Lane(name.clone(), error))?;
         lanes.versions.insert(lane, Version::new(version.as_str()));
     }
-    let mut served = ServedLanes { on: true, ..ServedLanes::default() };
+    // Where nobody says anything about lanes there are none, and every instance serves.
+    let on = lanes.base.is_some() || !lanes.versions.is_empty();
+    let mut served = ServedLanes { on, ..ServedLanes::default() };
+    lanes.routed = on;
     served.table.default = lanes;
     Ok(served)
 }

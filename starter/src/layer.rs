@@ -61,7 +61,7 @@ impl Incoming {
     fn read(&self, headers: &HeaderMap) -> (Context, Option<Hop>) {
         let own = self.own.status();
         let (mut context, tagged) = self.carriers.read(headers, own);
-        let escaped = escaped(own, context.status);
+        let escaped = self.own.is_routed() && escaped(own, context.status);
         // Most requests are as they should be, and cost no more than the comparison.
         let (mut lost_by, mut explained) = (None, None);
         if escaped || !tagged {

@@ -10,6 +10,7 @@ use crate::StarterProperties;
 ///
 /// Dropped, it leaves the registry only when the connection to it is missed.
 #[derive(Debug)]
+#[must_use = "a registration that is dropped ends"]
 pub struct Registration(Option<Kept>);
 
 #[derive(Debug)]
@@ -79,10 +80,10 @@ impl Drop for Registration {
 /// Returns the address that others reach this machine at: the one from which it reaches the registry.
 pub(crate) async fn reachable_at(addr: SocketAddr, registry: &str) -> std::io::Result<IpAddr> {
     if !addr.ip().is_unspecified() {
-        return Ok(addr.ip());
+        return Ok(addr.ip().to_canonical());
     }
     let socket = UdpSocket::bind(SocketAddr::new(addr.ip(), 0)).await?;
     // Nothing is sent: the system only looks up the way.
     socket.connect(registry).await?;
-    Ok(socket.local_addr()?.ip())
+    Ok(socket.local_addr()?.ip().to_canonical())
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_config::Live;
-use gray_lb::{Balancer, DirectoryHealth, NoInstance, Picked, ServiceName, Want, Wanted};
-use gray_propagation::{Carriers, Context, Hop, HopTag, PATH_HEADER, current};
-use http::HeaderMap;
+use gray_lb::{Balancer, DirectoryHealth, Fallback, NoInstance, Picked, ServiceName, Want, Wanted};
+use gray_propagation::{Carriers, Context, HOP_HEADER, Hop, HopTag, PATH_HEADER, current};
+use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -17,6 +17,9 @@ use crate::lanes::OwnLane;
 
 /// How long the first call of a service waits for its instances to become known.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many of the words about a hop are kept.
+const MAX_HOPS: usize = 64;
 
 /// How many instances of a lane are tried when they cannot be reached.
 pub(crate) const ATTEMPTS: usize = 3;
@@ -34,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) wanted: Wanted,
     pub(crate) carriers: Carriers,
     pub(crate) edges: Edges,
+    /// What calls say about themselves.
+    pub(crate) hops: Mutex<Vec<(ServiceName, Option<Fallback>, HeaderValue)>>,
     /// Until when each service is waited for that nobody has said anything about.
     pub(crate) asked: Mutex<HashMap<ServiceName, Instant>>,
     /// Follow the registry and the lanes for as long as anybody calls.
@@ -45,9 +50,16 @@ impl Outgoing {
         Self(Arc::new(core))
     }
 
-    /// Returns the context of the request that is being served, or this copy's own.
-    pub(crate) fn context(&self) -> Arc<Context> {
-        current().unwrap_or_else(|| Arc::new(Context::of(self.0.own.status())))
+    /// Returns the context of the request that was being served when a call was begun, or else now,
+    /// or else this copy's own.
+    pub(crate) async fn context(&self, begun_in: Option<Arc<Context>>) -> Arc<Context> {
+        if let Some(context) = begun_in.or_else(current) {
+            return context;
+        }
+        if !self.0.own.is_known() {
+            self.0.own.known().await;
+        }
+        Arc::new(Context::of(self.0.own.status()))
     }
 
     /// Picks an instance; the first time that a service is asked for, its instances are waited for.
@@ -93,9 +105,27 @@ impl Outgoing {
         headers: &mut HeaderMap,
     ) {
         self.0.carriers.write(context, headers);
-        let fallback = picked.fallback.map(|fallback| fallback.as_str().to_owned());
+        match self.hop(service, picked.fallback) {
+            Some(hop) => headers.insert(HOP_HEADER, hop),
+            None => headers.remove(HOP_HEADER),
+        };
+    }
+
+    /// Returns what a call says about itself; it is written once for each service and fallback.
+    fn hop(&self, service: &ServiceName, fallback: Option<Fallback>) -> Option<HeaderValue> {
+        let mut hops = self.0.hops.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = hops.iter().find(|(to, with, _)| to == service && *with == fallback);
+        if let Some((.., hop)) = known {
+            return Some(hop.clone());
+        }
+        let with = fallback.map(|fallback| fallback.as_str().to_owned());
         let (from, to) = (self.0.service.to_string(), service.to_string());
-        HopTag { from, to, fallback }.inject(headers);
+        let hop = HopTag { from, to, fallback: with }.to_header()?;
+        if hops.len() < MAX_HOPS {
+            hops.push((service.clone(), fallback, hop.clone()));
+        }
+        drop(hops);
+        Some(hop)
     }
 
     /// Takes note of an answer, and of what the service reports where a report was asked for.

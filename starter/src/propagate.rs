@@ -1,6 +1,6 @@
 use std::task::{Context as TaskContext, Poll};
 
-use gray_propagation::{Carriers, current};
+use gray_propagation::{Carriers, Context, current};
 use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -8,7 +8,8 @@ use tower_service::Service;
 /// Writes the lane of the request that is being served onto calls that go where they are told to,
 /// for any HTTP client that speaks tower.
 ///
-/// Where the instance is to be picked by its lane too, use `GrayClient` or `GrayChannel`.
+/// Neither a signed tag nor baggage leaves with it, since the call may go anywhere. Where the instance
+/// is to be picked by its lane too, use `GrayClient` or `GrayChannel`.
 #[derive(Clone, Debug, Default)]
 pub struct PropagateLayer {
     carriers: Carriers,
@@ -50,7 +51,9 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         if let Some(context) = current() {
-            self.carriers.write(&context, request.headers_mut());
+            // Nobody knows where the call goes: what is meant for our own services stays here.
+            let lane = Context { baggage: None, probe: None, ..Context::clone(&context) };
+            self.carriers.write(&lane, request.headers_mut());
         }
         self.inner.call(request)
     }
@@ -58,7 +61,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use gray_propagation::{Context, GrayStatus, Lane, scope};
+    use gray_propagation::{GrayStatus, Lane, scope};
     use tower::{ServiceExt, service_fn};
 
     use super::*;

@@ -118,6 +118,7 @@ impl Starter {
             carriers: carriers.clone(),
             edges: edges.clone(),
             asked: Mutex::default(),
+            hops: Mutex::default(),
             _tasks: Arc::clone(&tasks),
         });
         let incoming = Incoming {
@@ -251,8 +252,11 @@ fn nowhere() -> Result<reqwest::Url, StartError> {
 #[cfg(feature = "client")]
 fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     const CONNECT: std::time::Duration = std::time::Duration::from_secs(2);
+    // Between two pieces of an answer, and until the first.
+    const SILENCE: std::time::Duration = std::time::Duration::from_mins(1);
     reqwest::Client::builder()
         .no_proxy()
+        .read_timeout(SILENCE)
         .connect_timeout(CONNECT)
         .redirect(reqwest::redirect::Policy::none())
         .build()

@@ -18,6 +18,17 @@ pub(super) struct Xdb {
     bytes: Vec<u8>,
     /// The bytes of an address: 4 or 16.
     width: usize,
+    layout: Layout,
+}
+
+/// How regions are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// `国家|区域|省份|城市|ISP`, the one of version 2.
+    WithArea,
+    /// `国家|省份|城市|ISP`, with a country code behind it or not; files of version 3 that were made
+    /// from data of version 2 have its layout still.
+    Plain,
 }
 
 /// Why bytes are no such file.
@@ -52,7 +63,8 @@ impl Xdb {
         if bytes.len() < HEADER + INDEX {
             return Err(InvalidXdb::Short);
         }
-        Ok(Self { bytes, width })
+        let layout = if version == 2 { Layout::WithArea } else { Layout::Plain };
+        Ok(Self { bytes, width, layout })
     }
 
     /// Returns the place of an address; an address of the other family has none here.
@@ -69,6 +81,9 @@ impl Xdb {
         let &[first, second, ..] = address else { return None };
         let cell = HEADER + (usize::from(first) * 256 + usize::from(second)) * 8;
         let (from, to) = (u32_at(&self.bytes, cell)?, u32_at(&self.bytes, cell + 4)?);
+        if from < HEADER + INDEX {
+            return None;
+        }
         let size = self.width * 2 + 6;
         let (mut low, mut high) = (0, to.checked_sub(from)? / size + 1);
         while low < high {
@@ -115,17 +130,17 @@ impl Xdb {
         let length = usize::from(u16_at(&self.bytes, at)?);
         let from = u32_at(&self.bytes, at + 2)?;
         let text = std::str::from_utf8(self.bytes.get(from..from + length)?).ok()?;
-        Some(place(text))
+        Some(place(text, self.layout))
     }
 }
 
-/// Reads `国家|区域|省份|城市|ISP` (version 2), `国家|省份|城市|ISP` or, with a country code behind it,
-/// `国家|省份|城市|ISP|CN` (version 3); `0` stands for what is not known.
-fn place(text: &str) -> Place {
+/// Reads a region; `0` stands for what is not known.
+fn place(text: &str, layout: Layout) -> Place {
     let known = |field: &&str| !field.is_empty() && *field != "0" && *field != "Reserved";
     let fields: Vec<&str> = text.split('|').map(str::trim).collect();
     let field = |at: usize| fields.get(at).copied().filter(known);
     let code = field(4).filter(|it| it.len() == 2 && it.bytes().all(|it| it.is_ascii_uppercase()));
+    let code = code.filter(|_| layout == Layout::Plain);
     let (province, city) = if fields.len() == 5 && code.is_none() { (2, 3) } else { (1, 2) };
     let country: Vec<&str> = field(0).into_iter().chain(code).collect();
     let one = |at: usize| field(at).map(|name| vec![name]).unwrap_or_default();
@@ -204,6 +219,7 @@ mod tests {
                 ("1.2.0.0", "1.2.0.255", "中国|0|广东省|深圳市|电信"),
                 ("1.2.1.0", "1.2.3.255", "中国|0|北京|北京市|0"),
                 ("1.2.8.0", "1.2.8.0", "0|0|0|内网IP|内网IP"),
+                ("1.2.9.0", "1.2.9.0", "英国|0|英格兰|伦敦|BT"),
             ],
         ));
         let xdb = xdb.unwrap();
@@ -211,7 +227,8 @@ mod tests {
         check(&xdb, "1.2.0.255", Some(("广东", "深圳")));
         check(&xdb, "1.2.2.7", Some(("北京", "北京")));
         check(&xdb, "1.2.8.0", Some(("", "内网IP")));
-        for unknown in ["1.2.4.0", "1.2.9.0", "1.3.0.0", "255.255.255.255", "::1"] {
+        check(&xdb, "1.2.9.0", Some(("英格兰", "伦敦")));
+        for unknown in ["1.2.4.0", "1.2.10.0", "1.3.0.0", "255.255.255.255", "::1"] {
             check(&xdb, unknown, None);
         }
     }
@@ -228,8 +245,11 @@ mod tests {
         check(&xdb, "1.2.3.4", None);
         let country = xdb.find("2409::".parse().unwrap()).unwrap().country;
         assert!(country.contains(&"cn".to_owned()) && country.contains(&"中国".to_owned()));
-        assert_eq!(place("0|0|Reserved|Reserved|Reserved"), Place::default());
-        assert_eq!(place("中国|广东省|深圳市|电信"), Place::new(&["中国"], &["广东"], &["深圳"]));
+        let plain = |text| place(text, Layout::Plain);
+        assert_eq!(plain("0|0|Reserved|Reserved|Reserved"), Place::default());
+        let shenzhen = Place::new(&["中国"], &["广东"], &["深圳"]);
+        assert_eq!(plain("中国|广东省|深圳市|电信"), shenzhen);
+        assert_eq!(plain("中国|0|广东省|深圳市|电信"), shenzhen);
     }
 
     #[test]

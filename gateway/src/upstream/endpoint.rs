@@ -54,6 +54,11 @@ impl Endpoint {
                 return Ok(Sender::Http1 { sender, reused: true });
             }
         }
+        self.connect(to, tls).await
+    }
+
+    /// Makes a connection; the one over HTTP/2 only where there is none.
+    pub(super) async fn connect(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
         if to.wire == Wire::Http1 {
             let stream = connect(to.addr, to.timeouts.connect.0).await?;
             return handshake1(stream).await;
@@ -116,6 +121,7 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_while_idle(true)
         .handshake(TokioIo::new(stream))
         .await;
     let (sender, connection) = handshake.map_err(std::io::Error::other)?;

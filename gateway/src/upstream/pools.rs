@@ -46,9 +46,15 @@ impl Upstream<RequestBody> for Pools {
         to: &Target,
     ) -> Result<Response<InstanceBody>, Failed<RequestBody>> {
         let endpoint = self.endpoint(to);
+        let mut sent_again = false;
         loop {
             let spare = spare(&request);
-            let sender = match endpoint.checkout(to, &self.tls).await {
+            let sender = if sent_again {
+                endpoint.connect(to, &self.tls).await
+            } else {
+                endpoint.checkout(to, &self.tls).await
+            };
+            let sender = match sender {
                 Ok(sender) => sender,
                 Err(error) => {
                     let request = Some(Box::new(request));
@@ -65,9 +71,11 @@ impl Upstream<RequestBody> for Pools {
                 // An idle connection that the instance had closed meanwhile is no failure of it.
                 (Err(Again::Stale(stale)), _) => *stale,
                 (Err(Again::Failed(failed)), Some(spare)) if failed.is_lost() => {
-                    if !reused {
+                    // Once more here, since an old connection may have been the reason; then elsewhere.
+                    if sent_again || !reused {
                         return Err(Failed { request: Some(Box::new(spare)), ..failed });
                     }
+                    sent_again = true;
                     spare
                 }
                 (Err(Again::Failed(failed)), _) => return Err(failed),
@@ -110,6 +118,7 @@ async fn send1(
     to: &Target,
 ) -> Result<Response<InstanceBody>, Again> {
     *request.version_mut() = Version::HTTP_11;
+    make_relative(&mut request);
     join_cookies(request.headers_mut());
     expect_continue(&mut request);
     let progress = request.body().progress();
@@ -207,10 +216,23 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Undoes [`make_absolute`] for a request that was to go over HTTP/2 and was not sent.
+fn make_relative(request: &mut Request<RequestBody>) {
+    let Some(authority) = request.uri().authority() else { return };
+    if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = Uri::from(target);
+    }
+}
+
 /// HTTP/2 carries scheme and host in the target instead of a header.
 fn make_absolute(request: &mut Request<RequestBody>, to: &Target) {
     let host = request.headers_mut().remove(header::HOST);
-    let host = host.as_ref().and_then(|host| host.to_str().ok());
+    // A request that comes back unsent has been through here already.
+    let before = request.uri().authority().map(ToString::to_string);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).or(before.as_deref());
     let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
     let path = request.uri().path_and_query().cloned();
     let address = to.addr.to_string();

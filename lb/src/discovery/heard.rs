@@ -30,9 +30,13 @@ impl Heard {
         announced: &[Announced],
         said: Said,
     ) -> bool {
-        if let Some((newest, known)) = self.0.get(service) {
-            let older = said == Said::Unasked && time > 0 && time < *newest;
-            if older || (known == announced && !announced.is_empty()) {
+        if let Some((newest, known)) = self.0.get_mut(service) {
+            if said == Said::Unasked && time > 0 && time < *newest {
+                return false;
+            }
+            if known == announced && !announced.is_empty() {
+                // It says nothing new, but what is older than this is out of date now.
+                *newest = time;
                 return false;
             }
         }
@@ -78,6 +82,16 @@ mod tests {
             once.dedup();
             prop_assert_eq!(once, news, "said twice");
         }
+    }
+
+    #[test]
+    fn what_is_older_than_an_answer_that_said_nothing_new_is_out_of_date() {
+        let service = ServiceName::new("a");
+        let mut heard = Heard::default();
+        assert!(heard.is_news(&service, 10, &at(1), Said::Unasked));
+        assert!(!heard.is_news(&service, 20, &at(1), Said::Asked));
+        assert!(!heard.is_news(&service, 15, &at(2), Said::Unasked));
+        assert!(heard.is_news(&service, 21, &at(2), Said::Unasked));
     }
 
     #[test]

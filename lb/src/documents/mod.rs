@@ -44,7 +44,7 @@ impl LaneDocuments {
     /// Everything that is wrong with what they say about lanes.
     pub fn parse(&self, documents: &Documents) -> Result<(ServedLanes, Problems), Problems> {
         let mut problems = Problems::default();
-        let mut spring = SpringLanes::default();
+        let mut spring = None;
         let mut native: Option<ServedLanes> = None;
         for (name, text) in &documents.0 {
             let (document, is_spring) = match self.format.parse(name, text, &self.prefix) {
@@ -56,11 +56,12 @@ impl LaneDocuments {
             };
             let mut faults = Faults::default();
             if is_spring {
+                let spring = spring.get_or_insert_with(SpringLanes::default);
                 spring.take(&document, &self.prefix, &mut faults);
             } else if native.is_some() {
                 let message = "lanes are said by one document, and there is another one already";
                 problems.extend([Problem::whole(name.as_str(), message)]);
-            } else {
+            } else if is_native(&document) {
                 native = Some(read_native(&document, &mut faults));
             }
             problems.extend(document.problems(&faults).0);
@@ -68,15 +69,31 @@ impl LaneDocuments {
         if problems.has_errors() {
             return Err(problems);
         }
-        let spring = || ServedLanes { on: spring.load, table: spring.table() };
-        Ok((native.unwrap_or_else(spring), problems))
+        match (native, spring) {
+            (Some(_), Some(_)) => {
+                let message = "lanes are said in both formats; leave one of the documents out";
+                let names: Vec<&str> = documents.0.keys().map(String::as_str).collect();
+                Err(Problem::whole(names.join(", "), message).into())
+            }
+            (Some(native), None) => Ok((native, problems)),
+            (None, Some(spring)) => {
+                Ok((ServedLanes { on: spring.load, table: spring.table() }, problems))
+            }
+            (None, None) => Ok((ServedLanes::default(), problems)),
+        }
     }
+}
+
+/// Tells whether a document says anything in Graylane's own format; others are other people's.
+fn is_native(document: &Document) -> bool {
+    const KEYS: [&str; 6] = ["enabled", "base", "lanes", "fallback", "services", "rules"];
+    document.keys(&KeyPath::ROOT).any(|key| KEYS.contains(&key))
 }
 
 fn read_native(document: &Document, faults: &mut Faults) -> ServedLanes {
     let root = KeyPath::ROOT;
-    let enabled = document.scalar(&root.key("enabled"));
-    let on = enabled.is_none_or(|text| text.eq_ignore_ascii_case("true"));
+    let at = root.key("enabled");
+    let on = !document.contains(&at) || document.read(&at, faults).unwrap_or(true);
     let lanes = LanesProperties::read(document, faults);
     ServedLanes { on, table: lanes.table(&root, faults).0 }
 }
@@ -110,6 +127,16 @@ mod tests {
     fn both_can_be_off() {
         assert!(!parse("enabled: false").unwrap().0.on);
         assert!(!parse("kerwin.tool.gray.load: false").unwrap().0.on);
+    }
+
+    #[test]
+    fn what_says_nothing_about_lanes_leaves_them_off() {
+        assert_eq!(parse("management: {port: 1}").unwrap().0, ServedLanes::default());
+        assert!(parse("enabled: ture").unwrap_err().to_string().contains("enabled"));
+        let both = [("a", "base: {version: V1}"), ("b", "kerwin.tool.gray.load: true")];
+        let both = both.map(|(name, text)| (name.to_owned(), text.into()));
+        let error = LaneDocuments::default().parse(&Documents(both.into())).unwrap_err();
+        assert!(error.to_string().contains("a, b: lanes are said in both formats"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use gray_tests::{Echo, Gateway, Stub};
@@ -180,5 +182,40 @@ async fn what_may_be_sent_twice_is_sent_again_after_a_lost_connection() -> anyho
     }
     let answer = client.post(gateway.url("/")).body("pay").send().await?;
     assert_eq!(answer.status(), 502, "a payment must not be sent twice");
+    Ok(())
+}
+
+/// hyper resets the stream of a request that is not answered.
+async fn resets(asked: Arc<AtomicUsize>) -> std::io::Result<Response<String>> {
+    asked.fetch_add(1, Ordering::Relaxed);
+    tokio::task::yield_now().await;
+    Err(std::io::Error::other("no"))
+}
+
+/// An instance that resets every stream is asked a few times, and no more.
+#[tokio::test]
+async fn an_instance_that_resets_every_stream_is_not_asked_for_ever() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            let service = service_fn(move |_| resets(Arc::clone(&counted)));
+            tokio::spawn(async move {
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    let gateway = gateway(tempfile::tempdir()?, &[addr], "protocol: h2c")?;
+    for _ in 0..5 {
+        let asking = get(&gateway, &[]);
+        let (status, text) = tokio::time::timeout(Duration::from_secs(10), asking).await??;
+        ensure!(status == 502, "{status} {text}");
+    }
+    let asked = asked.load(Ordering::Relaxed);
+    ensure!(asked <= 10, "five requests were sent {asked} times");
     Ok(())
 }
