@@ -1,6 +1,7 @@
-//! What `GrayClient` costs, beside plain reqwest: the ratio of the CPU time that the caller's thread
-//! takes for the same calls, user and system, in turns that alternate. The time on the clock is
-//! mostly that of waking threads up, and differs more from turn to turn than the two differ.
+//! What `GrayClient` costs, beside plain reqwest: how many instructions a call takes in the whole
+//! process, client and server, counted by valgrind; and the ratio of the CPU time that the caller's
+//! thread takes, in turns that alternate. The latter is mostly the kernel's, and differs more from
+//! run to run than the two clients do.
 
 #![allow(
     missing_docs,
@@ -11,6 +12,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use axum::Router;
@@ -71,21 +73,81 @@ where
     cpu_time().saturating_sub(began)
 }
 
+/// Makes so many calls by one client only, for valgrind to count.
+async fn only(which: &str, calls: usize, addr: SocketAddr, starter: &Starter) {
+    let (client, plain) = (starter.client(), plain());
+    let url = format!("http://{addr}/");
+    let gray = Context::of(GrayStatus::Gray(Lane::GRAY));
+    for _ in 0..calls {
+        let answer = match which {
+            "named" => scope(gray.clone(), client.get("http://b/").send()).await.unwrap(),
+            _ => plain.get(&url).header("gray", "GRAY").send().await.unwrap(),
+        };
+        answer.bytes().await.unwrap();
+    }
+}
+
+/// Counts the instructions of a call: those of many calls without those of few.
+fn instructions(which: &str) -> Option<f64> {
+    let count = |calls: &str| {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+        let output = valgrind.arg(std::env::current_exe().ok()?).env("ONLY", which);
+        let output = output.env("CALLS", calls).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find_map(|line| line.split_once("Collected : "))?.1.to_owned();
+        line.trim().parse::<f64>().ok()
+    };
+    Some((count("2100")? - count("100")?) / 2000.0)
+}
+
+fn plain() -> reqwest::Client {
+    // The same settings as the starter's own client.
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(2))
+        .read_timeout(Duration::from_mins(1))
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
+}
+
 fn main() {
+    if let Ok(which) = std::env::var("ONLY") {
+        let calls = std::env::var("CALLS").unwrap().parse().unwrap();
+        let (addr, folder) = (serve(), tempfile::tempdir().unwrap());
+        return runtime().block_on(async {
+            only(&which, calls, addr, &starter(folder.path(), addr)).await;
+        });
+    }
+    match (instructions("plain"), instructions("named")) {
+        (Some(plain), Some(named)) => println!(
+            "instructions a call, client and server: {plain:.0} plain, {named:.0} by GrayClient, \
+             {:.3}",
+            named / plain
+        ),
+        _ => println!("instructions cannot be counted without valgrind"),
+    }
     let addr = serve();
     let folder = tempfile::tempdir().unwrap();
     let runtime = runtime();
     runtime.block_on(async {
         let client = starter(folder.path(), addr).client();
-        let plain = reqwest::Client::builder().no_proxy().build().unwrap();
+        let plain = plain();
         let url = format!("http://{addr}/");
         let gray = Context::of(GrayStatus::Gray(Lane::GRAY));
         let by_reqwest = async || plain.get(&url).header("gray", "GRAY").send().await.unwrap();
         let by_name = async || client.get("http://b/").send().await.unwrap();
         let (mut ratios, mut plains) = (Vec::new(), Vec::new());
-        for _ in 0..TURNS {
-            let plain = turn(&by_reqwest).await;
-            let named = scope(gray.clone(), turn(&by_name)).await;
+        for number in 0..TURNS {
+            // Whoever comes second finds another machine: each comes second as often.
+            let (plain, named) = if number % 2 == 0 {
+                let plain = turn(&by_reqwest).await;
+                (plain, scope(gray.clone(), turn(&by_name)).await)
+            } else {
+                let named = scope(gray.clone(), turn(&by_name)).await;
+                (turn(&by_reqwest).await, named)
+            };
             ratios.push(named.as_secs_f64() / plain.as_secs_f64());
             plains.push(plain);
         }
