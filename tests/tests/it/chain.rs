@@ -281,6 +281,16 @@ mod on_nacos {
     use super::*;
 
     #[tokio::test]
+    async fn who_loses_the_tag_is_found() -> anyhow::Result<()> {
+        super::who_loses_the_tag_is_found(Kind::Java).await
+    }
+
+    #[tokio::test]
+    async fn jobs_stay_in_the_lane_of_their_copy() -> anyhow::Result<()> {
+        super::jobs_stay_in_the_lane_of_their_copy(Kind::Java).await
+    }
+
+    #[tokio::test]
     async fn no_request_leaves_its_lane() -> anyhow::Result<()> {
         super::no_request_leaves_its_lane(Kind::Java).await
     }

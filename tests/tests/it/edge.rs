@@ -46,6 +46,16 @@ impl Edge {
         Echo::read(request.send().await?).await
     }
 
+    /// Waits until rules are in force that contain this.
+    async fn follows(&self, part: &str) -> anyhow::Result<()> {
+        eventually(Duration::from_secs(10), async || {
+            let text = self.gateway.ask("/api/v1/rules").await?;
+            anyhow::ensure!(text.contains(part), "{text}");
+            Ok(())
+        })
+        .await
+    }
+
     fn write_rules(&self, text: &str) -> anyhow::Result<()> {
         Ok(std::fs::write(self.gateway.folder.path().join("rules.yaml"), text)?)
     }
@@ -309,12 +319,7 @@ async fn a_database_of_places_is_read_again_when_it_changes() -> anyhow::Result<
         "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
          rules: [{name: city, when: {city: {in: [广州市]}}}]\n",
     )?;
-    eventually(Duration::from_secs(10), async || {
-        let text = edge.gateway.ask("/api/v1/rules").await?;
-        anyhow::ensure!(text.contains("\"city\""), "{text}");
-        Ok(())
-    })
-    .await?;
+    edge.follows("\"city\"").await?;
     assert_eq!(edge.get(&[]).await?.version, "V1");
     write("Guangzhou")?;
     eventually(Duration::from_secs(10), async || {
@@ -394,12 +399,7 @@ async fn what_rules_ask_for_and_nobody_knows_is_counted_and_no_error() -> anyhow
          - {name: city, when: {city: {in: [广州]}}}\n\
          - {name: user, when: {user: {in: [7]}}}\n",
     )?;
-    eventually(Duration::from_secs(10), async || {
-        let text = edge.gateway.ask("/api/v1/rules").await?;
-        anyhow::ensure!(text.contains("\"city\""), "{text}");
-        Ok(())
-    })
-    .await?;
+    edge.follows("\"city\"").await?;
     let asked = async |name: &str| edge.gateway.metric(name).await;
     let before = asked("graylane_place_unknown_total").await?;
     assert_eq!(edge.get(&[]).await?.version, "V1");

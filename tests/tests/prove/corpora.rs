@@ -76,7 +76,7 @@ fn wrong() -> Vec<(String, String)> {
         add(&format!("{from} as {to}"), GOOD.replacen(from, to, 1));
     }
     // What is cut off anywhere, or has a byte too many, and is refused.
-    for cut in 1..60 {
+    for cut in 1..100 {
         add(&format!("cut after {cut}"), format!("{}\n@", GOOD.get(..cut).unwrap_or_default()));
     }
     for position in (0..GOOD.len()).step_by(3) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use gray_config::nacos::{Link, Module, NacosInstance, NacosProperties};
-use gray_tests::{Echo, Gateway, Kind, Nacos, Stub, binary, eventually};
+use gray_tests::{Echo, Gateway, Kind, Nacos, Process, Stub, binary, eventually};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -267,6 +267,40 @@ async fn an_emptied_service_is_served_for_the_grace(kind: Kind) -> anyhow::Resul
     Ok(())
 }
 
+/// Group, cluster and metadata as Spring Cloud Alibaba writes them are honoured, both ways.
+async fn groups_and_clusters_are_honoured(kind: Kind) -> anyhow::Result<()> {
+    let server = Nacos::start(kind).await?;
+    let (near, far) = (Stub::start("V1").await?, Stub::start("V1").await?);
+    let mut links = Vec::new();
+    for (stub, cluster) in [(&near, "HANGZHOU"), (&far, "SHANGHAI")] {
+        let source = ("preserved.register.source".to_owned(), "SPRING_CLOUD".to_owned());
+        let mut written = instance(stub.addr, "V1");
+        written.metadata.extend([source]);
+        written.cluster_name = Some(cluster.to_owned());
+        let link = connected(&server).await?;
+        link.register(SERVICE, "SEED_GROUP", &written).await?;
+        links.push(link);
+    }
+    let gateway = start(&server, "nacos: [{group: SEED_GROUP, clusters: [HANGZHOU]}]", "")?;
+    knows(&gateway, &[near.addr]).await?;
+
+    // One of ours, as a client of another kind finds it.
+    let mut command = Command::new(binary("graylane-demo")?);
+    command.args(["user", "--version-label", "V2", "--nacos", &server.address()]);
+    command.env("NACOS_GROUP", "SEED_GROUP").env("NACOS_CLUSTER", "HANGZHOU");
+    let _service = Process::start(&mut command, &gateway.folder.path().join("service"))?;
+    eventually(Duration::from_secs(30), async || {
+        let found = links.first().context("no link")?.service("user-app", "SEED_GROUP").await?;
+        let one = found.hosts.first().context("nobody is registered")?;
+        ensure!(one.cluster_name.as_deref() == Some("HANGZHOU"), "{one:?}");
+        ensure!(one.healthy && one.enabled && one.ephemeral, "{one:?}");
+        let version = one.metadata.get("version").map(String::as_str);
+        ensure!(version == Some("V2"), "{one:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// Runs a command of the gateway on its own configuration.
 fn graylane(gateway: &Gateway, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
     let mut command = Command::new(binary("graylane")?);
@@ -311,6 +345,11 @@ mod on_rnacos {
     use super::*;
 
     #[tokio::test]
+    async fn groups_and_clusters_are_honoured() -> anyhow::Result<()> {
+        super::groups_and_clusters_are_honoured(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
     async fn an_emptied_service_is_served_for_the_grace() -> anyhow::Result<()> {
         super::an_emptied_service_is_served_for_the_grace(Kind::Rnacos).await
     }
@@ -338,6 +377,11 @@ mod on_rnacos {
 
 mod on_nacos {
     use super::*;
+
+    #[tokio::test]
+    async fn groups_and_clusters_are_honoured() -> anyhow::Result<()> {
+        super::groups_and_clusters_are_honoured(Kind::Java).await
+    }
 
     #[tokio::test]
     async fn an_emptied_service_is_served_for_the_grace() -> anyhow::Result<()> {
