@@ -190,6 +190,9 @@ fn introduction(running: &Running, folder: &Path, secret: &str) -> anyhow::Resul
     let admin = running.admin().map(|addr| addr.to_string()).unwrap_or_default();
     let rules = folder.join("gateway-app.yaml");
     let rules = rules.display();
+    // `cargo run` does not put the binary where a shell finds it.
+    let graylane = std::env::current_exe()?;
+    let graylane = graylane.display();
     Ok(format!(
         "\
 Graylane is serving on http://{gateway}, with two versions each of order-app and user-app behind it.
@@ -214,7 +217,7 @@ and the next request follows:
 
 Where do requests of the gray lane go?
 
-  graylane probe http://{gateway}/order/1 --lane gray -n 20 --key demo:{secret}
+  {graylane} probe http://{gateway}/order/1 --lane gray -n 20 --key demo:{secret}
 
 State and metrics: http://{admin}/readyz, http://{admin}/metrics. Ctrl-C ends it."
     ))

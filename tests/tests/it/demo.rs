@@ -25,7 +25,7 @@ async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
     let gateway = format!("127.0.0.1:{port}").parse()?;
     verify(gateway, "two").await?;
     verify(gateway, "header").await?;
-    let probe = printed.lines().find_map(|line| line.trim().strip_prefix("graylane probe "));
+    let probe = printed.lines().find_map(|line| Some(line.split_once("graylane probe ")?.1));
     let arguments = probe.unwrap_or_default().split(' ');
     let probe = Command::new(binary("graylane")?).arg("probe").args(arguments).output()?;
     let told = String::from_utf8_lossy(&probe.stdout).into_owned();
