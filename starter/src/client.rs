@@ -24,18 +24,21 @@ use crate::outgoing::{ATTEMPTS, Outgoing};
 /// breaks off, where the call may be made twice (RFC 9110, section 9.2.2). Where the lane has no
 /// instance, the service's fallback decides; the call stays tagged.
 #[derive(Clone, Debug)]
-pub struct GrayClient {
+pub struct GrayClient(Arc<Core>);
+
+#[derive(Debug)]
+struct Core {
     outgoing: Outgoing,
     http: reqwest::Client,
     bases: Bases,
 }
 
 /// The URL of each instance, parsed once: parsing is a tenth of what a call costs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Bases {
     /// What stands for the address of a call before it has one.
     nowhere: Url,
-    known: Arc<Mutex<HashMap<SocketAddr, Url>>>,
+    known: Mutex<HashMap<SocketAddr, Url>>,
 }
 
 /// How many URLs are kept; instances come and go.
@@ -98,7 +101,7 @@ pub enum CallError {
 
 impl GrayClient {
     pub(crate) fn new(outgoing: Outgoing, http: reqwest::Client, nowhere: Url) -> Self {
-        Self { outgoing, http, bases: Bases { nowhere, known: Arc::default() } }
+        Self(Arc::new(Core { outgoing, http, bases: Bases { nowhere, known: Mutex::default() } }))
     }
 
     /// Begins a GET.
@@ -128,7 +131,7 @@ impl GrayClient {
         let path = rest.find(['/', '?', '#']).map_or("/", |at| rest.split_at(at).1).to_owned();
         // The address takes the place of this URL when an instance is picked: the name of a service
         // need not be one of a host.
-        let builder = self.http.request(method, self.bases.nowhere.clone());
+        let builder = self.0.http.request(method, self.0.bases.nowhere.clone());
         Call { client: self.clone(), service, path, builder, begun_in: current() }
     }
 }
@@ -181,7 +184,7 @@ impl Call {
     ///
     /// See [`CallError`]; an answer with an error status is an answer.
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
-        let Self { client, service, path, builder, begun_in } = self;
+        let Self { client: GrayClient(client), service, path, builder, begun_in } = self;
         let service = service?;
         let failed = |source| CallError::Http { service: service.clone(), source };
         let mut request = builder.build().map_err(failed)?;
@@ -195,7 +198,7 @@ impl Call {
                 Err(none) => return Err(failure.unwrap_or_else(|| none.into())),
             };
             tried.push(picked.member.instance().addr);
-            let spare = request.try_clone().filter(|_| tried.len() < ATTEMPTS);
+            let spare = Spare::of(&request).filter(|_| tried.len() < ATTEMPTS);
             let idempotent = request.method().is_idempotent();
             *request.url_mut() = client.bases.at(picked.member.instance().addr, &path)?;
             let error = match client.send(&service, &context, &picked, request).await {
@@ -204,7 +207,7 @@ impl Call {
             };
             let broke_off = error.is_request() && !error.is_timeout();
             match spare.filter(|_| error.is_connect() || (broke_off && idempotent)) {
-                Some(spare) => request = spare,
+                Some(spare) => request = spare.into_request(&client.bases.nowhere),
                 None => return Err(failed(error)),
             }
             failure = Some(failed(error));
@@ -216,7 +219,35 @@ impl Call {
     }
 }
 
-impl GrayClient {
+/// What a request is made of again, should its instance be lost.
+enum Spare {
+    /// It has neither headers of the caller's nor a body, as most have: nothing needs to be copied.
+    Plain(Method, Option<Duration>),
+    Whole(Box<reqwest::Request>),
+}
+
+impl Spare {
+    /// Returns what is needed to send a request once more; `None` where its body is streamed.
+    fn of(request: &reqwest::Request) -> Option<Self> {
+        if request.headers().is_empty() && request.body().is_none() {
+            return Some(Self::Plain(request.method().clone(), request.timeout().copied()));
+        }
+        request.try_clone().map(|request| Self::Whole(Box::new(request)))
+    }
+
+    fn into_request(self, nowhere: &Url) -> reqwest::Request {
+        match self {
+            Self::Plain(method, timeout) => {
+                let mut request = reqwest::Request::new(method, nowhere.clone());
+                *request.timeout_mut() = timeout;
+                request
+            }
+            Self::Whole(request) => *request,
+        }
+    }
+}
+
+impl Core {
     async fn send(
         &self,
         service: &ServiceName,
@@ -241,7 +272,7 @@ mod tests {
     #[test]
     fn the_path_and_the_query_go_where_the_instance_is() {
         let nowhere = Url::parse("http://service/").unwrap();
-        let bases = Bases { nowhere, known: Arc::default() };
+        let bases = Bases { nowhere, known: Mutex::default() };
         let addr = "127.0.0.1:8080".parse().unwrap();
         for (path, expected) in [
             ("/", "http://127.0.0.1:8080/"),
