@@ -114,14 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn takes_its_share_within_three_sigma() {
-        const KEYS: u32 = 100_000;
-        for percent in [0.5, 5.0, 20.0, 50.0, 99.0] {
-            let share = share(percent, "a");
-            let hits = (0..KEYS).filter(|key| share.holds(key.to_string().as_bytes())).count();
-            let p = percent / 100.0;
-            let sigma = (f64::from(KEYS) * p * (1.0 - p)).sqrt();
-            let off = (hits as f64 - f64::from(KEYS) * p).abs();
+    fn a_hundred_shares_of_a_hundred_thousand_users_grow_within_three_sigma() {
+        const USERS: u32 = 100_000;
+        let users: Vec<String> = (0..USERS).map(|user| user.to_string()).collect();
+        let mut inside = vec![false; users.len()];
+        for percent in 0..=100 {
+            let share = share(f64::from(percent), "a");
+            for (user, inside) in users.iter().zip(&mut inside) {
+                let holds = share.holds(user.as_bytes());
+                assert!(holds || !*inside, "{user} left at {percent} %");
+                *inside = holds;
+            }
+            let hits = inside.iter().filter(|inside| **inside).count();
+            let p = f64::from(percent) / 100.0;
+            let sigma = (f64::from(USERS) * p * (1.0 - p)).sqrt();
+            let off = (hits as f64 - f64::from(USERS) * p).abs();
             assert!(off <= 3.0 * sigma, "{percent} %: {hits} hits, {off} off, sigma {sigma}");
         }
     }

@@ -10,13 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use gray_config::{Documents, Faults, KeyPath, live};
-use gray_filters::{Head, Senses, UserProperties, Users};
+use gray_filters::{CidrSet, Head, Senses, TrustedProxies, UserProperties, Users};
 use gray_gateway::{Revision, RuleDocuments, parse_documents};
 use gray_lb::{
     Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version, Want,
 };
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// Everything that a decision reads.
 struct World {
@@ -130,5 +130,28 @@ fn decision(world: World) -> World {
     world
 }
 
-library_benchmark_group!(name = decisions; benchmarks = decision);
+/// A request whose `X-Forwarded-For` names so many proxies, all trusted: the longest way to a client.
+fn hops(count: usize) -> (TrustedProxies, HeaderMap) {
+    let line = vec!["203.0.113.7"].into_iter().chain(std::iter::repeat_n("10.111.111.11", count));
+    let line = line.collect::<Vec<_>>().join(", ");
+    let headers = [("x-forwarded-for", line)];
+    let headers = headers.map(|(name, value)| {
+        (HeaderName::from_static(name), HeaderValue::try_from(value).unwrap_or_else(|_| panic!()))
+    });
+    let networks = CidrSet::parse(["10.0.0.0/8"]).unwrap_or_else(|error| panic!("{error:?}"));
+    (TrustedProxies::new(networks), headers.into_iter().collect())
+}
+
+// Finds the client; 4,369 hops are 64 KiB.
+#[library_benchmark]
+#[bench::hops_1(hops(1))]
+#[bench::hops_4_369(hops(4_369))]
+fn client((proxies, headers): (TrustedProxies, HeaderMap)) -> HeaderMap {
+    let peer = IpAddr::from([10, 1, 2, 3]);
+    let found = proxies.client(black_box(peer), black_box(&headers));
+    assert_eq!(black_box(found).address, IpAddr::from([203, 0, 113, 7]));
+    headers
+}
+
+library_benchmark_group!(name = decisions; benchmarks = decision, client);
 main!(library_benchmark_groups = decisions);

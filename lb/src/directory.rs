@@ -9,10 +9,12 @@ use tracing::{debug, info, warn};
 
 use crate::discovery::{News, Trust};
 use crate::retention::Retention;
+use crate::saving::Saving;
 use crate::{Algorithm, Discovery, Guard, Instance, ServiceName, Subsets, snapshot};
 
-/// How long a disk may take before the next change is more important.
-const SAVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long the directory stays as it is after a change: in a storm of pushes, what comes meanwhile
+/// is one change.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The known services and their instances.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +111,10 @@ pub async fn maintain(
     let retention = Retention::new(maintenance.grace);
     let health = DirectoryHealth::default();
     let announced = kept.clone();
-    Keeper { maintenance, publisher, retention, health, names, kept, announced }.run(news).await;
+    let saving = maintenance.snapshot.clone().map(Saving::new);
+    let keeper =
+        Keeper { maintenance, publisher, retention, health, names, kept, announced, saving };
+    keeper.run(news).await;
 }
 
 struct Keeper {
@@ -123,6 +128,7 @@ struct Keeper {
     kept: Documents,
     /// What the registries last said, as the snapshot is to hold it.
     announced: Documents,
+    saving: Option<Saving>,
 }
 
 /// Reads the snapshot; one that is damaged is as good as none.
@@ -144,16 +150,14 @@ impl Keeper {
         let patience = tokio::time::sleep(self.maintenance.patience);
         tokio::pin!(patience);
         let mut patient = self.maintenance.snapshot.is_some();
+        let mut ready_at = Instant::now();
         loop {
             let due = self.retention.next_due();
             let far = Instant::now() + Duration::from_hours(24);
             let changed = tokio::select! {
-                chunk = news.next() => {
+                chunk = after(ready_at, news.next()) => {
                     let Some(chunk) = chunk else { return };
-                    let changed = self.take(chunk);
-                    self.publish(&changed);
-                    self.save().await;
-                    continue;
+                    self.take(chunk)
                 }
                 () = tokio::time::sleep_until(due.unwrap_or(far)) => {
                     self.retention.expire().into_iter().collect()
@@ -162,8 +166,10 @@ impl Keeper {
                     patient = false;
                     self.restore()
                 }
+                () = save(&mut self.saving, &self.announced) => continue,
             };
             self.publish(&changed);
+            ready_at = Instant::now() + PAUSE;
         }
     }
 
@@ -227,17 +233,8 @@ impl Keeper {
         let Some(registry) = self.names.get(source) else { return };
         let name = format!("{registry}\n{}", news.service);
         self.announced.0.insert(name, snapshot::write(news).into());
-    }
-
-    async fn save(&self) {
-        let Some(snapshot) = self.maintenance.snapshot.clone() else { return };
-        let announced = self.announced.clone();
-        let write = tokio::task::spawn_blocking(move || snapshot.save(&announced));
-        match tokio::time::timeout(SAVE_LIMIT, write).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!(%error, "instances not written to the snapshot"),
-            Ok(Err(error)) => warn!(%error, "instances not written to the snapshot"),
-            Err(_) => warn!("instances not written to the snapshot within {SAVE_LIMIT:?}"),
+        if let Some(saving) = &mut self.saving {
+            saving.changed();
         }
     }
 
@@ -266,6 +263,18 @@ impl Keeper {
             self.health.from_snapshot = true;
         }
         restored
+    }
+}
+
+async fn after<T>(ready_at: Instant, future: impl Future<Output = T>) -> T {
+    tokio::time::sleep_until(ready_at).await;
+    future.await
+}
+
+async fn save(saving: &mut Option<Saving>, announced: &Documents) {
+    match saving {
+        Some(saving) => saving.step(announced).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,6 +17,7 @@ mod member;
 mod picker;
 mod properties;
 mod retention;
+mod saving;
 mod snapshot;
 mod subsets;
 

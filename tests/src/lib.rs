@@ -5,6 +5,7 @@ mod nacos;
 mod ports;
 mod process;
 mod spring;
+mod stand_in;
 mod stub;
 mod verify;
 
@@ -13,5 +14,6 @@ pub use self::nacos::{Kind, Nacos};
 pub use self::ports::free_port;
 pub use self::process::{Process, binary, eventually};
 pub use self::spring::spring_service;
+pub use self::stand_in::StandIn;
 pub use self::stub::{Echo, Stub};
 pub use self::verify::{scene_documents, verify};

@@ -127,6 +127,17 @@ impl Nacos {
         self.process = None;
     }
 
+    /// Makes the server fall silent, or go on: nothing is refused, nothing is answered, as when the
+    /// network drops every packet.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn silence(&self, silent: bool) -> anyhow::Result<()> {
+        let process = self.process.as_ref().context("the server does not run")?;
+        process.signal(if silent { "-STOP" } else { "-CONT" })
+    }
+
     /// Writes a document in the group `DEFAULT_GROUP` of the namespace `public`.
     ///
     /// # Errors

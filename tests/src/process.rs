@@ -53,7 +53,16 @@ impl Process {
     ///
     /// Where the signal cannot be sent.
     pub fn terminate(&self) -> anyhow::Result<()> {
-        let sent = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        self.signal("-TERM")
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    ///
+    /// # Errors
+    ///
+    /// Where the signal cannot be sent.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status()?;
         if sent.success() { Ok(()) } else { bail!("no such process") }
     }
 

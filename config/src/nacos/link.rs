@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Incoming, Opening};
 use super::login::{self, Token};
-use super::message::{ConfigKey, NacosService, ServiceAnswer};
+use super::message::{ConfigKey, Message, NacosService, ServiceAnswer};
 use super::wire::Payload;
 use super::{NacosError, NacosProperties};
 
@@ -238,17 +238,17 @@ impl Core {
 
     /// Takes a message of the server; `false` if it asks to go elsewhere.
     async fn take(&self, connection: &Connection, payload: &Payload) -> bool {
-        let message: Value = serde_json::from_slice(payload.json()).unwrap_or_default();
-        let word = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
+        // Of a push, which may be large, only what is needed is read here.
+        let message: Message = serde_json::from_slice(payload.json()).unwrap_or_default();
         let name = payload.name();
         if let Some(stem) = name.strip_suffix("Request") {
-            connection.confirm(&format!("{stem}Response"), word("requestId")).await;
+            connection.confirm(&format!("{stem}Response"), &message.request_id).await;
         }
         match name {
             "ConnectResetRequest" => return false,
             "ConfigChangeNotifyRequest" => {
-                let key = ConfigKey { data_id: word("dataId").into(), group: word("group").into() };
-                self.push(Push::Config(key));
+                let Message { data_id, group, .. } = message;
+                self.push(Push::Config(ConfigKey { data_id, group }));
             }
             "NotifySubscriberRequest" => match payload.read::<ServiceAnswer>("push") {
                 Ok(ServiceAnswer { service_info: Some(service) }) => {
@@ -294,10 +294,9 @@ async fn await_setup(connection: &Connection, incoming: &mut Incoming) -> Result
         Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
         Ok(Ok(payload)) => {
-            let message: Value = serde_json::from_slice(payload.json()).unwrap_or_default();
-            let id = message.get("requestId").and_then(Value::as_str).unwrap_or_default();
+            let message: Message = serde_json::from_slice(payload.json()).unwrap_or_default();
             if let Some(stem) = payload.name().strip_suffix("Request") {
-                connection.confirm(&format!("{stem}Response"), id).await;
+                connection.confirm(&format!("{stem}Response"), &message.request_id).await;
             }
             Ok(())
         }

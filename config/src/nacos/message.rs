@@ -29,6 +29,15 @@ impl Default for Outcome {
     }
 }
 
+/// What a server sends unasked, as far as it is short.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Message {
+    pub(super) request_id: String,
+    pub(super) data_id: String,
+    pub(super) group: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]

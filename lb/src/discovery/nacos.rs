@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -128,8 +128,7 @@ impl State {
         let pause = (POLL / services).max(Duration::from_millis(20));
         tokio::select! {
             push = self.pushes.recv() => match push {
-                Ok(Push::Service(service)) => self.pushed(&service),
-                Ok(Push::Config(_)) => {}
+                Ok(push) => self.pushed(push),
                 // What was missed is asked for, as after a lost link.
                 Err(broadcast::error::RecvError::Lagged(_)) => self.epoch = 0,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -200,15 +199,41 @@ impl State {
         }
     }
 
-    fn pushed(&mut self, service: &Arc<NacosService>) {
+    /// Takes a push with all that have come since; of several about a service only the newest counts.
+    fn pushed(&mut self, first: Push) {
+        let mut newest: BTreeMap<ServiceName, Arc<NacosService>> = BTreeMap::new();
+        let mut next = Some(first);
+        while let Some(push) = next {
+            if let Push::Service(service) = push
+                && let Some(name) = self.name_of(&service)
+            {
+                let known = newest.get(&name).map(|known| known.last_ref_time);
+                if known.is_none_or(|known| known <= service.last_ref_time) {
+                    newest.insert(name, service);
+                }
+            }
+            next = match self.pushes.try_recv() {
+                Ok(push) => Some(push),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.epoch = 0;
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+        for (name, service) in newest {
+            self.take(name, &service, Said::Unasked);
+        }
+    }
+
+    /// Returns the name of a service that was pushed, if it is wanted and in the group.
+    fn name_of(&self, service: &NacosService) -> Option<ServiceName> {
         let (group, name) = match service.name.split_once("@@") {
             Some((group, name)) => (group, name),
             None => (service.group_name.as_str(), service.name.as_str()),
         };
-        let known = self.services.iter().find(|known| known.as_str() == name);
-        if let Some(name) = known.cloned().filter(|_| group == self.group.group) {
-            self.take(name, service, Said::Unasked);
-        }
+        let name = ServiceName::new(name);
+        (group == self.group.group && self.wanted.borrow().contains(&name)).then_some(name)
     }
 
     /// Takes the server's word about a service, unless it is a push that is older than what is known,

@@ -126,6 +126,36 @@ async fn load(gateway: std::net::SocketAddr, done: &AtomicBool) -> anyhow::Resul
     Ok(count)
 }
 
+/// How many connections to Nacos the gateway has made.
+async fn connections(gateway: &Gateway) -> anyhow::Result<f64> {
+    let text = gateway.ask("/metrics").await?;
+    let lines = text.lines().filter(|line| line.starts_with("graylane_nacos_connections_made"));
+    Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+}
+
+/// Nacos falls silent under load, long enough for its connections to be given up, and is heard again.
+async fn a_silent_server_fails_no_request(kind: Kind) -> anyhow::Result<()> {
+    let system = System::start(kind).await?;
+    system.plays("two").await?;
+    system.plays("header").await?;
+    let before = connections(&system.gateway).await?;
+    let (gateway, done) = (system.gateway.addr, AtomicBool::new(false));
+    let outage = async {
+        system.server.silence(true)?;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        system.server.silence(false)?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        done.store(true, Ordering::Relaxed);
+        anyhow::Ok(())
+    };
+    let (count, ()) = tokio::try_join!(load(gateway, &done), outage)?;
+    anyhow::ensure!(count > 500, "only {count} requests");
+    let after = connections(&system.gateway).await?;
+    anyhow::ensure!(after > before, "the silence was not noticed: {before} connections, {after}");
+    system.server.publish("gateway-app.yaml", &GATEWAY.replace("true", "false")).await?;
+    eventually(Duration::from_secs(5), async || verify(gateway, "one").await).await
+}
+
 /// Nacos is away for a minute under load, and a rule changes right after it is back.
 async fn a_minute_without_nacos(kind: Kind) -> anyhow::Result<()> {
     let mut system = System::start(kind).await?;
@@ -151,6 +181,11 @@ mod on_rnacos {
     use super::*;
 
     #[tokio::test]
+    async fn its_silence_fails_no_request() -> anyhow::Result<()> {
+        a_silent_server_fails_no_request(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
     async fn a_minute_without_it_fails_no_request() -> anyhow::Result<()> {
         a_minute_without_nacos(Kind::Rnacos).await
     }
@@ -168,6 +203,11 @@ mod on_rnacos {
 
 mod on_nacos {
     use super::*;
+
+    #[tokio::test]
+    async fn its_silence_fails_no_request() -> anyhow::Result<()> {
+        a_silent_server_fails_no_request(Kind::Java).await
+    }
 
     #[tokio::test]
     async fn a_minute_without_it_fails_no_request() -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 mod corpora;
 mod crash;
 mod latency;
+mod storm;
 
 /// Keeps what a proof found.
 fn report(name: &str, text: &str) -> anyhow::Result<()> {

@@ -1,0 +1,153 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::server::Grpc;
+use tonic::{Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// A stand-in for a Nacos server: it pushes what the test tells it to, when and as often as it is
+/// told to, which no real server can be made to do.
+///
+/// It is written from `nacos_grpc_service.proto` and what real servers answer, and shares no code with
+/// the client.
+#[derive(Debug)]
+pub struct StandIn {
+    port: u16,
+    state: Arc<Known>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What is answered about each service.
+    services: Mutex<HashMap<String, Value>>,
+    /// Where pushes go to.
+    clients: Mutex<Vec<mpsc::UnboundedSender<Result<Payload, Status>>>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Metadata {
+    #[prost(string, tag = "3")]
+    r#type: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Body {
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Payload {
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "3")]
+    body: Option<Body>,
+}
+
+impl StandIn {
+    /// Starts it on a free port.
+    ///
+    /// # Errors
+    ///
+    /// Where no port can be had.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let state = Arc::<Known>::default();
+        let router = Router::new()
+            .route("/Request/request", post(asked))
+            .route("/BiRequestStream/requestBiStream", post(connected))
+            .with_state(Arc::clone(&state));
+        let task = tokio::spawn(async move {
+            // It ends with the test.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { port, state, task })
+    }
+
+    /// Returns `host:port` as a gateway is told it: gRPC listens a thousand above.
+    ///
+    /// # Errors
+    ///
+    /// Where its port is too low for that.
+    pub fn address(&self) -> anyhow::Result<String> {
+        let port = self.port.checked_sub(1000).context("no port for HTTP")?;
+        Ok(format!("127.0.0.1:{port}"))
+    }
+
+    /// Sets what is answered about a service, and pushes it; `time` is the server's clock.
+    pub fn push(&self, service: &str, time: u64, hosts: &Value) {
+        let known = json!({
+            "name": service, "groupName": "DEFAULT_GROUP", "lastRefTime": time, "hosts": hosts,
+        });
+        lock(&self.state.services).insert(service.to_owned(), known.clone());
+        let push = json!({ "requestId": time.to_string(), "serviceInfo": known });
+        let push = payload("NotifySubscriberRequest", &push);
+        // Those that have gone hear nothing.
+        lock(&self.state.clients).retain(|client| client.send(Ok(push.clone())).is_ok());
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn asked(State(known): State<Arc<Known>>, request: Request) -> impl IntoResponse {
+    let answer = move |request: tonic::Request<Payload>| {
+        let answer = answer(&known, &request.into_inner());
+        std::future::ready(Ok::<_, Status>(Response::new(answer)))
+    };
+    let mut grpc = Grpc::new(ProstCodec::<Payload, Payload>::default());
+    grpc.unary(tower::service_fn(answer), request).await
+}
+
+fn answer(known: &Known, request: &Payload) -> Payload {
+    let name = request.metadata.as_ref().map_or("", |metadata| metadata.r#type.as_str());
+    let body = request.body.as_ref().map_or(&b"{}"[..], |body| &body.value);
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let service = body.get("serviceName").and_then(Value::as_str).unwrap_or_default();
+    let service = lock(&known.services).get(service).cloned();
+    let mut answer = json!({ "resultCode": 200, "errorCode": 0, "success": true });
+    if let (Some(answer), Some(service)) = (answer.as_object_mut(), service) {
+        answer.insert("serviceInfo".to_owned(), service);
+    }
+    payload(&name.replace("Request", "Response"), &answer)
+}
+
+async fn connected(State(known): State<Arc<Known>>, request: Request) -> impl IntoResponse {
+    let stream = move |request: tonic::Request<Streaming<Payload>>| {
+        let (client, pushes) = mpsc::unbounded_channel();
+        lock(&known.clients).push(client);
+        let mut incoming = request.into_inner();
+        // Confirmations are read, so that the client is never held up.
+        tokio::spawn(async move { while let Ok(Some(_)) = incoming.message().await {} });
+        let pushes = UnboundedReceiverStream::new(pushes);
+        std::future::ready(Ok::<_, Status>(Response::new(pushes)))
+    };
+    let mut grpc = Grpc::new(ProstCodec::<Payload, Payload>::default());
+    grpc.streaming(tower::service_fn(stream), request).await
+}
+
+fn payload(name: &str, body: &Value) -> Payload {
+    Payload {
+        metadata: Some(Metadata { r#type: name.to_owned() }),
+        body: Some(Body { value: body.to_string().into_bytes() }),
+    }
+}
+
+fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
