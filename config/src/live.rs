@@ -60,3 +60,76 @@ impl<T> Publisher<T> {
         Live(Arc::clone(&self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A value whose parts agree for as long as it lives.
+    struct Set {
+        numbers: [usize; 64],
+        freed: AtomicBool,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Set {
+        fn new(number: usize, alive: &Arc<AtomicUsize>) -> Self {
+            alive.fetch_add(1, Ordering::Relaxed);
+            let freed = AtomicBool::new(false);
+            Self { numbers: [number; 64], freed, alive: Arc::clone(alive) }
+        }
+
+        #[track_caller]
+        fn number(&self) -> usize {
+            assert!(!self.freed.load(Ordering::Relaxed), "read after it was freed");
+            let first = self.numbers[0];
+            assert!(self.numbers.iter().all(|number| *number == first), "torn");
+            first
+        }
+    }
+
+    impl Drop for Set {
+        fn drop(&mut self) {
+            self.freed.store(true, Ordering::Relaxed);
+            self.numbers = [usize::MAX; 64];
+            self.numbers[1] = 0;
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    const SETS: usize = 20_000;
+
+    /// Reads until the last set comes: held for a while, or borrowed for a moment.
+    fn read(reader: &Live<Set>, held: bool) {
+        let mut last = 0;
+        while last < SETS {
+            let number = if held {
+                let set = reader.load();
+                std::thread::yield_now();
+                set.number()
+            } else {
+                reader.peek().number()
+            };
+            assert!(number >= last, "{number} after {last}");
+            last = number;
+        }
+    }
+
+    #[test]
+    fn no_reader_sees_a_torn_or_freed_value_or_goes_back() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let (publisher, reader) = live(Set::new(0, &alive));
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let reader = reader.clone();
+                scope.spawn(move || read(&reader, number % 2 == 0));
+            }
+            for number in 1..=SETS {
+                publisher.publish(Set::new(number, &alive));
+            }
+        });
+        assert_eq!(alive.load(Ordering::Relaxed), 1, "sets that nobody reads are still there");
+    }
+}

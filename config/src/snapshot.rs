@@ -22,7 +22,7 @@ pub struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The file system refused.
-    #[error("snapshot {path}")]
+    #[error("snapshot {path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,

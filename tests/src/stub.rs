@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -112,6 +113,9 @@ async fn echo(
         headers.entry(name.to_string()).or_default().push(value);
     }
     let target = request.uri().to_string();
+    let mut body = request.into_body().into_data_stream();
+    // An answer comes when the whole request has; one that breaks off gets none anyway.
+    while let Some(Ok(_)) = body.next().await {}
     let mut answer =
         Json(json!({ "version": version, "target": target, "headers": headers })).into_response();
     // What an instance says about lanes must not reach the client.

@@ -30,6 +30,11 @@ impl Prove {
             );
             std::fs::write(root().join("tests/reports/model.txt"), text)?;
         }
+        if filter.is_none_or(|filter| "flips".contains(filter)) {
+            say(&format!("{CASES} requests while rules flip"));
+            let test = "flips::on_rnacos";
+            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
+        }
         let mut arguments = vec!["test", "--release", "--package", "gray-tests", "--test", "prove"];
         arguments.extend(["--", "--test-threads", "1"]);
         arguments.extend(filter);
@@ -39,5 +44,8 @@ impl Prove {
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     say(&format!("cargo {}", arguments.join(" ")));
-    run(Command::new("cargo").args(arguments).current_dir(root()).env("GRAYLANE_CASES", CASES))
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root());
+    command.env("GRAYLANE_CASES", CASES).env("GRAYLANE_REQUESTS", CASES);
+    run(command.env("GRAYLANE_REPORT", root().join("tests/reports/flips.txt")))
 }

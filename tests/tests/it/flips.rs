@@ -10,8 +10,18 @@ use anyhow::{Context, ensure};
 use gray_tests::{Echo, Gateway, Kind, Nacos, Stub};
 use tokio::task::JoinSet;
 
-const REQUESTS: usize = 10_000;
 const CLIENTS: usize = 16;
+
+/// One request in so many has a body that takes longer than several flips.
+const SLOW: usize = 50;
+
+/// How many requests are sent; the rules flip 50 times a second, 200 where it is a long proof.
+fn extent() -> (usize, Duration) {
+    match std::env::var("GRAYLANE_REQUESTS").map(|text| text.parse()) {
+        Ok(Ok(requests)) => (requests, Duration::from_millis(5)),
+        _ => (10_000, Duration::from_millis(20)),
+    }
+}
 
 /// `x: 1` is gray and gray is V2.
 const ONE: &str = "\
@@ -36,8 +46,10 @@ async fn one_request(
     client: &reqwest::Client,
     url: &str,
     marked: bool,
+    slow: bool,
 ) -> anyhow::Result<(String, String)> {
-    let request = client.get(url).header("x-graylane-explain", "1");
+    let request = if slow { client.post(url).body(slow_body()) } else { client.get(url) };
+    let request = request.header("x-graylane-explain", "1");
     let request = if marked { request.header("x", "1") } else { request };
     let answer = request.send().await?;
     let decision = answer.headers().get("x-graylane-decision").context("no decision")?;
@@ -55,6 +67,17 @@ async fn one_request(
     Ok((word("revision"), word("lane")))
 }
 
+/// A body that comes in four parts within 60 ms.
+fn slow_body() -> reqwest::Body {
+    let parts = futures_util::stream::unfold(0, |part| async move {
+        if part > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        (part < 4).then_some((Ok::<_, std::io::Error>("part"), part + 1))
+    });
+    reqwest::Body::wrap_stream(parts)
+}
+
 /// Sends the client's share of the requests.
 async fn client(url: String, left: Arc<AtomicUsize>) -> anyhow::Result<Seen> {
     let client = reqwest::Client::builder().no_proxy().build()?;
@@ -63,7 +86,8 @@ async fn client(url: String, left: Arc<AtomicUsize>) -> anyhow::Result<Seen> {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
     {
         let marked = number % 2 == 0;
-        let (revision, lane) = one_request(&client, &url, marked).await?;
+        let slow = number % SLOW < 2;
+        let (revision, lane) = one_request(&client, &url, marked, slow).await?;
         seen.entry(revision).or_default().insert((marked, lane));
     }
     Ok(seen)
@@ -84,10 +108,10 @@ async fn churn(registry: &Path, stubs: &[Stub], done: &AtomicBool) -> anyhow::Re
     Ok(())
 }
 
-/// Flips the rules fifty times a second.
-async fn flip(server: &Nacos, done: &AtomicBool) -> anyhow::Result<usize> {
+/// Flips the rules.
+async fn flip(server: &Nacos, pause: Duration, done: &AtomicBool) -> anyhow::Result<usize> {
     let mut flips = 0;
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let mut tick = tokio::time::interval(pause);
     while !done.load(Ordering::Relaxed) {
         tick.tick().await;
         server.publish("rules.yaml", if flips % 2 == 0 { OTHER } else { ONE }).await?;
@@ -119,7 +143,8 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
         ),
     )?;
     gateway.ready().await?;
-    let (left, done) = (Arc::new(AtomicUsize::new(REQUESTS)), AtomicBool::new(false));
+    let (requests, pause) = extent();
+    let (left, done) = (Arc::new(AtomicUsize::new(requests)), AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         clients.spawn(client(gateway.url("/"), Arc::clone(&left)));
@@ -135,7 +160,7 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
         anyhow::Ok(all)
     };
     let (seen, (), flips) =
-        tokio::try_join!(load, churn(&registry, &stubs, &done), flip(&server, &done))?;
+        tokio::try_join!(load, churn(&registry, &stubs, &done), flip(&server, pause, &done))?;
     let both = |marked: &str, other: &str| {
         BTreeSet::from([(true, marked.to_owned()), (false, other.to_owned())])
     };
@@ -144,7 +169,23 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
     ensure!(seen.values().all(|lanes| expected.contains(lanes)), "{seen:?}");
     let replaced = gateway.metric("graylane_rules_accepted_total").await?;
     ensure!(replaced >= 10.0, "{flips} flips, but only {replaced} revisions");
-    Ok(())
+    let counts = (requests, flips, replaced);
+    report(&gateway, counts).await
+}
+
+/// Keeps what a long proof saw, where that is asked for.
+async fn report(gateway: &Gateway, counts: (usize, usize, f64)) -> anyhow::Result<()> {
+    let Some(report) = std::env::var_os("GRAYLANE_REPORT") else { return Ok(()) };
+    let (requests, flips, replaced) = counts;
+    let changes = gateway.metric("graylane_directory_changes_total").await?;
+    let text = format!(
+        "{requests} requests by {CLIENTS} clients, every {}th with a body of 60 ms\n\
+         rules published: {flips} times, in force: {replaced} revisions; instances replaced: \
+         {changes} times\n\
+         failed: 0; by a version that was not its own: 0; by two revisions: 0\n",
+        SLOW / 2
+    );
+    Ok(std::fs::write(report, text)?)
 }
 
 mod on_rnacos {

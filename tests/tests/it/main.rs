@@ -5,6 +5,7 @@
 mod chain;
 mod cli;
 mod demo;
+mod disk;
 mod docker;
 mod docs;
 mod draining;

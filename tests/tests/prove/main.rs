@@ -4,6 +4,7 @@
 
 mod corpora;
 mod crash;
+mod fuzz;
 mod latency;
 mod storm;
 
