@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt};
 use tracing::{debug, info, warn};
 
-use crate::{Documents, Live, Problems, Publisher, Snapshot, SourceError, Update, live};
+use crate::{Documents, Live, Problems, Publisher, Snapshot, SourceError, Update, causes, live};
 
 /// How a followed configuration is doing, for the readiness page and the metrics.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +130,7 @@ async fn save(snapshot: Option<Snapshot>, documents: Documents) {
     let write = tokio::task::spawn_blocking(move || snapshot.save(&documents));
     match tokio::time::timeout(LIMIT, write).await {
         Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => warn!(%error, "snapshot not written"),
+        Ok(Ok(Err(error))) => warn!(error = causes(&error), "snapshot not written"),
         Ok(Err(error)) => warn!(%error, "snapshot not written"),
         Err(_) => warn!("snapshot not written within {LIMIT:?}"),
     }

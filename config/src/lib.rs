@@ -9,6 +9,7 @@
 //! - [`ConfigSource`]: where documents come from; [`follow`] keeps a value in step with them.
 //! - [`Snapshot`]: the last good documents on disk, for a start without their source.
 
+mod causes;
 mod document;
 mod environment;
 mod fault;
@@ -23,6 +24,7 @@ mod source;
 mod suggest;
 mod yaml;
 
+pub use self::causes::causes;
 pub use self::document::{Document, Documents};
 pub use self::environment::{Override, overrides_from};
 pub use self::fault::{Fault, Faults, Severity};

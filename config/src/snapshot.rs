@@ -22,7 +22,7 @@ pub struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The file system refused.
-    #[error("snapshot {path}: {source}")]
+    #[error("snapshot {path}")]
     Io {
         /// The file.
         path: PathBuf,

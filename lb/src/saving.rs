@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use gray_config::{Documents, Snapshot, SnapshotError};
+use gray_config::{Documents, Snapshot, SnapshotError, causes};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
@@ -34,7 +34,9 @@ impl Saving {
         if let Some(running) = &mut self.running {
             match running.await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "instances not written to the snapshot"),
+                Ok(Err(error)) => {
+                    warn!(error = causes(&error), "instances not written to the snapshot");
+                }
                 Err(error) => warn!(%error, "instances not written to the snapshot"),
             }
             self.running = None;

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest name a lane may have, in bytes.
 const MAX_LEN: usize = 31;
 
@@ -9,7 +11,8 @@ const MAX_LEN: usize = 31;
 /// It is kept inline, so that passing it on neither allocates nor counts references. A name
 /// consists of ASCII letters, digits, `-`, `_` and `.`, starts with a letter or digit, and is none
 /// of `ALL`, `PROD`, `GRAY` and `BASE` in any case, except `gray` itself as it stands here.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Lane {
     /// Always valid UTF-8 up to `len`, zero from there on.
     bytes: [u8; MAX_LEN],
@@ -54,6 +57,20 @@ impl FromStr for Lane {
             return Err(InvalidLane::Character(name.to_owned()));
         }
         Ok(Self::from_ascii(name.as_bytes()))
+    }
+}
+
+impl TryFrom<String> for Lane {
+    type Error = InvalidLane;
+
+    fn try_from(name: String) -> Result<Self, InvalidLane> {
+        name.parse()
+    }
+}
+
+impl From<Lane> for String {
+    fn from(lane: Lane) -> Self {
+        lane.to_string()
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,7 @@ struct Core {
 struct Bases {
     /// What stands for the address of a call before it has one.
     nowhere: Url,
-    known: Mutex<HashMap<SocketAddr, Url>>,
+    known: Mutex<BTreeMap<SocketAddr, Url>>,
 }
 
 /// How many URLs are kept; instances come and go.

@@ -1,6 +1,7 @@
 //! `cargo xtask`: sets up what the tests need, and runs them.
 
 mod bench;
+mod mutants;
 mod prove;
 mod servers;
 mod test;

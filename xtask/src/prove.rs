@@ -1,5 +1,6 @@
 use std::process::Command;
 
+use crate::mutants::mutants;
 use crate::servers::{self, run};
 use crate::{root, say};
 
@@ -15,11 +16,14 @@ pub(crate) struct Prove {
 
 impl Prove {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let filter = self.filter.as_deref();
+        if filter.is_none_or(|filter| "mutants".contains(filter)) {
+            mutants()?;
+        }
         for name in servers::ALL {
             servers::install(name)?;
         }
         cargo(&["build", "--release", "--workspace", "--bins"])?;
-        let filter = self.filter.as_deref();
         if filter.is_none_or(|filter| "model".contains(filter)) {
             say(&format!("comparing {CASES} decisions with the model"));
             cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", "model::"])?;

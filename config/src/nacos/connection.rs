@@ -15,6 +15,7 @@ use tonic_prost::ProstCodec;
 use super::message::Outcome;
 use super::wire::Payload;
 use super::{Module, NacosError};
+use crate::causes;
 
 const REQUEST: PathAndQuery = PathAndQuery::from_static("/Request/request");
 const STREAM: PathAndQuery = PathAndQuery::from_static("/BiRequestStream/requestBiStream");
@@ -45,7 +46,7 @@ pub(super) struct Opening<'a> {
 impl Connection {
     /// Connects, introduces itself, and returns the connection with what the server sends on it.
     pub(super) async fn open(opening: &Opening<'_>) -> Result<(Self, Incoming), NacosError> {
-        let broken = |error: &dyn std::error::Error| NacosError::Broken(chain(error));
+        let broken = |error: &dyn std::error::Error| NacosError::Broken(causes(error));
         let endpoint = Endpoint::from_shared(format!("http://{}", opening.address))
             .map_err(|error| broken(&error))?
             .connect_timeout(opening.limit)
@@ -80,9 +81,9 @@ impl Connection {
         let payload = Payload::new(name, self.headers.clone(), body);
         let mut grpc = self.grpc.clone();
         let call = async move {
-            grpc.ready().await.map_err(|error| NacosError::Broken(chain(&error)))?;
+            grpc.ready().await.map_err(|error| NacosError::Broken(causes(&error)))?;
             let answer = grpc.unary(tonic::Request::new(payload), REQUEST, ProstCodec::default());
-            answer.await.map_err(|status| NacosError::Broken(chain(&status)))
+            answer.await.map_err(|status| NacosError::Broken(causes(&status)))
         };
         let answer: Payload = timed(name, self.limit, call).await??.into_inner();
         let outcome: Outcome = answer.read(name)?;
@@ -121,7 +122,7 @@ impl Incoming {
     pub(super) async fn next(&mut self) -> Result<Payload, NacosError> {
         match self.0.next().await {
             Some(Ok(payload)) => Ok(payload),
-            Some(Err(status)) => Err(NacosError::Broken(chain(&status))),
+            Some(Err(status)) => Err(NacosError::Broken(causes(&status))),
             None => Err(NacosError::Broken("the server closed it".to_owned())),
         }
     }
@@ -134,10 +135,4 @@ async fn timed<T>(
 ) -> Result<T, NacosError> {
     let timed = tokio::time::timeout(limit, future).await;
     timed.map_err(|_| NacosError::Timeout { request, limit })
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

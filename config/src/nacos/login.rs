@@ -3,8 +3,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::connection::chain;
 use super::{NacosError, NacosProperties};
+use crate::causes;
 
 /// The pages that take user and password, those of Nacos 3 and of Nacos 2.
 const PAGES: [&str; 2] = ["nacos/v3/auth/user/login", "nacos/v1/auth/login"];
@@ -39,13 +39,13 @@ pub(super) async fn login(
         reason,
     };
     let client = reqwest::Client::builder().timeout(properties.timeout.0).no_proxy().build();
-    let client = client.map_err(|error| refused(chain(&error)))?;
+    let client = client.map_err(|error| refused(causes(&error)))?;
     let mut reason = String::new();
     for page in PAGES {
         let form = form(&properties.username, &properties.password);
         let request = client.post(format!("http://{server}/{page}")).body(form);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
-        let answer = request.send().await.map_err(|error| refused(chain(&error)))?;
+        let answer = request.send().await.map_err(|error| refused(causes(&error)))?;
         let (status, body) = (answer.status(), answer.text().await.unwrap_or_default());
         if let Ok(answer) = serde_json::from_str::<Answer>(&body) {
             let half = Duration::from_secs(answer.token_ttl.max(60) / 2);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which crates may use which of ours, as the request's path goes.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("propagation", &[]),
     ("config", &[]),
     ("lb", &["config", "propagation"]),
     ("filters", &["config", "propagation"]),
     ("starter", &["config", "lb", "propagation"]),
+    ("mq", &["propagation"]),
     ("demo", &["starter"]),
     ("gateway", &["config", "demo", "filters", "lb", "propagation"]),
     ("tests", &["config", "demo", "filters", "gateway", "lb", "propagation", "starter"]),

@@ -1,0 +1,181 @@
+use gray_propagation::Lane;
+
+use super::{Fences, MemberId, Ownership, QueueKey, Side};
+
+/// What a member itself knows, by which it decides about every message that it has pulled.
+///
+/// A member that is cut off from the others cannot know that the table has changed without it. It
+/// must therefore notice that it is cut off before anybody may [take it off](Ownership::leave): it
+/// holds a lease for as long as its broker has answered one of its heartbeats within half the time
+/// for which a member must be missing from the broker's list. Once a lease has run out it stays so:
+/// the member registers anew, and pulls again what it had pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    side: Side,
+    /// Who owns what by the newest table seen, unless something is to be changed.
+    fences: Option<Fences>,
+    /// The highest epoch seen; what is older is out of date, however late it comes.
+    epoch: u64,
+    lease: Lease,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lease {
+    Held,
+    RunOut,
+}
+
+/// What a member has to do about a table that it has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Nothing.
+    Nothing,
+    /// To acknowledge this epoch: from now on it handles nothing that it pulls.
+    Acknowledge(u64),
+    /// To register, since it is not among those that are asked.
+    Register,
+}
+
+/// What becomes of a message that was pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is handled.
+    Handle,
+    /// It belongs to others, and is passed over.
+    Skip,
+    /// It waits, and is asked about again.
+    Hold,
+    /// It is thrown away, and pulled again once the member has registered anew.
+    Discard,
+}
+
+impl Standing {
+    /// A member of a side that has just registered, by the table that it has written.
+    pub fn new(side: Side, table: &Ownership) -> Self {
+        let mut standing = Self { side, fences: None, epoch: 0, lease: Lease::Held };
+        standing.take(table);
+        standing
+    }
+
+    /// Takes a table that was read from the store, and says what is to be done about it.
+    pub fn observe(&mut self, id: &MemberId, table: &Ownership) -> Duty {
+        let Some(member) = table.members().get(id) else {
+            // An old table may be from before it registered.
+            return if table.epoch() < self.epoch { Duty::Nothing } else { self.register() };
+        };
+        let epoch = table.epoch();
+        if self.lease == Lease::RunOut {
+            return Duty::Register;
+        }
+        let pending = table.intent().is_some() && epoch >= self.epoch;
+        self.take(table);
+        if pending && member.acknowledged < epoch {
+            Duty::Acknowledge(epoch)
+        } else {
+            Duty::Nothing
+        }
+    }
+
+    /// Says what becomes of a message. It is asked after the pull has returned, never before.
+    pub fn judge(&self, queue: &QueueKey, offset: u64, lane: Option<Lane>) -> Verdict {
+        if self.lease == Lease::RunOut {
+            return Verdict::Discard;
+        }
+        match self.fences.as_ref().and_then(|fences| fences.owner(queue, offset, lane)) {
+            None => Verdict::Hold,
+            Some(owner) if owner == self.side => Verdict::Handle,
+            Some(_) => Verdict::Skip,
+        }
+    }
+
+    /// Takes note that the lease has run out.
+    pub const fn run_out(&mut self) {
+        self.lease = Lease::RunOut;
+    }
+
+    /// Tells whether the lease has run out.
+    pub fn has_run_out(&self) -> bool {
+        self.lease == Lease::RunOut
+    }
+
+    fn register(&mut self) -> Duty {
+        self.run_out();
+        Duty::Register
+    }
+
+    fn take(&mut self, table: &Ownership) {
+        if table.epoch() < self.epoch {
+            return;
+        }
+        self.epoch = table.epoch();
+        self.fences = table.intent().is_none().then(|| table.fences().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Owner;
+    use super::*;
+
+    const GRAY: Lane = Lane::GRAY;
+
+    fn id() -> MemberId {
+        MemberId("a".to_owned())
+    }
+
+    fn queue() -> QueueKey {
+        QueueKey { broker: "a".to_owned(), number: 0 }
+    }
+
+    fn start() -> (Ownership, Standing) {
+        let mut table = Ownership::default();
+        table.add_queue(queue());
+        table.register(id(), Side::Base);
+        let standing = Standing::new(Side::Base, &table);
+        (table, standing)
+    }
+
+    #[test]
+    fn what_is_pulled_while_something_is_to_be_changed_waits() {
+        let (mut table, mut standing) = start();
+        let gray = |standing: &Standing, offset| standing.judge(&queue(), offset, Some(GRAY));
+        assert_eq!(gray(&standing, 0), Verdict::Handle);
+        table.request(GRAY, Owner::Lane);
+        assert_eq!(standing.observe(&id(), &table), Duty::Acknowledge(1));
+        assert_eq!(gray(&standing, 1), Verdict::Hold);
+        table.acknowledge(&id(), 1).unwrap();
+        let before = table.clone();
+        table.fence(&[(queue(), 1)].into()).unwrap();
+        assert_eq!(standing.observe(&id(), &table), Duty::Nothing);
+        assert_eq!((gray(&standing, 0), gray(&standing, 1)), (Verdict::Handle, Verdict::Skip));
+        // A store may answer with what is out of date.
+        assert_eq!(standing.observe(&id(), &before), Duty::Nothing);
+        assert_eq!(gray(&standing, 1), Verdict::Skip);
+    }
+
+    #[test]
+    fn a_lease_that_has_run_out_stays_so() {
+        let (table, mut standing) = start();
+        standing.run_out();
+        assert_eq!(standing.judge(&queue(), 0, None), Verdict::Discard);
+        assert_eq!(standing.observe(&id(), &table), Duty::Register);
+        assert_eq!(standing.judge(&queue(), 0, None), Verdict::Discard);
+        let standing = Standing::new(Side::Base, &table);
+        assert_eq!(standing.judge(&queue(), 0, None), Verdict::Handle);
+    }
+
+    #[test]
+    fn whoever_is_taken_off_stops_at_once() {
+        let (mut table, mut standing) = start();
+        table.leave(&id());
+        assert_eq!(standing.observe(&id(), &table), Duty::Register);
+        assert_eq!(standing.judge(&queue(), 0, None), Verdict::Discard);
+    }
+
+    #[test]
+    fn a_queue_without_a_row_waits() {
+        let (_, standing) = start();
+        let other = QueueKey { broker: "a".to_owned(), number: 1 };
+        assert_eq!(standing.judge(&other, 0, None), Verdict::Hold);
+    }
+}

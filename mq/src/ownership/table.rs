@@ -1,0 +1,354 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use gray_propagation::Lane;
+use serde::{Deserialize, Serialize};
+
+use super::{Fence, Fences, MemberId, Owner, QueueKey, Side};
+
+/// Who owns the messages of a topic that one consumer group and its gray twins read, and who has to
+/// agree before that changes.
+///
+/// It is a value: every method is a step that somebody takes on a copy read from the state store and
+/// writes back by compare-and-set, so that of two who take a step at once one has to look again. A
+/// switch takes four steps:
+///
+/// 1. An intent is [requested](Self::request).
+/// 2. Every member stops handling what it pulls from then on, and [acknowledges](Self::acknowledge).
+/// 3. After the last acknowledgement somebody reads where each queue ends, and writes these ends as
+///    [fences](Self::fence).
+/// 4. Members that see the fences go on.
+///
+/// Whatever anybody has handled by then was pulled before the ends were read and lies below them, so
+/// that its owner never changes; and what lies above is looked at only by those who know the fence.
+/// A member that has died would be waited for in vain: it is [taken off](Self::leave) once its broker
+/// has not listed it for so long that it must itself have noticed (see [`super::Standing`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ownership {
+    /// Counts the steps that change who may handle what; one with an intent differs from one without.
+    epoch: u64,
+    fences: Fences,
+    /// The lanes that own what is produced now.
+    open: BTreeSet<Lane>,
+    members: BTreeMap<MemberId, Member>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intent: Option<Intent>,
+}
+
+/// A consumer that has to agree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Member {
+    /// Whose consumer it is.
+    pub side: Side,
+    /// The epoch of the last intent that it has acknowledged; 0 for none.
+    pub acknowledged: u64,
+}
+
+/// What is to be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+pub struct Intent {
+    /// Who is to own the messages of each of these lanes.
+    pub lanes: BTreeMap<Lane, Owner>,
+}
+
+/// The member is not, or no longer, among those that are asked: it has to register.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not registered")]
+pub struct UnknownMember(pub MemberId);
+
+/// Why fences cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FenceError {
+    /// There is nothing to be changed, or no longer.
+    #[error("nothing is to be changed")]
+    NoIntent,
+    /// Members are still handling what they pull.
+    #[error("not acknowledged by {}", list(.0))]
+    NotAcknowledged(Vec<MemberId>),
+    /// The end of a queue is not known.
+    #[error("the end of queue {0} is not known")]
+    NoEnd(QueueKey),
+    /// A queue ends before a fence that was written earlier: its broker has lost messages.
+    #[error("queue {queue} ends at {end}, before its last fence at {fence}")]
+    WentBack {
+        /// The queue.
+        queue: QueueKey,
+        /// Where it ends now.
+        end: u64,
+        /// Where its last fence is.
+        fence: u64,
+    },
+}
+
+fn list(members: &[MemberId]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Ownership {
+    /// Returns who owns what.
+    pub const fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
+    /// Returns the epoch, which grows whenever who may handle what changes.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns what is to be changed.
+    pub const fn intent(&self) -> Option<&Intent> {
+        self.intent.as_ref()
+    }
+
+    /// Returns those who have to agree.
+    pub const fn members(&self) -> &BTreeMap<MemberId, Member> {
+        &self.members
+    }
+
+    /// Tells whether what is produced in a lane now belongs to its own consumers.
+    pub fn is_open(&self, lane: Lane) -> bool {
+        self.open.contains(&lane)
+    }
+
+    /// Makes somebody one of those who have to agree. It must not have pulled anything yet: where
+    /// something is to be changed it has agreed already, and waits with the others.
+    pub fn register(&mut self, id: MemberId, side: Side) {
+        self.members.insert(id, Member { side, acknowledged: self.epoch });
+    }
+
+    /// Takes somebody off: it has stopped, or cannot but have noticed that it is cut off.
+    pub fn leave(&mut self, id: &MemberId) {
+        self.members.remove(id);
+    }
+
+    /// Lets a queue be read. Nobody has, so no one has to be asked.
+    pub fn add_queue(&mut self, queue: QueueKey) {
+        let first = Fence { from: 0, owner: Owner::Lane };
+        let lanes = self.open.iter().map(|lane| (*lane, vec![first])).collect();
+        self.fences.0.entry(queue).or_insert(lanes);
+    }
+
+    /// Asks for the messages of a lane to belong to somebody from now on; tells whether that changes
+    /// anything.
+    pub fn request(&mut self, lane: Lane, owner: Owner) -> bool {
+        let current = if self.open.contains(&lane) { Owner::Lane } else { Owner::Base };
+        let asked = self.intent.as_ref().and_then(|intent| intent.lanes.get(&lane)).copied();
+        if owner == asked.unwrap_or(current) {
+            return false;
+        }
+        if self.intent.is_none() {
+            self.epoch += 1;
+        }
+        self.intent.get_or_insert_default().lanes.insert(lane, owner);
+        true
+    }
+
+    /// Takes down that a member handles nothing that it pulls from now on, until it has seen the end
+    /// of this epoch.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not registered; an acknowledgement of an epoch that is over changes nothing.
+    pub fn acknowledge(&mut self, id: &MemberId, epoch: u64) -> Result<(), UnknownMember> {
+        let member = self.members.get_mut(id).ok_or_else(|| UnknownMember(id.clone()))?;
+        member.acknowledged = member.acknowledged.max(epoch);
+        Ok(())
+    }
+
+    /// Returns the members that have not acknowledged what is to be changed.
+    pub fn awaited(&self) -> Vec<MemberId> {
+        let behind = self.members.iter().filter(|(_, member)| member.acknowledged < self.epoch);
+        behind.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Changes what is to be changed, from these ends of the queues on. They must have been read after
+    /// this table, which says that everybody has acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// See [`FenceError`]; nothing is changed then.
+    pub fn fence(&mut self, ends: &BTreeMap<QueueKey, u64>) -> Result<(), FenceError> {
+        let Some(intent) = &self.intent else { return Err(FenceError::NoIntent) };
+        let awaited = self.awaited();
+        if !awaited.is_empty() {
+            return Err(FenceError::NotAcknowledged(awaited));
+        }
+        let mut changed = self.fences.clone();
+        for (queue, lanes) in &mut changed.0 {
+            let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;
+            for (lane, owner) in &intent.lanes {
+                let fences = lanes.entry(*lane).or_default();
+                if let Some(last) = fences.last().filter(|last| last.from > end) {
+                    let (queue, fence) = (queue.clone(), last.from);
+                    return Err(FenceError::WentBack { queue, end, fence });
+                }
+                fences.push(Fence { from: end, owner: *owner });
+            }
+        }
+        for (lane, owner) in &intent.lanes {
+            match owner {
+                Owner::Lane => self.open.insert(*lane),
+                Owner::Base => self.open.remove(lane),
+            };
+        }
+        self.fences = changed;
+        self.intent = None;
+        self.epoch += 1;
+        Ok(())
+    }
+
+    /// Gives up what is to be changed: everybody goes on as before.
+    pub fn abandon(&mut self) {
+        if self.intent.take().is_some() {
+            self.epoch += 1;
+        }
+    }
+
+    /// Forgets fences that no message can need any more; see [`Fences::forget`].
+    pub fn forget(&mut self, queue: &QueueKey, lane: Lane, committed: u64) {
+        self.fences.forget(queue, lane, committed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(number: u32) -> QueueKey {
+        QueueKey { broker: "a".to_owned(), number }
+    }
+
+    fn id(name: &str) -> MemberId {
+        MemberId(name.to_owned())
+    }
+
+    fn ends(end: u64) -> BTreeMap<QueueKey, u64> {
+        [(queue(0), end), (queue(1), end)].into()
+    }
+
+    fn table() -> Ownership {
+        let mut table = Ownership::default();
+        table.add_queue(queue(0));
+        table.add_queue(queue(1));
+        table.register(id("base"), Side::Base);
+        table
+    }
+
+    const GRAY: Lane = Lane::GRAY;
+
+    /// Opens the lane from an offset on.
+    fn open(table: &mut Ownership, end: u64) {
+        assert!(table.request(GRAY, Owner::Lane));
+        table.acknowledge(&id("base"), table.epoch()).unwrap();
+        table.fence(&ends(end)).unwrap();
+    }
+
+    #[test]
+    fn fences_say_who_owns_a_message() {
+        let mut table = table();
+        open(&mut table, 10);
+        table.request(GRAY, Owner::Base);
+        table.acknowledge(&id("base"), table.epoch()).unwrap();
+        table.fence(&ends(20)).unwrap();
+        let owner = |offset| table.fences().owner(&queue(0), offset, Some(GRAY)).unwrap();
+        assert_eq!(
+            [9, 10, 19, 20].map(owner),
+            [Side::Base, Side::Lane(GRAY), Side::Lane(GRAY), Side::Base]
+        );
+        assert_eq!(table.fences().owner(&queue(0), 15, None), Some(Side::Base));
+        assert_eq!(
+            table.fences().owner(&queue(0), 15, Some("blue".parse().unwrap())),
+            Some(Side::Base)
+        );
+        assert_eq!(table.fences().owner(&queue(7), 15, None), None);
+    }
+
+    #[test]
+    fn nothing_changes_before_everybody_has_agreed() {
+        let mut table = table();
+        assert_eq!(table.fence(&ends(1)), Err(FenceError::NoIntent));
+        table.request(GRAY, Owner::Lane);
+        assert_eq!(table.fence(&ends(1)), Err(FenceError::NotAcknowledged(vec![id("base")])));
+        // Who comes now waits with the others.
+        table.register(id("late"), Side::Lane(GRAY));
+        assert_eq!(table.awaited(), [id("base")]);
+        table.leave(&id("base"));
+        assert_eq!(table.acknowledge(&id("base"), 1), Err(UnknownMember(id("base"))));
+        assert_eq!(table.fence(&[].into()), Err(FenceError::NoEnd(queue(0))));
+        table.fence(&ends(1)).unwrap();
+        assert!(table.is_open(GRAY));
+    }
+
+    #[test]
+    fn an_old_agreement_is_none() {
+        let mut table = table();
+        open(&mut table, 1);
+        table.request(GRAY, Owner::Base);
+        table.acknowledge(&id("base"), 1).unwrap();
+        assert_eq!(table.awaited(), [id("base")]);
+        table.abandon();
+        assert!(table.is_open(GRAY) && table.intent().is_none());
+    }
+
+    #[test]
+    fn a_queue_that_lost_messages_is_not_fenced() {
+        let mut table = table();
+        open(&mut table, 10);
+        table.request(GRAY, Owner::Base);
+        table.acknowledge(&id("base"), table.epoch()).unwrap();
+        let before = table.clone();
+        let error = table.fence(&ends(9)).unwrap_err();
+        assert_eq!(error.to_string(), "queue a/0 ends at 9, before its last fence at 10");
+        assert_eq!(table, before);
+    }
+
+    #[test]
+    fn a_new_queue_belongs_to_the_lanes_that_are_open() {
+        let mut table = table();
+        open(&mut table, 10);
+        table.add_queue(queue(2));
+        assert_eq!(table.fences().owner(&queue(2), 0, Some(GRAY)), Some(Side::Lane(GRAY)));
+        table.add_queue(queue(0));
+        assert_eq!(table.fences().owner(&queue(0), 0, Some(GRAY)), Some(Side::Base));
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_asked_for_once() {
+        let mut table = table();
+        assert!(!table.request(GRAY, Owner::Base));
+        assert!(table.request(GRAY, Owner::Lane));
+        assert!(!table.request(GRAY, Owner::Lane));
+        // Who changes their mind in time is heard.
+        assert!(table.request(GRAY, Owner::Base));
+        assert_eq!(table.epoch(), 1);
+    }
+
+    #[test]
+    fn old_fences_are_forgotten_without_changing_an_owner() {
+        let mut table = table();
+        for end in [10, 20, 30] {
+            let owner = if table.is_open(GRAY) { Owner::Base } else { Owner::Lane };
+            table.request(GRAY, owner);
+            table.acknowledge(&id("base"), table.epoch()).unwrap();
+            table.fence(&ends(end)).unwrap();
+        }
+        let before = table.clone();
+        table.forget(&queue(0), GRAY, 25);
+        assert_eq!(table.fences().of(&queue(0), GRAY).len(), 2);
+        for offset in 25..40 {
+            let owner = |table: &Ownership| table.fences().owner(&queue(0), offset, Some(GRAY));
+            assert_eq!(owner(&table), owner(&before));
+        }
+    }
+
+    #[test]
+    fn survives_being_written_down() {
+        let mut table = table();
+        open(&mut table, 10);
+        table.request("blue".parse().unwrap(), Owner::Lane);
+        table.register(id("late"), Side::Lane(GRAY));
+        let text = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<Ownership>(&text).unwrap(), table);
+        assert!(text.contains(r#""a/0":{"gray":[{"from":10,"owner":"lane"}]}"#), "{text}");
+    }
+}

@@ -1,0 +1,64 @@
+//! Every interleaving of a switch, with members that fail at any step.
+//!
+//! The members here are made of the same [`Ownership`] and [`Standing`] that run in production. What
+//! is around them is a model: one queue, a broker that serves what it has, a state store that answers
+//! with what is out of date, members that crash or fall asleep and wake up as if nothing had happened.
+//! In every state that can be reached each message must have been handled by its owner only, and must
+//! be handled once those that work go on.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "how much was explored")]
+
+mod actor;
+mod explore;
+mod world;
+
+use gray_mq::Side;
+use gray_propagation::Lane;
+
+use self::actor::{Actor, Kind};
+use self::explore::explore;
+use self::world::{Budget, World};
+
+const GRAY: Side = Side::Lane(Lane::GRAY);
+
+#[track_caller]
+fn check(actors: Vec<Actor>, budget: Budget) {
+    let (states, wrong) = explore(World::new(actors, budget));
+    assert_eq!(wrong, None, "{states} states");
+    assert!(states > 1_000, "only {states} states: nothing happens");
+    println!("{states} states");
+}
+
+/// How much happens: more where it is a long proof.
+fn budget(requests: u8, failures: u8, abandons: u8) -> Budget {
+    let asked = std::env::var("GRAYLANE_MESSAGES").ok().and_then(|text| text.parse().ok());
+    let (messages, requests) = asked.map_or((1, requests), |messages| (messages, 2));
+    Budget { messages, requests, failures, abandons }
+}
+
+#[test]
+fn a_base_member_fails_at_any_step() {
+    let actors = vec![
+        Actor::new(Side::Base, Kind::Failing),
+        Actor::new(Side::Base, Kind::Plain),
+        Actor::new(GRAY, Kind::Plain),
+    ];
+    check(actors, budget(1, 1, 0));
+}
+
+#[test]
+fn a_gray_member_fails_at_any_step() {
+    let actors = vec![
+        Actor::new(Side::Base, Kind::Plain),
+        Actor::new(GRAY, Kind::Failing),
+        Actor::new(GRAY, Kind::Plain),
+    ];
+    check(actors, budget(1, 1, 0));
+}
+
+#[test]
+fn a_lane_opens_and_closes() {
+    let actors = vec![Actor::new(Side::Base, Kind::Stepwise), Actor::new(GRAY, Kind::Plain)];
+    check(actors, budget(2, 0, 1));
+}
