@@ -1,6 +1,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::world::{Step, World};
 
@@ -9,7 +9,7 @@ type Key = (u64, u64);
 
 /// How each world was reached that has been seen.
 struct Seen {
-    hasher: RandomState,
+    hasher: BuildHasherDefault<DefaultHasher>,
     reached: HashMap<Key, Option<(Key, Step)>>,
 }
 
@@ -31,7 +31,7 @@ impl Seen {
 /// Explores everything that can happen, and returns how many worlds there are, and the shortest way
 /// to a wrong one.
 pub(crate) fn explore(start: World) -> (usize, Option<String>) {
-    let mut seen = Seen { hasher: RandomState::new(), reached: HashMap::new() };
+    let mut seen = Seen { hasher: BuildHasherDefault::new(), reached: HashMap::new() };
     seen.reached.insert(seen.key(&start), None);
     let mut queue = VecDeque::from([start]);
     while let Some(world) = queue.pop_front() {
