@@ -7,6 +7,8 @@
 //! [`Ownership`] and [`Standing`], and explored exhaustively in `tests/switch`.
 
 mod ownership;
+#[cfg(feature = "rocketmq")]
+pub mod rocketmq;
 
 pub use self::ownership::{
     Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Member, MemberId, Owner, Ownership,

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -33,6 +34,8 @@ struct Known {
     services: Mutex<HashMap<String, Value>>,
     /// Where pushes go to.
     clients: Mutex<Vec<mpsc::UnboundedSender<Result<Payload, Status>>>>,
+    /// How many subscriptions are still to be refused.
+    refusals: AtomicUsize,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -86,6 +89,11 @@ impl StandIn {
         Ok(format!("127.0.0.1:{port}"))
     }
 
+    /// Refuses so many subscriptions from now on, as a server does that is overloaded.
+    pub fn refuse(&self, count: usize) {
+        self.state.refusals.store(count, Ordering::Relaxed);
+    }
+
     /// Sets what is answered about a service, and pushes it; `time` is the server's clock.
     pub fn push(&self, service: &str, time: u64, hosts: &Value) {
         let known = json!({
@@ -118,6 +126,14 @@ fn answer(known: &Known, request: &Payload) -> Payload {
     let name = request.metadata.as_ref().map_or("", |metadata| metadata.r#type.as_str());
     let body = request.body.as_ref().map_or(&b"{}"[..], |body| &body.value);
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let refused = || {
+        let one_less = |left: usize| left.checked_sub(1);
+        known.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    };
+    if name == "SubscribeServiceRequest" && refused() {
+        let busy = json!({ "resultCode": 500, "errorCode": 503, "message": "busy" });
+        return payload("ErrorResponse", &busy);
+    }
     let service = body.get("serviceName").and_then(Value::as_str).unwrap_or_default();
     let service = lock(&known.services).get(service).cloned();
     let mut answer = json!({ "resultCode": 200, "errorCode": 0, "success": true });

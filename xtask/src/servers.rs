@@ -7,19 +7,19 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{root, say};
 
 /// What tests run against, each a folder with `install` and `start`.
-pub(crate) const ALL: [&str; 3] = ["rnacos", "nacos", "spring"];
+pub(crate) const ALL: [&str; 4] = ["rnacos", "nacos", "rocketmq", "spring"];
 
 /// Those that can be started by hand.
-const SERVERS: [&str; 2] = ["rnacos", "nacos"];
+const SERVERS: [&str; 3] = ["rnacos", "nacos", "rocketmq"];
 
 /// Installs the real servers of the tests into the cache, and starts one where it is named.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Servers {
-    /// The server to start in the foreground: `rnacos` or `nacos`.
+    /// The server to start in the foreground: `rnacos`, `nacos` or `rocketmq`.
     start: Option<String>,
-    /// Its HTTP port.
-    #[arg(long, default_value_t = 8848)]
-    port: u16,
+    /// Its port: that of HTTP, or of RocketMQ's name server. 8848 and 9876 where not given.
+    #[arg(long)]
+    port: Option<u16>,
     /// The folder with its data; a fresh one in the system's temporary folder where not given.
     #[arg(long)]
     home: Option<PathBuf>,
@@ -39,9 +39,10 @@ impl Servers {
         let folder = install(&name)?;
         let unique = format!("graylane-{name}-{}", std::process::id());
         let home = self.home.unwrap_or_else(|| std::env::temp_dir().join(unique));
-        say(&format!("{name} on http://127.0.0.1:{}, data in {}", self.port, home.display()));
+        let port = self.port.unwrap_or(if name == "rocketmq" { 9876 } else { 8848 });
+        say(&format!("{name} on 127.0.0.1:{port}, data in {}", home.display()));
         let mut start = Command::new(folder.join("start"));
-        run(start.arg(&home).arg(self.port.to_string()))
+        run(start.arg(&home).arg(port.to_string()))
     }
 }
 

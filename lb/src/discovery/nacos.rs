@@ -17,6 +17,9 @@ use crate::{Announced, ServiceName};
 /// How often each service is asked for again unasked; at most fifty a second in all.
 const POLL: Duration = Duration::from_secs(15);
 
+/// How soon a service is asked for again that could not be subscribed to.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How long the server's word is doubted after the link came back.
 const SETTLING: Duration = Duration::from_secs(30);
 
@@ -76,6 +79,7 @@ impl Discovery for NacosDiscovery {
             was_away: false,
             settled_at: Instant::now(),
             turn: 0,
+            missed: VecDeque::new(),
         };
         unfold(state, |mut state| async move {
             let news = state.next().await;
@@ -101,6 +105,8 @@ struct State {
     was_away: bool,
     settled_at: Instant,
     turn: usize,
+    /// Services that could not be subscribed to: they are asked for before all others.
+    missed: VecDeque<ServiceName>,
 }
 
 impl State {
@@ -126,6 +132,7 @@ impl State {
     async fn wait(&mut self, connected: bool) {
         let services = u32::try_from(self.services.len().max(1)).unwrap_or(u32::MAX);
         let pause = (POLL / services).max(Duration::from_millis(20));
+        let pause = if self.missed.is_empty() { pause } else { pause.min(RETRY) };
         tokio::select! {
             push = self.pushes.recv() => match push {
                 Ok(push) => self.pushed(push),
@@ -152,6 +159,7 @@ impl State {
         }
         self.epoch = epoch;
         self.heard.clear();
+        self.missed.clear();
         self.subscribe(self.services.clone()).await;
     }
 
@@ -176,16 +184,17 @@ impl State {
         for (answer, name) in answers {
             match answer {
                 Ok(service) => self.take(name, &service, Said::Asked),
-                Err(error) => warn!(service = %name, %error, "not subscribed, trying again"),
+                Err(error) => {
+                    warn!(service = %name, %error, "not subscribed, trying again");
+                    self.missed.push_back(name);
+                }
             }
         }
     }
 
     /// Asks for one service again, each in its turn.
     async fn poll(&mut self) {
-        self.turn = self.turn.wrapping_add(1);
-        let turn = self.turn.checked_rem(self.services.len()).unwrap_or_default();
-        let Some(name) = self.services.get(turn).cloned() else { return };
+        let Some(name) = self.missed.pop_front().or_else(|| self.next_in_turn()) else { return };
         let stats = self.link.stats();
         stats.polls.fetch_add(1, Ordering::Relaxed);
         match self.link.subscribe(name.as_str(), &self.group.group).await {
@@ -195,8 +204,17 @@ impl State {
                 let found = u64::from(self.queue.len() > before);
                 self.link.stats().poll_finds.fetch_add(found, Ordering::Relaxed);
             }
-            Err(error) => warn!(service = %name, %error, "not asked for again"),
+            Err(error) => {
+                warn!(service = %name, %error, "not asked for again");
+                self.missed.push_back(name);
+            }
         }
+    }
+
+    fn next_in_turn(&mut self) -> Option<ServiceName> {
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn.checked_rem(self.services.len())?;
+        self.services.get(turn).cloned()
     }
 
     /// Takes a push with all that have come since; of several about a service only the newest counts.

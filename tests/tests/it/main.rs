@@ -16,6 +16,7 @@ mod listening;
 mod model;
 mod nacos;
 mod proxying;
+mod rocketmq;
 mod starting;
 mod tags;
 mod tidy;

@@ -1,5 +1,6 @@
 //! The gateway and the demo's services on real Nacos servers.
 
+mod refusals;
 mod registry;
 
 use std::process::Command;

@@ -1,0 +1,364 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::answer::{garbled, json_of, refused, succeeded};
+use super::command::Command;
+use super::message::{Message, PulledMessage, decode, encode_properties};
+use super::pull::{Heartbeat, Pull, PullStatus, Pulled, Subscription};
+use super::{Connection, RocketMqError};
+
+/// How long an answer is waited for; a pull adds the time for which it may be held back.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Request codes of the protocol (org.apache.rocketmq.remoting.protocol.RequestCode).
+mod code {
+    pub(super) const PULL: i32 = 11;
+    pub(super) const QUERY_OFFSET: i32 = 14;
+    pub(super) const UPDATE_OFFSET: i32 = 15;
+    pub(super) const CREATE_TOPIC: i32 = 17;
+    pub(super) const CONFIG: i32 = 26;
+    pub(super) const MAX_OFFSET: i32 = 30;
+    pub(super) const MIN_OFFSET: i32 = 31;
+    pub(super) const HEARTBEAT: i32 = 34;
+    pub(super) const UNREGISTER: i32 = 35;
+    pub(super) const SEND_BACK: i32 = 36;
+    pub(super) const CONSUMERS: i32 = 38;
+    pub(super) const SEND: i32 = 310;
+}
+
+/// A broker that is spoken to.
+#[derive(Debug)]
+pub struct Broker {
+    name: String,
+    connection: Connection,
+}
+
+/// Where a message went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// What the broker calls it.
+    pub message_id: String,
+    /// The number of its queue.
+    pub queue: u32,
+    /// Its place in the queue.
+    pub offset: u64,
+}
+
+impl Broker {
+    /// Speaks to the broker of this name over a connection.
+    pub const fn new(name: String, connection: Connection) -> Self {
+        Self { name, connection }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells whether its connection has broken.
+    pub fn is_broken(&self) -> bool {
+        self.connection.is_broken()
+    }
+
+    /// Creates a topic with so many queues, or changes it.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<(), RocketMqError> {
+        let fields = [
+            ("topic", topic.to_owned()),
+            ("defaultTopic", "TBW102".to_owned()),
+            ("readQueueNums", queues.to_string()),
+            ("writeQueueNums", queues.to_string()),
+            ("perm", "6".to_owned()),
+            ("topicFilterType", "SINGLE_TAG".to_owned()),
+            ("topicSysFlag", "0".to_owned()),
+            ("order", "false".to_owned()),
+        ];
+        self.ask(code::CREATE_TOPIC, fields).await.map(drop)
+    }
+
+    /// Sends a message to a queue, and waits until it is stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`]; a broker that says that it has stored the message but not yet flushed or
+    /// replicated it counts as one that refuses.
+    pub async fn send(
+        &self,
+        group: &str,
+        message: &Message,
+        queue: u32,
+    ) -> Result<Receipt, RocketMqError> {
+        let properties = encode_properties(&message.properties).ok_or_else(|| {
+            self.garbled("a property without a name, or with a character that separates them")
+        })?;
+        let fields = [
+            ("a", group.to_owned()),
+            ("b", message.topic.clone()),
+            ("c", "TBW102".to_owned()),
+            ("d", "4".to_owned()),
+            ("e", queue.to_string()),
+            ("f", "0".to_owned()),
+            ("g", now().to_string()),
+            ("h", "0".to_owned()),
+            ("i", properties),
+            ("j", "0".to_owned()),
+            ("k", "false".to_owned()),
+            ("m", "false".to_owned()),
+            ("n", self.name.clone()),
+        ];
+        let fields = fields.map(|(name, value)| (name, Some(value)));
+        let request = Command::request(code::SEND, fields).with_body(message.body.clone());
+        let answer = succeeded(&self.connection, self.connection.ask(request, LIMIT).await?)?;
+        Ok(Receipt {
+            message_id: answer.fields.get("msgId").cloned().unwrap_or_default(),
+            queue: self.number(&answer, "queueId")?,
+            offset: self.number(&answer, "queueOffset")?,
+        })
+    }
+
+    /// Pulls messages.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn pull(&self, pull: &Pull<'_>) -> Result<Pulled, RocketMqError> {
+        const SUSPEND: u32 = 2;
+        const WITH_SUBSCRIPTION: u32 = 4;
+        let (kind, expression) = pull.filter.expression();
+        let fields = [
+            ("consumerGroup", pull.group.to_owned()),
+            ("topic", pull.topic.to_owned()),
+            ("queueId", pull.queue.to_string()),
+            ("queueOffset", pull.offset.to_string()),
+            ("maxMsgNums", pull.count.to_string()),
+            // Committing on the way is never asked for: only what is handled is committed.
+            ("sysFlag", (SUSPEND | WITH_SUBSCRIPTION).to_string()),
+            ("commitOffset", "0".to_owned()),
+            ("suspendTimeoutMillis", pull.wait.as_millis().to_string()),
+            ("subVersion", "0".to_owned()),
+            ("subscription", expression.to_owned()),
+            ("expressionType", kind.to_owned()),
+        ];
+        let request = Command::request(code::PULL, fields.map(|(name, value)| (name, Some(value))));
+        let answer = self.connection.ask(request, pull.wait + LIMIT).await?;
+        let status = match answer.code {
+            0 => PullStatus::Found,
+            19 => PullStatus::NothingNew,
+            20 => PullStatus::NothingFits,
+            21 => PullStatus::Moved,
+            _ => return Err(self.refused(answer)),
+        };
+        Ok(Pulled {
+            status,
+            next: self.number(&answer, "nextBeginOffset")?,
+            min: self.number(&answer, "minOffset")?,
+            max: self.number(&answer, "maxOffset")?,
+            messages: decode(answer.body).map_err(|what| self.garbled(&what))?,
+        })
+    }
+
+    /// Returns the offset that the next message of a queue will have.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn max_offset(&self, topic: &str, queue: u32) -> Result<u64, RocketMqError> {
+        let fields = [("topic", topic.to_owned()), ("queueId", queue.to_string())];
+        self.number(&self.ask(code::MAX_OFFSET, fields).await?, "offset")
+    }
+
+    /// Returns the lowest offset of a queue that is still there.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn min_offset(&self, topic: &str, queue: u32) -> Result<u64, RocketMqError> {
+        let fields = [("topic", topic.to_owned()), ("queueId", queue.to_string())];
+        self.number(&self.ask(code::MIN_OFFSET, fields).await?, "offset")
+    }
+
+    /// Returns what a group has committed in a queue; `None` where it never has. A broker of 4.9 says
+    /// 0 instead, where the queue still begins at 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+    ) -> Result<Option<u64>, RocketMqError> {
+        const NOT_FOUND: i32 = 22;
+        let fields = [
+            ("consumerGroup", group.to_owned()),
+            ("topic", topic.to_owned()),
+            ("queueId", queue.to_string()),
+            ("setZeroIfNotFound", "false".to_owned()),
+        ];
+        match self.ask(code::QUERY_OFFSET, fields).await {
+            Ok(answer) => self.number(&answer, "offset").map(Some),
+            Err(RocketMqError::Refused { code: NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits an offset of a queue, and waits until the broker has it. It is on the broker's disk
+    /// some seconds later only.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn commit(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+        offset: u64,
+    ) -> Result<(), RocketMqError> {
+        let fields = [
+            ("consumerGroup", group.to_owned()),
+            ("topic", topic.to_owned()),
+            ("queueId", queue.to_string()),
+            ("commitOffset", offset.to_string()),
+        ];
+        self.ask(code::UPDATE_OFFSET, fields).await.map(drop)
+    }
+
+    /// Says that a consumer is there.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat<'_>) -> Result<(), RocketMqError> {
+        let subscription = |it: &Subscription| {
+            let (kind, expression) = it.filter.expression();
+            json!({
+                "topic": it.topic, "subString": expression, "expressionType": kind,
+                "subVersion": it.version, "classFilterMode": false, "tagsSet": [], "codeSet": [],
+            })
+        };
+        let subscriptions: Vec<_> = heartbeat.subscriptions.iter().map(subscription).collect();
+        let body = json!({
+            "clientID": heartbeat.client,
+            "producerDataSet": [],
+            "consumerDataSet": [{
+                "groupName": heartbeat.group,
+                "consumeType": "CONSUME_PASSIVELY",
+                "messageModel": "CLUSTERING",
+                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET",
+                "subscriptionDataSet": subscriptions,
+                "unitMode": false,
+            }],
+        });
+        let request = Command::request(code::HEARTBEAT, []).with_body(body.to_string());
+        let answer = self.connection.ask(request, LIMIT).await?;
+        succeeded(&self.connection, answer).map(drop)
+    }
+
+    /// Says that a consumer goes.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn leave(&self, client: &str, group: &str) -> Result<(), RocketMqError> {
+        let fields = [("clientID", client.to_owned()), ("consumerGroup", group.to_owned())];
+        self.ask(code::UNREGISTER, fields).await.map(drop)
+    }
+
+    /// Returns the clients of a group that this broker knows of.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`]. That there are none is an answer, and not an error.
+    pub async fn consumers(&self, group: &str) -> Result<Vec<String>, RocketMqError> {
+        /// The broker has no word of its own for a group that nobody is in.
+        const SYSTEM_ERROR: i32 = 1;
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Body {
+            consumer_id_list: Vec<String>,
+        }
+        let answer = self.ask(code::CONSUMERS, [("consumerGroup", group.to_owned())]).await;
+        match answer {
+            Ok(answer) => Ok(json_of::<Body>(&self.connection, &answer)?.consumer_id_list),
+            Err(RocketMqError::Refused { code: SYSTEM_ERROR, remark, .. })
+                if remark.contains("no consumer for this group") =>
+            {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a message back to its group, to be pulled again from the topic of its retries after a
+    /// delay; level 0 leaves the delay to the broker, which makes it longer each time.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn send_back(
+        &self,
+        group: &str,
+        message: &PulledMessage,
+        level: i32,
+    ) -> Result<(), RocketMqError> {
+        let origin = message.properties.get("RETRY_TOPIC").unwrap_or(&message.topic);
+        let fields = [
+            ("offset", message.physical_offset.to_string()),
+            ("group", group.to_owned()),
+            ("delayLevel", level.to_string()),
+            ("originMsgId", message.properties.get("UNIQ_KEY").cloned().unwrap_or_default()),
+            ("originTopic", origin.clone()),
+            ("unitMode", "false".to_owned()),
+        ];
+        self.ask(code::SEND_BACK, fields).await.map(drop)
+    }
+
+    /// Reads a setting of the broker; `None` where it has none of that name.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, RocketMqError> {
+        let answer = self.ask(code::CONFIG, []).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        Ok(line.map(|value| value.trim().to_owned()))
+    }
+
+    async fn ask<const N: usize>(
+        &self,
+        code: i32,
+        fields: [(&str, String); N],
+    ) -> Result<Command, RocketMqError> {
+        let fields = fields.map(|(name, value)| (name, Some(value)));
+        let answer = self.connection.ask(Command::request(code, fields), LIMIT).await?;
+        succeeded(&self.connection, answer)
+    }
+
+    fn number<T: std::str::FromStr>(
+        &self,
+        answer: &Command,
+        name: &str,
+    ) -> Result<T, RocketMqError> {
+        answer.number(name).ok_or_else(|| self.garbled(&format!("`{name}` is missing")))
+    }
+
+    fn garbled(&self, what: &str) -> RocketMqError {
+        garbled(&self.connection, what)
+    }
+
+    fn refused(&self, answer: Command) -> RocketMqError {
+        refused(&self.connection, answer)
+    }
+}
+
+fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}

@@ -1,0 +1,205 @@
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::command::{Command, FrameError, MAX_FRAME};
+
+/// How many requests may wait to be written.
+const WAITING: usize = 256;
+
+/// Why a server did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RocketMqError {
+    /// It cannot be reached.
+    #[error("{address} cannot be reached")]
+    Connect {
+        /// The server.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It did not answer in time; whether it did what it was asked to is unknown.
+    #[error("{address} did not answer within {limit:?}")]
+    Timeout {
+        /// The server.
+        address: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The connection broke before the answer; whether it did what it was asked to is unknown.
+    #[error("the connection to {address} broke")]
+    Broken {
+        /// The server.
+        address: String,
+    },
+    /// It refused.
+    #[error("{address} answered {code}: {remark}")]
+    Refused {
+        /// The server.
+        address: String,
+        /// The protocol's code.
+        code: i32,
+        /// What the server says about it.
+        remark: String,
+    },
+    /// It answered something that cannot be read.
+    #[error("{address} answered something unreadable: {what}")]
+    Garbled {
+        /// The server.
+        address: String,
+        /// What cannot be read.
+        what: String,
+    },
+    /// What is to be sent is larger than a frame may be.
+    #[error("the request does not fit into a frame")]
+    Frame(#[from] FrameError),
+}
+
+type Pending = Mutex<HashMap<i32, oneshot::Sender<Command>>>;
+
+/// A connection to a name server or a broker.
+///
+/// Requests share it, and answers find theirs by number. It ends when it is dropped, and is not made
+/// again when it breaks: whoever holds it does that, since members of a group have to say anew that
+/// they are there.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    next: AtomicI32,
+    pending: Arc<Pending>,
+    outgoing: mpsc::Sender<Bytes>,
+    _tasks: JoinSet<()>,
+}
+
+impl Connection {
+    /// Connects to a server, given as `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be reached within the limit.
+    pub async fn open(address: &str, limit: Duration) -> Result<Self, RocketMqError> {
+        let connect = tokio::time::timeout(limit, TcpStream::connect(address)).await;
+        let connect = connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let failed = |source| RocketMqError::Connect { address: address.to_owned(), source };
+        let stream = connect.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let (read, write) = stream.into_split();
+        let (outgoing, frames) = mpsc::channel(WAITING);
+        let pending = Arc::<Pending>::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(read, write, frames, Arc::clone(&pending)));
+        let address = address.to_owned();
+        Ok(Self { address, next: AtomicI32::new(0), pending, outgoing, _tasks: tasks })
+    }
+
+    /// Returns the server.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Tells whether it has broken.
+    pub fn is_broken(&self) -> bool {
+        self.outgoing.is_closed()
+    }
+
+    /// Sends a request, and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        request: Command,
+        limit: Duration,
+    ) -> Result<Command, RocketMqError> {
+        let opaque = self.next.fetch_add(1, Ordering::Relaxed);
+        let frame = Command { opaque, ..request }.encode()?;
+        let (sender, answer) = oneshot::channel();
+        lock(&self.pending).insert(opaque, sender);
+        let _forget = Forget(&self.pending, opaque);
+        let exchange = async {
+            self.outgoing.send(frame).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(RocketMqError::Broken { address: self.address.clone() }),
+            Err(_) => Err(RocketMqError::Timeout { address: self.address.clone(), limit }),
+        }
+    }
+}
+
+/// Takes a request off that nobody waits for any more.
+struct Forget<'a>(&'a Pending, i32);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        lock(self.0).remove(&self.1);
+    }
+}
+
+fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes and reads until either ends. Whoever waits for an answer then hears that there will be none,
+/// and whoever asks later cannot send: the frames' receiver is dropped first.
+async fn serve(
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+    frames: mpsc::Receiver<Bytes>,
+    pending: Arc<Pending>,
+) {
+    tokio::select! {
+        () = write_frames(write, frames) => {}
+        () = read_frames(read, &pending) => {}
+    }
+    lock(&pending).clear();
+}
+
+async fn write_frames(mut stream: OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) {
+    while let Some(frame) = frames.recv().await {
+        if stream.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_frames(mut stream: OwnedReadHalf, pending: &Pending) {
+    while let Ok(frame) = read_frame(&mut stream).await {
+        let command = match Command::decode(&frame) {
+            Ok(command) => command,
+            Err(error) => {
+                tracing::warn!(%error, "a frame cannot be read, the connection is given up");
+                return;
+            }
+        };
+        if command.is_response() {
+            // Whoever asked may have gone.
+            let waiting = lock(pending).remove(&command.opaque);
+            waiting.map(|waiting| waiting.send(command));
+        }
+    }
+}
+
+async fn read_frame(stream: &mut OwnedReadHalf) -> io::Result<Bytes> {
+    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(io::Error::other(FrameError::Length(length)));
+    }
+    // Nothing is set aside for what does not come.
+    let mut frame = BytesMut::with_capacity(length.min(64 * 1024));
+    let mut rest = stream.take(u64::try_from(length).unwrap_or(u64::MAX));
+    while frame.len() < length {
+        if rest.read_buf(&mut frame).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(frame.freeze())
+}

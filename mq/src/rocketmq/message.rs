@@ -1,0 +1,241 @@
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use bytes::{Buf, Bytes};
+use flate2::read::ZlibDecoder;
+
+/// A message to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// The topic.
+    pub topic: String,
+    /// Its properties: `TAGS`, `KEYS`, `DELAY` and what the application adds.
+    pub properties: BTreeMap<String, String>,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// A message as a broker holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PulledMessage {
+    /// The topic it was pulled from: its own, or that of the group's retries.
+    pub topic: String,
+    /// The number of its queue.
+    pub queue: u32,
+    /// Its place in the queue.
+    pub offset: u64,
+    /// Its place at the broker, by which it is sent back.
+    pub physical_offset: i64,
+    /// When its producer made it, in milliseconds since 1970.
+    pub born_at: i64,
+    /// How often it has been given back already.
+    pub attempts: i32,
+    /// Its properties.
+    pub properties: BTreeMap<String, String>,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// The first property that may not be there, since it separates them.
+const NAME_END: char = '\u{1}';
+const PROPERTY_END: char = '\u{2}';
+
+const COMPRESSED: i32 = 1;
+const BORN_HOST_V6: i32 = 1 << 4;
+const STORE_HOST_V6: i32 = 1 << 5;
+const COMPRESSION: i32 = 0b111 << 8;
+const ZLIB: i32 = 3 << 8;
+
+/// The largest body after decompression: four times what a broker takes by default.
+const MAX_BODY: u64 = 16 * 1024 * 1024;
+
+/// Writes properties as brokers keep them; `None` if one cannot be written.
+pub(super) fn encode_properties(properties: &BTreeMap<String, String>) -> Option<String> {
+    let mut text = String::new();
+    for (name, value) in properties {
+        if name.is_empty() || [name, value].iter().any(|it| it.contains([NAME_END, PROPERTY_END])) {
+            return None;
+        }
+        text.extend([name.as_str(), "\u{1}", value, "\u{2}"]);
+    }
+    Some(text)
+}
+
+fn decode_properties(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split(PROPERTY_END).filter_map(|pair| pair.split_once(NAME_END));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Reads the messages of a pull.
+///
+/// # Errors
+///
+/// Says which message cannot be read: to pass over it would be to lose it.
+pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<PulledMessage>, String> {
+    let mut messages = Vec::new();
+    while bytes.has_remaining() {
+        let number = messages.len();
+        let size = bytes.clone().try_get_u32().ok().and_then(|size| usize::try_from(size).ok());
+        let size = size.filter(|size| (4..=bytes.len()).contains(size));
+        let size = size.ok_or_else(|| format!("message {number} of a pull has no length"))?;
+        let mut one = bytes.split_to(size);
+        one.advance(4);
+        let message = decode_one(&mut one);
+        messages.push(message.map_err(|what| format!("message {number} of a pull: {what}"))?);
+    }
+    Ok(messages)
+}
+
+fn decode_one(bytes: &mut Bytes) -> Result<PulledMessage, String> {
+    const V1: i32 = -626_843_481;
+    const V2: i32 = -626_843_477;
+    let short = |_: bytes::TryGetError| "it is cut off".to_owned();
+    let magic = bytes.try_get_i32().map_err(short)?;
+    if ![V1, V2].contains(&magic) {
+        return Err(format!("of unknown kind {magic}"));
+    }
+    let _crc = bytes.try_get_u32().map_err(short)?;
+    let queue = bytes.try_get_u32().map_err(short)?;
+    let _flag = bytes.try_get_i32().map_err(short)?;
+    let offset = bytes.try_get_u64().map_err(short)?;
+    let physical_offset = bytes.try_get_i64().map_err(short)?;
+    let flags = bytes.try_get_i32().map_err(short)?;
+    let born_at = bytes.try_get_i64().map_err(short)?;
+    let host = |flag| if flags & flag == 0 { 8 } else { 20 };
+    skip(bytes, host(BORN_HOST_V6))?;
+    let _stored_at = bytes.try_get_i64().map_err(short)?;
+    skip(bytes, host(STORE_HOST_V6))?;
+    let attempts = bytes.try_get_i32().map_err(short)?;
+    let _prepared = bytes.try_get_i64().map_err(short)?;
+    let length = bytes.try_get_u32().map_err(short)?;
+    let body = take(bytes, length)?;
+    let length = match magic {
+        V1 => bytes.try_get_u8().map_err(short)?.into(),
+        _ => bytes.try_get_u16().map_err(short)?.into(),
+    };
+    let topic = text(take(bytes, length)?)?;
+    let length = bytes.try_get_u16().map_err(short)?;
+    let properties = decode_properties(&text(take(bytes, length.into())?)?);
+    let body = decompress(body, flags)?;
+    Ok(PulledMessage { topic, queue, offset, physical_offset, born_at, attempts, properties, body })
+}
+
+fn skip(bytes: &mut Bytes, count: u32) -> Result<(), String> {
+    take(bytes, count).map(drop)
+}
+
+fn take(bytes: &mut Bytes, count: u32) -> Result<Bytes, String> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if count > bytes.len() { Err("it is cut off".to_owned()) } else { Ok(bytes.split_to(count)) }
+}
+
+fn text(bytes: Bytes) -> Result<String, String> {
+    String::from_utf8(bytes.into()).map_err(|_| "its names are no UTF-8".to_owned())
+}
+
+fn decompress(body: Bytes, flags: i32) -> Result<Bytes, String> {
+    if flags & COMPRESSED == 0 {
+        return Ok(body);
+    }
+    let kind = flags & COMPRESSION;
+    if kind != 0 && kind != ZLIB {
+        return Err(format!("its body is compressed by method {}", kind >> 8));
+    }
+    let mut whole = Vec::new();
+    let read = ZlibDecoder::new(&body[..]).take(MAX_BODY + 1).read_to_end(&mut whole);
+    match read {
+        Err(error) => Err(format!("its body cannot be decompressed: {error}")),
+        Ok(_) if u64::try_from(whole.len()).is_ok_and(|length| length > MAX_BODY) => {
+            Err(format!("its body is larger than {MAX_BODY} bytes"))
+        }
+        Ok(_) => Ok(whole.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+
+    use super::*;
+
+    /// A message as a broker writes it.
+    fn stored(body: &[u8], flags: i32) -> Bytes {
+        let mut rest = BytesMut::new();
+        rest.put_i32(-626_843_481);
+        rest.put_u32(0);
+        rest.put_u32(3);
+        rest.put_i32(0);
+        rest.put_u64(42);
+        rest.put_i64(4242);
+        rest.put_i32(flags);
+        rest.put_i64(1);
+        rest.put_slice(&[127, 0, 0, 1, 0, 0, 0, 1]);
+        rest.put_i64(2);
+        rest.put_slice(&[127, 0, 0, 1, 0, 0, 0, 1]);
+        rest.put_i32(5);
+        rest.put_i64(0);
+        rest.put_u32(u32::try_from(body.len()).unwrap());
+        rest.put_slice(body);
+        rest.put_u8(1);
+        rest.put_slice(b"t");
+        let properties = "gray\u{1}GRAY\u{2}KEYS\u{1}k\u{2}";
+        rest.put_u16(u16::try_from(properties.len()).unwrap());
+        rest.put_slice(properties.as_bytes());
+        let mut all = BytesMut::new();
+        all.put_u32(u32::try_from(rest.len() + 4).unwrap());
+        all.put_slice(&rest);
+        all.freeze()
+    }
+
+    #[test]
+    fn messages_are_read_one_after_the_other() {
+        let two = [stored(b"hello", 0), stored(b"world", 0)].concat();
+        let messages = decode(two.into()).unwrap();
+        assert_eq!(messages.len(), 2);
+        let first = &messages[0];
+        assert_eq!((first.queue, first.offset, first.physical_offset), (3, 42, 4242));
+        assert_eq!((&*first.body, first.attempts), (&b"hello"[..], 5));
+        assert_eq!((first.topic.as_str(), first.properties["gray"].as_str()), ("t", "GRAY"));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_not_passed_over() {
+        let whole = stored(b"hello", 0);
+        for length in 1..whole.len() {
+            assert!(decode(whole.slice(..length)).is_err(), "{length}");
+        }
+        for position in 0..whole.len() {
+            let mut damaged = whole.to_vec();
+            damaged[position] ^= 0xff;
+            // It may read as something else, but never panics or takes more memory than there is.
+            let _ = decode(damaged.into());
+        }
+    }
+
+    #[test]
+    fn a_compressed_body_is_unpacked_within_a_limit() {
+        let pack = |body: &[u8]| {
+            let mut packed = Vec::new();
+            let level = flate2::Compression::fast();
+            flate2::read::ZlibEncoder::new(body, level).read_to_end(&mut packed).unwrap();
+            packed
+        };
+        let one = decode(stored(&pack(b"hello"), 1)).unwrap();
+        assert_eq!(&*one[0].body, b"hello");
+        assert!(decode(stored(b"hello", 1)).is_err());
+        let bomb = pack(&vec![0; 17 << 20]);
+        assert!(decode(stored(&bomb, 1)).unwrap_err().contains("larger"));
+        assert!(decode(stored(b"x", 1 | 1 << 8)).unwrap_err().contains("method 1"));
+    }
+
+    #[test]
+    fn properties_survive_and_separators_are_refused() {
+        let properties: BTreeMap<String, String> =
+            [("gray".into(), "GRAY".into()), ("空".into(), String::new())].into();
+        let text = encode_properties(&properties).unwrap();
+        assert_eq!(decode_properties(&text), properties);
+        for (name, value) in [("", "x"), ("a\u{1}", "x"), ("a", "x\u{2}")] {
+            assert_eq!(encode_properties(&[(name.to_owned(), value.to_owned())].into()), None);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Apache RocketMQ 4.9 and 5, over its remoting protocol.
+//!
+//! A client of its own: what isolation needs of a consumer (each pull from an offset of ours, answers
+//! told apart by queue, revocations before they happen, offsets that are acknowledged) no client for
+//! Rust gives, see docs/messages.md. It never decides anything: it asks servers and reads answers.
+
+mod answer;
+mod broker;
+mod command;
+mod connection;
+mod message;
+mod pull;
+mod route;
+
+pub use self::broker::{Broker, Receipt};
+pub use self::command::FrameError;
+pub use self::connection::{Connection, RocketMqError};
+pub use self::message::{Message, PulledMessage};
+pub use self::pull::{Filter, Heartbeat, Pull, PullStatus, Pulled, Subscription};
+pub use self::route::{TopicRoute, route};

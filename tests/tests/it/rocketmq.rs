@@ -1,0 +1,205 @@
+//! The client of RocketMQ on Apache's own servers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use gray_mq::rocketmq::{
+    Broker, Connection, Filter, Heartbeat, Message, Pull, PullStatus, Pulled, RocketMqError,
+    Subscription, route,
+};
+use gray_tests::{Release, RocketMq, eventually};
+
+const LIMIT: Duration = Duration::from_secs(5);
+const TOPIC: &str = "orders";
+const GROUP: &str = "orders-svc";
+
+/// A broker with a topic of two queues.
+struct System {
+    server: RocketMq,
+    broker: Broker,
+}
+
+impl System {
+    async fn start(release: Release) -> anyhow::Result<Self> {
+        let server = RocketMq::start(release)?;
+        let broker = connect(&server).await?;
+        broker.create_topic(TOPIC, 2).await?;
+        Ok(Self { server, broker })
+    }
+
+    /// Sends a message of a lane, or of none.
+    async fn send(&self, queue: u32, lane: Option<&str>, body: &str) -> anyhow::Result<u64> {
+        let mut properties = BTreeMap::from([("KEYS".to_owned(), body.to_owned())]);
+        properties.extend(lane.map(|lane| ("gray".to_owned(), lane.to_owned())));
+        let body = body.to_owned().into();
+        let message = Message { topic: TOPIC.to_owned(), properties, body };
+        let receipt = self.broker.send("producers", &message, queue).await?;
+        ensure!(receipt.queue == queue, "{receipt:?}");
+        Ok(receipt.offset)
+    }
+
+    async fn pull(
+        &self,
+        topic: &str,
+        offset: u64,
+        filter: &Filter,
+    ) -> Result<Pulled, RocketMqError> {
+        let wait = Duration::from_millis(500);
+        let pull = Pull { group: GROUP, topic, queue: 0, offset, count: 32, wait, filter };
+        self.broker.pull(&pull).await
+    }
+
+    async fn bodies(&self, filter: &Filter) -> anyhow::Result<Vec<String>> {
+        let pulled = self.pull(TOPIC, 0, filter).await?;
+        let body = |message: &gray_mq::rocketmq::PulledMessage| {
+            String::from_utf8(message.body.to_vec()).unwrap_or_default()
+        };
+        Ok(pulled.messages.iter().map(body).collect())
+    }
+}
+
+/// Finds the broker by its name server, and connects to it.
+async fn connect(server: &RocketMq) -> anyhow::Result<Broker> {
+    let names = Connection::open(&server.names(), LIMIT).await?;
+    eventually(Duration::from_secs(20), async || {
+        // Every broker has this topic.
+        let found = route(&names, "TBW102").await?.context("no route")?;
+        let (name, (address, ..)) = found.brokers.into_iter().next().context("no broker")?;
+        Ok(Broker::new(name, Connection::open(&address, LIMIT).await?))
+    })
+    .await
+}
+
+fn everything() -> Filter {
+    Filter::Tags("*".to_owned())
+}
+
+async fn messages_are_sent_pulled_and_committed(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release).await?;
+    let names = Connection::open(&system.server.names(), LIMIT).await?;
+    ensure!(route(&names, "nobody-knows-it").await?.is_none(), "a route to nowhere");
+    for (number, lane) in [None, Some("GRAY"), None, Some("GRAY")].into_iter().enumerate() {
+        let offset = system.send(0, lane, &format!("m{number}")).await?;
+        ensure!(offset == u64::try_from(number)?, "{offset}");
+    }
+    let pulled = system.pull(TOPIC, 1, &everything()).await?;
+    let seen: Vec<_> = pulled.messages.iter().map(|it| (it.offset, it.queue, &*it.body)).collect();
+    ensure!(seen == [(1, 0, &b"m1"[..]), (2, 0, b"m2"), (3, 0, b"m3")], "{pulled:?}");
+    ensure!((pulled.status, pulled.next, pulled.max) == (PullStatus::Found, 4, 4), "{pulled:?}");
+    ensure!(pulled.messages[0].properties["gray"] == "GRAY", "{pulled:?}");
+    let empty = system.pull(TOPIC, 4, &everything()).await?;
+    ensure!(empty.status == PullStatus::NothingNew && empty.messages.is_empty(), "{empty:?}");
+    let beyond = system.pull(TOPIC, 99, &everything()).await?;
+    ensure!(beyond.status == PullStatus::Moved, "{beyond:?}");
+
+    let broker = &system.broker;
+    ensure!(broker.max_offset(TOPIC, 0).await? == 4 && broker.min_offset(TOPIC, 0).await? == 0);
+    ensure!(broker.max_offset(TOPIC, 1).await? == 0);
+    let never = broker.committed(GROUP, TOPIC, 0).await?;
+    ensure!(never == (release == Release::Four).then_some(0), "{never:?}, committed by nobody");
+    broker.commit(GROUP, TOPIC, 0, 3).await?;
+    ensure!(broker.committed(GROUP, TOPIC, 0).await? == Some(3));
+    // A broker accepts what is out of date: nobody may rely on it to refuse.
+    broker.commit(GROUP, TOPIC, 0, 2).await?;
+    ensure!(broker.committed(GROUP, TOPIC, 0).await? == Some(2));
+    Ok(())
+}
+
+async fn the_broker_filters_by_property(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release).await?;
+    for (lane, body) in [(None, "a"), (Some("GRAY"), "b"), (Some("blue"), "c")] {
+        system.send(0, lane, body).await?;
+    }
+    let sql = |text: &str| Filter::Sql(text.to_owned());
+    ensure!(system.bodies(&sql("gray in ('GRAY')")).await? == ["b"]);
+    ensure!(system.bodies(&sql("(gray not in ('GRAY')) or (gray is null)")).await? == ["a", "c"]);
+    // What it cannot read it does not refuse: it leaves nothing out.
+    for wrong in ["gray ===", "gray in ("] {
+        let bodies = system.bodies(&sql(wrong)).await?;
+        ensure!(bodies == ["a", "b", "c"], "{wrong}: {bodies:?}");
+    }
+    ensure!(system.broker.setting("enablePropertyFilter").await?.as_deref() == Some("true"));
+
+    let server = RocketMq::start_with(release, false)?;
+    let broker = connect(&server).await?;
+    ensure!(broker.setting("enablePropertyFilter").await?.as_deref() == Some("false"));
+    Ok(())
+}
+
+async fn members_are_listed_and_retries_come_back(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release).await?;
+    let broker = &system.broker;
+    ensure!(broker.consumers(GROUP).await?.is_empty(), "somebody is there");
+    let retries = format!("%RETRY%{GROUP}");
+    let subscription = |topic: &str| {
+        let (topic, filter) = (topic.to_owned(), everything());
+        Subscription { topic, filter, version: 1 }
+    };
+    let subscriptions = [subscription(TOPIC), subscription(&retries)];
+    let heartbeat = Heartbeat { client: "one@1", group: GROUP, subscriptions: &subscriptions };
+    broker.heartbeat(&heartbeat).await?;
+    ensure!(broker.consumers(GROUP).await? == ["one@1"]);
+
+    system.send(0, Some("GRAY"), "again").await?;
+    let pulled = system.pull(TOPIC, 0, &everything()).await?;
+    let message = pulled.messages.first().context("no message")?;
+    broker.send_back(GROUP, message, 1).await?;
+    let again = eventually(Duration::from_secs(20), async || {
+        let pulled = system.pull(&retries, 0, &everything()).await?;
+        pulled.messages.into_iter().next().context("no retry yet")
+    })
+    .await?;
+    ensure!(again.attempts == 1 && &*again.body == b"again", "{again:?}");
+    ensure!(again.properties["RETRY_TOPIC"] == TOPIC, "{again:?}");
+    // The tag goes the whole way round.
+    ensure!(again.properties["gray"] == "GRAY", "{again:?}");
+
+    broker.leave("one@1", GROUP).await?;
+    ensure!(broker.consumers(GROUP).await?.is_empty(), "it is still there");
+    Ok(())
+}
+
+async fn a_killed_broker_is_told_from_a_silent_one(release: Release) -> anyhow::Result<()> {
+    let mut system = System::start(release).await?;
+    let offset = system.send(0, None, "kept").await?;
+    system.server.kill();
+    let lost = system.pull(TOPIC, offset, &everything()).await;
+    ensure!(matches!(lost, Err(RocketMqError::Broken { .. })), "{lost:?}");
+    ensure!(system.broker.is_broken());
+    system.server.run()?;
+    system.broker = connect(&system.server).await?;
+    ensure!(system.bodies(&everything()).await? == ["kept"]);
+    Ok(())
+}
+
+macro_rules! on {
+    ($module:ident, $release:expr) => {
+        mod $module {
+            use super::*;
+
+            #[tokio::test]
+            async fn messages_are_sent_pulled_and_committed() -> anyhow::Result<()> {
+                super::messages_are_sent_pulled_and_committed($release).await
+            }
+
+            #[tokio::test]
+            async fn the_broker_filters_by_property() -> anyhow::Result<()> {
+                super::the_broker_filters_by_property($release).await
+            }
+
+            #[tokio::test]
+            async fn members_are_listed_and_retries_come_back() -> anyhow::Result<()> {
+                super::members_are_listed_and_retries_come_back($release).await
+            }
+
+            #[tokio::test]
+            async fn a_killed_broker_is_told_from_a_silent_one() -> anyhow::Result<()> {
+                super::a_killed_broker_is_told_from_a_silent_one($release).await
+            }
+        }
+    };
+}
+
+on!(on_rocketmq_4, Release::Four);
+on!(on_rocketmq_5, Release::Five);
