@@ -6,7 +6,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gray_filters::CidrSet;
+use gray_filters::{CidrSet, TrustedProxies};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::{IpNet, Ipv4Net};
 
 /// Random networks, the same in every run.
@@ -52,5 +53,18 @@ fn cidr(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, cidr);
+/// The longest way to a client: 64 KiB of `X-Forwarded-For`, all trusted but the first.
+fn client(criterion: &mut Criterion) {
+    let line = format!("203.0.113.7{}", ", 10.111.111.11".repeat(4_369));
+    let value = HeaderValue::try_from(line).unwrap_or_else(|error| panic!("{error}"));
+    let headers: HeaderMap =
+        [(HeaderName::from_static("x-forwarded-for"), value)].into_iter().collect();
+    let proxies = TrustedProxies::new(CidrSet::new(networks(0)));
+    let near = CidrSet::parse(["10.0.0.0/8"]).map_or(proxies, TrustedProxies::new);
+    criterion.bench_function("client behind 64 KiB of proxies", |bencher| {
+        bencher.iter(|| near.client(black_box(IpAddr::from([10, 0, 0, 1])), &headers));
+    });
+}
+
+criterion_group!(benches, cidr, client);
 criterion_main!(benches);

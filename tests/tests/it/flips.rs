@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use gray_tests::{Echo, Gateway, Kind, Nacos, Stub};
+use gray_tests::{Echo, Gateway, Kind, Nacos, Stub, eventually};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 const CLIENTS: usize = 16;
@@ -138,7 +139,8 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
              routes: [{{service: app}}]\n\
              discovery: {{files: ['{{dir}}/registry.yaml']}}\n\
              rules: {{nacos: {{dataIds: [rules.yaml]}}}}\n\
-             propagation: {{decisionHeader: true}}\n",
+             propagation: {{decisionHeader: true}}\n\
+             accessLog: {{enabled: true, file: '{{dir}}/access.log'}}\n",
             server.address()
         ),
     )?;
@@ -169,8 +171,40 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
     ensure!(seen.values().all(|lanes| expected.contains(lanes)), "{seen:?}");
     let replaced = gateway.metric("graylane_rules_accepted_total").await?;
     ensure!(replaced >= 10.0, "{flips} flips, but only {replaced} revisions");
+    logged_as_decided(&gateway).await?;
     let counts = (requests, flips, replaced);
     report(&gateway, counts).await
+}
+
+/// Every line of the access log tells of one revision, too: its rule, lane and version fit together.
+async fn logged_as_decided(gateway: &Gateway) -> anyhow::Result<()> {
+    let path = gateway.folder.path().join("access.log");
+    let lines = eventually(Duration::from_secs(10), async || {
+        let text = std::fs::read_to_string(&path)?;
+        let lines: Vec<Value> =
+            text.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
+        let (requests, _) = extent();
+        let dropped = gateway.metric("graylane_access_log_dropped_total").await?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let told = lines.len() + dropped as usize;
+        ensure!(told >= requests, "{told} of {requests} requests are logged");
+        Ok(lines)
+    })
+    .await?;
+    let word = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    // Which version is gray by each revision, as its gray requests say.
+    let mut gray: BTreeMap<String, &str> = BTreeMap::new();
+    for line in lines.iter().filter(|line| word(line, "lane") == "GRAY") {
+        let version = if word(line, "rule") == "one" { "V2" } else { "V1" };
+        ensure!(word(line, "version") == version, "{line}");
+        let known = *gray.entry(word(line, "revision")).or_insert(version);
+        ensure!(known == version, "two revisions of one name: {line}");
+    }
+    for line in lines.iter().filter(|line| word(line, "lane") == "PROD") {
+        let gray = gray.get(&word(line, "revision")).copied();
+        ensure!(gray.is_some_and(|gray| word(line, "version") != gray), "{line}");
+    }
+    Ok(())
 }
 
 /// Keeps what a long proof saw, where that is asked for.

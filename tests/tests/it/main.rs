@@ -10,6 +10,7 @@ mod docker;
 mod docs;
 mod draining;
 mod edge;
+mod fallback;
 mod flips;
 mod interop;
 mod listening;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use gray_tests::Gateway;
+use gray_tests::{Gateway, eventually};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -224,7 +224,7 @@ async fn upgraded_connections_are_waited_for_when_it_is_told_to_stop() -> anyhow
     }
     gateway.process.terminate()?;
     // It has been told when nobody is accepted any more.
-    gray_tests::eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(10), async || {
         ensure!(TcpStream::connect(gateway.addr).await.is_err(), "still accepting");
         Ok(())
     })
@@ -251,6 +251,23 @@ async fn events_arrive_as_they_come_and_a_gone_client_is_noticed() -> anyhow::Re
     ensure!(instance.event().await? == "GET /events", "another request");
     ensure!(instance.event().await? == "client gone", "the instance goes on");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_its_client_gave_up_is_logged_as_such() -> anyhow::Result<()> {
+    let mut instance = Instance::start().await?;
+    let gateway = instance.gateway("accessLog: {enabled: true, file: '{dir}/access.log'}\n")?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(instance.event().await? == "GET /never", "another request");
+    drop(stream);
+    eventually(Duration::from_secs(10), async || {
+        let log = std::fs::read_to_string(gateway.folder.path().join("access.log"))?;
+        let given_up = log.contains("\"status\":499") && log.contains("\"error\":\"client-gone\"");
+        ensure!(given_up, "{log}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

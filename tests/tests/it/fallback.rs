@@ -1,0 +1,119 @@
+//! A lane that empties and fills again under load: gray is served by base only while it is empty.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::ensure;
+use gray_tests::{Echo, Gateway, Stub, eventually};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a change may take until every request follows it.
+const BOUND: Duration = Duration::from_millis(100);
+const TURNS: usize = 20;
+
+const RULES: &str = "\
+base: {version: V1}
+lanes: [{name: gray, version: V2}]
+fallback: base
+rules: [{name: gray, when: {header: {name: x, equal: '1'}}}]
+";
+
+/// What one request saw.
+struct Seen {
+    began: Instant,
+    ended: Instant,
+    gray: bool,
+    version: String,
+    lane: Vec<String>,
+}
+
+/// Asks until it is told to stop.
+async fn client(url: String, gray: bool, until: Instant) -> anyhow::Result<Vec<Seen>> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut all = Vec::new();
+    while Instant::now() < until {
+        let began = Instant::now();
+        let request = client.get(&url).header("x", if gray { "1" } else { "0" });
+        let echo = Echo::read(request.send().await?.error_for_status()?).await?;
+        let lane = echo.header("gray").to_vec();
+        all.push(Seen { began, ended: Instant::now(), gray, version: echo.version, lane });
+    }
+    Ok(all)
+}
+
+fn register(path: &Path, stubs: &[&Stub]) -> anyhow::Result<()> {
+    let lines: String = stubs.iter().map(|stub| stub.registry_line()).collect();
+    let fresh = path.with_extension("fresh");
+    std::fs::write(&fresh, format!("services:\n  app:\n{lines}"))?;
+    Ok(std::fs::rename(fresh, path)?)
+}
+
+/// Empties and fills the lane; returns when it was certainly there, and when it was certainly not,
+/// both as the gateway could know it.
+async fn churn(
+    path: &Path,
+    base: &Stub,
+    lane: &Stub,
+) -> anyhow::Result<Vec<(Instant, Instant, bool)>> {
+    let mut spans = Vec::new();
+    for turn in 0..TURNS {
+        let there = turn % 2 == 0;
+        let both = [base, lane];
+        register(path, if there { &both } else { &both[..1] })?;
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        spans.push((began, Instant::now(), there));
+    }
+    Ok(spans)
+}
+
+#[tokio::test]
+async fn gray_is_served_by_base_only_while_its_lane_is_empty() -> anyhow::Result<()> {
+    let (base, lane) = (Stub::start("V1").await?, Stub::start("V2").await?);
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("registry.yaml");
+    register(&path, &[&base, &lane])?;
+    std::fs::write(folder.path().join("rules.yaml"), RULES)?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app}]\nrules: {files: ['{dir}/rules.yaml']}\n\
+         discovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    gateway.ready().await?;
+    eventually(Duration::from_secs(5), async || {
+        let text = gateway.ask("/api/v1/services").await?;
+        ensure!(text.contains(&lane.addr.to_string()), "{text}");
+        Ok(())
+    })
+    .await?;
+    let length = Duration::from_millis(250) * u32::try_from(TURNS)?;
+    let until = Instant::now() + length;
+    let mut clients = JoinSet::new();
+    for number in 0..6 {
+        clients.spawn(client(gateway.url("/"), number % 3 > 0, until));
+    }
+    let spans = churn(&path, &base, &lane).await?;
+    let (mut by_base, mut by_lane) = (0, 0);
+    while let Some(seen) = clients.join_next().await {
+        for one in seen?? {
+            ensure!(one.lane == [if one.gray { "GRAY" } else { "PROD" }], "told {:?}", one.lane);
+            ensure!(one.gray || one.version == "V1", "prod was served by gray");
+            // Within the bound after a change both are right.
+            let inside = |span: &&(Instant, Instant, bool)| {
+                span.0 + BOUND <= one.began && one.ended <= span.1
+            };
+            let Some((.., there)) = spans.iter().find(inside).filter(|_| one.gray) else {
+                continue;
+            };
+            let expected = if *there { "V2" } else { "V1" };
+            ensure!(one.version == expected, "by {}, and the lane was there: {there}", one.version);
+            *(if *there { &mut by_lane } else { &mut by_base }) += 1;
+        }
+    }
+    ensure!(by_base > 50 && by_lane > 50, "{by_base} by base, {by_lane} by the lane");
+    let metrics = gateway.ask("/metrics").await?;
+    let counted = |line: &str| line.contains("fallback") && line.contains("app");
+    ensure!(metrics.lines().any(counted), "fallbacks are not counted");
+    Ok(())
+}
