@@ -13,6 +13,9 @@ use crate::nacos::{ConfigKey, Link, LinkState, NacosError, Push};
 /// How often documents are read again unasked, give or take a quarter.
 const POLL: Duration = Duration::from_secs(8);
 
+/// How often they are read unasked after they could not be.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Documents that are Nacos configurations, known by their data ids.
 ///
 /// A push is only a hint: what counts is what the server answers when asked. It is asked when the
@@ -94,7 +97,9 @@ impl State {
 
     /// Returns when there is reason to read again.
     async fn hint(&mut self) {
-        let poll = tokio::time::sleep(POLL.mul_f64(0.75 + fastrand::f64() / 2.0));
+        let failed = matches!(self.told, Some(Err(_)));
+        let pause = if failed { RETRY } else { POLL };
+        let poll = tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0));
         tokio::pin!(poll);
         loop {
             tokio::select! {

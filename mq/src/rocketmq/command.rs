@@ -23,15 +23,19 @@ pub(super) struct Command {
     pub(super) body: Bytes,
 }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Header {
     code: i32,
-    language: String,
-    version: i32,
     opaque: i32,
     flag: u32,
+    #[serde(default)]
+    language: String,
+    #[serde(default)]
+    version: i32,
+    #[serde(default)]
     remark: Option<String>,
+    #[serde(default)]
     ext_fields: Option<BTreeMap<String, Value>>,
 }
 

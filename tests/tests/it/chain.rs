@@ -50,6 +50,8 @@ impl Chain {
         for (role, version) in copies {
             chain.run(role, version, &[])?;
         }
+        // Without its rules the gateway sends everybody anywhere, which may look right for a while.
+        chain.gateway.ready().await?;
         Ok(chain)
     }
 
