@@ -4,7 +4,7 @@
 //! which offset of which queue on a lane's messages belong to the consumers of the lane, and from
 //! which on to those of base. Whoever is alive, and whatever the rules say, can only ask for the table
 //! to be changed; how it is changed so that no message is lost or handled twice is written in
-//! [`Ownership`] and [`Standing`], and explored exhaustively in `tests/switch`.
+//! [`Ownership`] and [`Standing`], and explored in `tests/switch`.
 
 mod ownership;
 #[cfg(feature = "rocketmq")]
