@@ -19,6 +19,8 @@ pub struct Health {
     pub since: Option<SystemTime>,
     /// What is wrong with the newest documents, where they were refused.
     pub problems: Option<Problems>,
+    /// What is odd about the documents in force.
+    pub warnings: Problems,
     /// Why the newest documents cannot be had, where they cannot.
     pub unavailable: Option<SourceError>,
     /// Whether what is in force comes from the snapshot and not yet from the source.
@@ -55,15 +57,16 @@ impl<P> Follow<P> {
 
     /// Notes documents that were taken from the snapshot.
     pub fn restored(&self, documents: &Documents) {
-        self.accepted(documents, true);
+        self.accepted(documents, Problems::default(), true);
     }
 
-    fn accepted(&self, documents: &Documents, from_snapshot: bool) {
+    fn accepted(&self, documents: &Documents, warnings: Problems, from_snapshot: bool) {
         self.update_health(|health| {
             health.accepted += 1;
             health.digest = documents.digest();
             health.since = Some(SystemTime::now());
             health.problems = None;
+            health.warnings = warnings;
             health.from_snapshot = from_snapshot;
         });
     }
@@ -106,10 +109,10 @@ where
     match (follow.parse)(&documents) {
         Ok((value, warnings)) => {
             publisher.publish(value);
-            follow.accepted(&documents, false);
             for warning in &warnings.0 {
                 warn!("configuration: {warning}");
             }
+            follow.accepted(&documents, warnings, false);
             info!(digest = documents.digest(), "configuration replaced");
             save(follow.snapshot.clone(), documents).await;
         }

@@ -74,6 +74,7 @@ fn world(documents: &[(&str, String)]) -> World {
         prefix: String::new(),
         lists: [("nets".to_owned(), "nets".to_owned())].into(),
         senses: live(senses).1,
+        routed: [].into(),
     };
     let parsed = parse_documents(&Documents(texts.collect()), &how);
     let (revision, _) = parsed.unwrap_or_else(|problems| panic!("{problems}"));

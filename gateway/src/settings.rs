@@ -101,6 +101,7 @@ impl Settings {
         let trusted_tags = networks("trustedTags", &properties.trusted_tags, faults);
         let tag_keys = tag_keys(&properties.signed_tags, &root.key("signedTags"), faults);
         let carriers = carriers(&properties, faults);
+        let reached = routes.services();
         let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
         let registered = registered(&properties, faults);
@@ -124,6 +125,7 @@ impl Settings {
                 prefix: properties.rules.prefix.clone(),
                 lists: lists(&properties),
                 senses: senses_live,
+                routed: reached,
             },
             senses: Some(senses),
             nacos_lanes,

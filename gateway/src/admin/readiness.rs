@@ -44,6 +44,7 @@ fn readiness(view: &View) -> Readiness {
     if let Some(problems) = &rules.problems {
         warnings.push(format!("the newest rules were rejected:\n{problems}"));
     }
+    warnings.extend(rules.warnings.0.iter().map(ToString::to_string));
     if let Some(error) = &rules.unavailable {
         warnings.push(format!("rules cannot be had: {error}"));
     }

@@ -61,6 +61,11 @@ impl Collector for Background {
                 i64::from(rules.problems.is_some()),
             ),
             (
+                "graylane_rules_warnings",
+                "What is odd about the rules in force",
+                i64::try_from(rules.warnings.0.len()).unwrap_or(i64::MAX),
+            ),
+            (
                 "graylane_rules_unavailable",
                 "Whether rules cannot be had",
                 i64::from(rules.unavailable.is_some()),

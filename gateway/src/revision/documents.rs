@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gray_config::{Document, Documents, Faults, Live, Problem, Problems};
+use gray_config::{Document, Documents, Faults, KeyPath, Live, Problem, Problems, did_you_mean};
 use gray_filters::{List, Lists, Rule, RuleSet, Senses};
-use gray_lb::{Format, LaneTable};
+use gray_lb::{Format, LaneTable, ServiceName};
 use gray_propagation::Lane;
 
 use super::spring::Spring;
@@ -20,6 +20,8 @@ pub struct RuleDocuments {
     pub lists: BTreeMap<String, String>,
     /// What the gateway can find out about a request beyond its head.
     pub senses: Live<Senses>,
+    /// The services that routes lead to: others that documents name may be misspelt.
+    pub routed: BTreeSet<ServiceName>,
 }
 
 /// What documents of either format mean.
@@ -66,12 +68,37 @@ pub fn parse_documents(
     if problems.has_errors() {
         return Err(problems);
     }
+    let named = meaning.lanes.services.keys();
+    for service in named.filter(|service| !how.routed.contains(*service)) {
+        warn_of_unrouted(service, &parsed, how, &mut problems);
+    }
     let rules = match meaning.rules {
         Some(rules) => RuleSet::new(rules, how.senses.clone()),
         None => RuleSet::off(),
     };
     let revision = Revision::new(documents.digest(), rules, meaning.lanes, meaning.open);
     Ok((revision, problems))
+}
+
+/// Warns of a service that no route leads to, where it stands. It is no error: services read the same
+/// documents, and call each other.
+fn warn_of_unrouted(
+    service: &ServiceName,
+    parsed: &[(Document, bool)],
+    how: &RuleDocuments,
+    problems: &mut Problems,
+) {
+    let near = did_you_mean(service.as_str(), how.routed.iter().map(ServiceName::as_str));
+    let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    for (document, spring) in parsed {
+        let root = KeyPath::ROOT;
+        let at = if *spring { root } else { root.key("services") }.key(service.as_str());
+        if document.contains(&at) {
+            let mut faults = Faults::default();
+            faults.warning(&at, format!("no route leads to `{service}`{near}"));
+            problems.extend(document.problems(&faults).0);
+        }
+    }
 }
 
 fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Problems) -> Meaning {
@@ -103,9 +130,9 @@ fn read_spring(
 
 #[cfg(test)]
 mod tests {
-    use gray_config::{KeyPath, live};
+    use gray_config::live;
     use gray_filters::{Head, UserProperties, Users};
-    use gray_lb::{Fallback, ServiceName, Unversioned, Version};
+    use gray_lb::{Fallback, Unversioned, Version};
     use gray_propagation::GrayStatus;
     use http::{HeaderMap, HeaderValue, Method};
 
@@ -157,6 +184,7 @@ kerwin:
             prefix: "kerwin.tool.gray".to_owned(),
             lists: BTreeMap::new(),
             senses: live(senses).1,
+            routed: ["user-app", "order-app"].map(ServiceName::new).into(),
         };
         let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).into()));
         parse_documents(&Documents(texts.collect()), &how)
@@ -227,5 +255,17 @@ kerwin:
         for expected in ["kerwin.tool.gray.gatway", "did you mean `gateway`?", "prodVerion"] {
             assert!(text.contains(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_service_that_no_route_leads_to_is_warned_of_where_it_stands() {
+        let native = "base: {version: V1}\nservices:\n  usre-app: {fallback: fail}\n";
+        let (_, warnings) = parse(&[("rules.yaml", native)]).unwrap();
+        let text = warnings.to_string();
+        assert!(text.contains("rules.yaml:3:"), "{text}");
+        let message = "services.usre-app: no route leads to `usre-app`; did you mean `user-app`?";
+        assert!(text.contains(message), "{text}");
+        let (_, warnings) = parse(&[("common", &COMMON.replace("user-app", "other-app"))]).unwrap();
+        assert!(warnings.to_string().contains("no route leads to `other-app`"), "{warnings}");
     }
 }

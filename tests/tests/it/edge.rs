@@ -246,6 +246,33 @@ async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_service_that_nobody_routes_to_is_told_of_and_disturbs_nothing() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    edge.write_rules(&format!("{RULES}services:\n  apq: {{fallback: fail}}\n"))?;
+    eventually(Duration::from_secs(10), async || {
+        let text = edge.gateway.ask("/readyz").await?;
+        let message = "services.apq: no route leads to `apq`; did you mean `app`?";
+        let whole = text.contains(message) && text.contains("rules.yaml:6:");
+        anyhow::ensure!(whole && text.contains("\"ready\":true"), "{text}");
+        anyhow::ensure!(
+            edge.gateway.metric("graylane_rules_warnings").await? >= 1.0,
+            "not counted"
+        );
+        Ok(())
+    })
+    .await?;
+    assert_eq!(edge.get(&[("x-canary", "1")]).await?.version, "V2");
+    // What was odd is forgotten with the document.
+    edge.write_rules(RULES)?;
+    eventually(Duration::from_secs(10), async || {
+        let text = edge.gateway.ask("/readyz").await?;
+        anyhow::ensure!(text.contains("\"warnings\":[]"), "{text}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_start_with_a_wrong_document_goes_on_with_the_last_good_one() -> anyhow::Result<()> {
     let mut edge = Edge::start("trustedTags: [127.0.0.1]\n").await?;
     let config = edge.gateway.folder.path().join("graylane.yaml");

@@ -198,6 +198,7 @@ fn revision(world: &World) -> Revision {
         prefix: String::new(),
         lists: std::collections::BTreeMap::default(),
         senses: live(Senses::default()).1,
+        routed: [].into(),
     };
     let documents = Documents::one("rules", world.yaml());
     gray_gateway::parse_documents(&documents, &how).map(|(revision, _)| revision).unwrap()
