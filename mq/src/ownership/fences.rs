@@ -57,7 +57,7 @@ impl Fences {
 
     /// Forgets fences that no message can need any more: those of which the next lies at or below an
     /// offset that both sides have durably committed.
-    pub fn forget(&mut self, queue: &QueueKey, lane: Lane, committed: u64) {
+    pub(super) fn forget(&mut self, queue: &QueueKey, lane: Lane, committed: u64) {
         let Some(fences) = self.0.get_mut(queue).and_then(|lanes| lanes.get_mut(&lane)) else {
             return;
         };

@@ -204,7 +204,8 @@ impl Ownership {
         }
     }
 
-    /// Forgets fences that no message can need any more; see [`Fences::forget`].
+    /// Forgets fences that no message can need any more: those of which the next lies at or below an
+    /// offset that both sides have durably committed.
     pub fn forget(&mut self, queue: &QueueKey, lane: Lane, committed: u64) {
         self.fences.forget(queue, lane, committed);
     }
