@@ -242,12 +242,14 @@ impl Core {
         let message: Message = serde_json::from_slice(payload.json()).unwrap_or_default();
         let name = payload.name();
         if let Some(stem) = name.strip_suffix("Request") {
-            connection.confirm(&format!("{stem}Response"), &message.request_id).await;
+            let id = message.request_id.as_deref().unwrap_or_default();
+            connection.confirm(&format!("{stem}Response"), id).await;
         }
         match name {
             "ConnectResetRequest" => return false,
             "ConfigChangeNotifyRequest" => {
                 let Message { data_id, group, .. } = message;
+                let (data_id, group) = (data_id.unwrap_or_default(), group.unwrap_or_default());
                 self.push(Push::Config(ConfigKey { data_id, group }));
             }
             "NotifySubscriberRequest" => match payload.read::<ServiceAnswer>("push") {
@@ -296,7 +298,8 @@ async fn await_setup(connection: &Connection, incoming: &mut Incoming) -> Result
         Ok(Ok(payload)) => {
             let message: Message = serde_json::from_slice(payload.json()).unwrap_or_default();
             if let Some(stem) = payload.name().strip_suffix("Request") {
-                connection.confirm(&format!("{stem}Response"), &message.request_id).await;
+                let id = message.request_id.as_deref().unwrap_or_default();
+                connection.confirm(&format!("{stem}Response"), id).await;
             }
             Ok(())
         }

@@ -29,13 +29,13 @@ impl Default for Outcome {
     }
 }
 
-/// What a server sends unasked, as far as it is short.
+/// What a server sends unasked, as far as it is short; Java writes `null` for what it does not say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Message {
-    pub(super) request_id: String,
-    pub(super) data_id: String,
-    pub(super) group: String,
+    pub(super) request_id: Option<String>,
+    pub(super) data_id: Option<String>,
+    pub(super) group: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,5 +120,18 @@ impl Default for NacosInstance {
             cluster_name: None,
             metadata: BTreeMap::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_java_server_leaves_out_loses_nothing_else() {
+        let text = r#"{"requestId":"7","headers":{},"dataId":"a.yaml","group":null,"tenant":null}"#;
+        let message: Message = serde_json::from_str(text).unwrap();
+        assert_eq!(message.request_id.as_deref(), Some("7"));
+        assert_eq!((message.data_id.as_deref(), message.group), (Some("a.yaml"), None));
     }
 }
