@@ -7,6 +7,9 @@ use crate::{root, say};
 /// How many generated worlds the decision is compared with its model on.
 const CASES: &str = "1000000";
 
+/// How often every instance is replaced, politely and rudely.
+const ROUNDS: &str = "10";
+
 /// Runs the long proofs, in release builds; their reports go to `tests/reports`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
@@ -39,6 +42,11 @@ impl Prove {
             let test = "flips::on_rnacos";
             cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
         }
+        if filter.is_none_or(|filter| "replacement".contains(filter)) {
+            say(&format!("replacing every instance {ROUNDS} times"));
+            let test = "on_rnacos::instances_are_replaced_without_a_failed_request";
+            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
+        }
         let mut arguments = vec!["test", "--release", "--package", "gray-tests", "--test", "prove"];
         arguments.extend(["--", "--test-threads", "1"]);
         arguments.extend(filter);
@@ -51,5 +59,8 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root());
     command.env("GRAYLANE_CASES", CASES).env("GRAYLANE_REQUESTS", CASES);
-    run(command.env("GRAYLANE_REPORT", root().join("tests/reports/flips.txt")))
+    let replacing = arguments.iter().any(|it| it.contains("replaced"));
+    let report = if replacing { "replacement.txt" } else { "flips.txt" };
+    command.env("GRAYLANE_ROUNDS", ROUNDS);
+    run(command.env("GRAYLANE_REPORT", root().join("tests/reports").join(report)))
 }
