@@ -4,13 +4,39 @@
 //! which offset of which queue on a lane's messages belong to the consumers of the lane, and from
 //! which on to those of base. Whoever is alive, and whatever the rules say, can only ask for the table
 //! to be changed; how it is changed so that no message is lost or handled twice is written in
-//! [`Ownership`] and [`Standing`], and explored in `tests/switch`.
+//! [`Ownership`], [`Standing`] and [`Lease`], and explored in `tests/switch`.
+//!
+//! An application consumes by a [`Consumer`], over any [`MessageBroker`] there is a client for. The
+//! table is kept in a [`StateStore`].
 
+mod broker;
+mod consumer;
+mod group;
+mod message;
 mod ownership;
+mod producer;
 #[cfg(feature = "rocketmq")]
 pub mod rocketmq;
+mod settings;
+mod store;
 
-pub use self::ownership::{
-    Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Member, MemberId, Owner, Ownership,
-    QueueKey, Side, Standing, UnknownMember, Verdict,
+pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
+pub use self::consumer::{
+    Consumer, ConsumerProperties, Count, Counts, Delivery, From, HandlerError, Messaging, Order,
+    Outcome, OwnStatus,
 };
+pub use self::group::{GroupName, InvalidGroup};
+pub use self::message::{Message, Receipt, ReceivedMessage};
+pub use self::ownership::{
+    Absence, ConnectionId, Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Lease, Member,
+    MemberId, Owner, Ownership, QueueKey, Side, Standing, UnknownMember, Verdict,
+};
+pub use self::producer::{MessageSink, Producer, SendError};
+pub use self::settings::{
+    ConsumeMode, GroupMessages, MessageSettings, MessagesOverride, MessagesProperties, Settings,
+};
+#[cfg(feature = "sql")]
+pub use self::store::SqlStore;
+pub use self::store::{ChangeError, Entry, Ledger, MemoryStore, StateStore, StoreError};
+#[cfg(feature = "nacos")]
+pub use self::store::{NacosStore, UnfitStore};

@@ -54,6 +54,11 @@ impl MessageCarrier {
         Self { name: name.into() }
     }
 
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Writes the status and the trace onto a message, and nothing else: baggage may hold what
     /// must not be stored for days.
     pub fn inject(&self, context: &Context, message: &mut impl MessageProperties) {

@@ -4,7 +4,11 @@ mod format;
 mod native;
 mod spring;
 
+use std::collections::BTreeSet;
+
 use gray_config::{Document, Documents, Faults, KeyPath, Problem, Problems};
+
+use gray_propagation::Lane;
 
 use crate::LaneTable;
 
@@ -19,6 +23,14 @@ pub struct ServedLanes {
     pub on: bool,
     /// How lanes are served while it is on.
     pub table: LaneTable,
+}
+
+impl ServedLanes {
+    /// Returns the lanes that any service has a version in.
+    pub fn lanes(&self) -> BTreeSet<Lane> {
+        let services = self.table.services.values().chain([&self.table.default]);
+        services.flat_map(|lanes| lanes.versions.keys().copied()).collect()
+    }
 }
 
 /// How rule documents are written.
@@ -86,7 +98,8 @@ impl LaneDocuments {
 
 /// Tells whether a document says anything in Graylane's own format; others are other people's.
 fn is_native(document: &Document) -> bool {
-    const KEYS: [&str; 6] = ["enabled", "base", "lanes", "fallback", "services", "rules"];
+    const KEYS: [&str; 7] =
+        ["enabled", "base", "lanes", "fallback", "services", "rules", "messages"];
     document.keys(&KeyPath::ROOT).any(|key| KEYS.contains(&key))
 }
 
@@ -100,8 +113,6 @@ fn read_native(document: &Document, faults: &mut Faults) -> ServedLanes {
 
 #[cfg(test)]
 mod tests {
-    use gray_propagation::Lane;
-
     use super::*;
     use crate::{Fallback, ServiceName, Version};
 

@@ -12,13 +12,16 @@ pub struct SpringLanes {
     routed: Vec<String>,
 }
 
+/// What stands under the design's prefix: its own keys, and what consumers of messages read.
+const KEYS: [&str; 4] = ["load", "version", "gateway", "messages"];
+
 impl SpringLanes {
     /// Takes what a document says; keys outside the prefix are other people's.
     pub fn take(&mut self, document: &Document, prefix: &str, faults: &mut Faults) {
         let root = KeyPath::ROOT.dotted(prefix);
         for key in document.keys(&root) {
-            if !["load", "version", "gateway"].contains(&key) {
-                let help = did_you_mean(key, ["load", "version", "gateway"]);
+            if !KEYS.contains(&key) {
+                let help = did_you_mean(key, KEYS);
                 let help = help.map(|it| format!("did you mean `{it}`?"));
                 faults.error_with_help(&root.key(key), format!("unknown key `{key}`"), help);
             }

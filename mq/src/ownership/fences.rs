@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gray_propagation::Lane;
 use serde::{Deserialize, Serialize};
@@ -50,9 +50,20 @@ impl Fences {
         self.0.get(queue).and_then(|lanes| lanes.get(&lane)).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the lanes that own messages of some queue, or have owned some.
+    pub fn lanes(&self) -> BTreeSet<Lane> {
+        let all = self.0.values().flatten();
+        let owns = all.filter(|(_, fences)| fences.iter().any(|it| it.owner == Owner::Lane));
+        owns.map(|(lane, _)| *lane).collect()
+    }
+
     /// Returns the queues that may be read.
     pub fn queues(&self) -> impl Iterator<Item = &QueueKey> {
         self.0.keys()
+    }
+
+    pub(super) fn remove_broker(&mut self, broker: &str) {
+        self.0.retain(|queue, _| queue.broker != broker);
     }
 
     /// Forgets fences that no message can need any more: those of which the next lies at or below an

@@ -50,10 +50,23 @@ impl fmt::Display for QueueKey {
     }
 }
 
-/// What a consumer is known by to its broker, unique to one start of it.
+/// A registration of a consumer: what it is known by to its broker, and a number that no other of its
+/// registrations has; `10.0.0.7@4711/3` as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct MemberId(pub String);
+
+impl MemberId {
+    /// The registration of this number of a consumer.
+    pub fn new(client: &str, number: u64) -> Self {
+        Self(format!("{client}/{number}"))
+    }
+
+    /// Returns what the consumer is known by to its broker.
+    pub fn client(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.0.as_str(), |(client, _)| client)
+    }
+}
 
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,6 +82,16 @@ pub enum Side {
     Base,
     /// A lane's.
     Lane(Lane),
+}
+
+impl Side {
+    /// Returns the lane, if it is a lane's.
+    pub const fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Base => None,
+            Self::Lane(lane) => Some(lane),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use gray_propagation::Lane;
 
 use super::{Fences, MemberId, Ownership, QueueKey, Side};
@@ -12,8 +14,10 @@ use super::{Fences, MemberId, Ownership, QueueKey, Side};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     side: Side,
-    /// Who owns what by the newest table seen, unless something is to be changed.
-    fences: Option<Fences>,
+    /// Who owns what by the newest table seen.
+    fences: Fences,
+    /// The lanes of which that is to be changed.
+    held: BTreeSet<Lane>,
     /// The highest epoch seen; what is older is out of date, however late it comes.
     epoch: u64,
     lease: Lease,
@@ -30,7 +34,8 @@ enum Lease {
 pub enum Duty {
     /// Nothing.
     Nothing,
-    /// To acknowledge this epoch: from now on it handles nothing that it pulls.
+    /// To acknowledge this epoch: from now on it handles nothing that it pulls of the lanes that are to
+    /// be changed.
     Acknowledge(u64),
     /// To register, since it is not among those that are asked.
     Register,
@@ -52,7 +57,8 @@ pub enum Verdict {
 impl Standing {
     /// A member of a side that has just registered, by the table that it has written.
     pub fn new(side: Side, table: &Ownership) -> Self {
-        let mut standing = Self { side, fences: None, epoch: 0, lease: Lease::Held };
+        let (fences, held) = (Fences::default(), BTreeSet::new());
+        let mut standing = Self { side, fences, held, epoch: 0, lease: Lease::Held };
         standing.take(table);
         standing
     }
@@ -81,11 +87,24 @@ impl Standing {
         if self.lease == Lease::RunOut {
             return Verdict::Discard;
         }
-        match self.fences.as_ref().and_then(|fences| fences.owner(queue, offset, lane)) {
+        if lane.is_some_and(|lane| self.held.contains(&lane)) {
+            return Verdict::Hold;
+        }
+        match self.fences.owner(queue, offset, lane) {
             None => Verdict::Hold,
             Some(owner) if owner == self.side => Verdict::Handle,
             Some(_) => Verdict::Skip,
         }
+    }
+
+    /// Returns the highest epoch seen.
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns the fences that it knows.
+    pub const fn fences(&self) -> &Fences {
+        &self.fences
     }
 
     /// Takes note that the lease has run out.
@@ -108,7 +127,8 @@ impl Standing {
             return;
         }
         self.epoch = table.epoch();
-        self.fences = table.intent().is_none().then(|| table.fences().clone());
+        self.fences.clone_from(table.fences());
+        self.held = table.intent().iter().flat_map(|it| it.lanes.keys().copied()).collect();
     }
 }
 
@@ -143,6 +163,10 @@ mod tests {
         table.request(GRAY, Owner::Lane);
         assert_eq!(standing.observe(&id(), &table), Duty::Acknowledge(1));
         assert_eq!(gray(&standing, 1), Verdict::Hold);
+        // What is not to be changed goes on.
+        assert_eq!(standing.judge(&queue(), 1, None), Verdict::Handle);
+        let blue = "blue".parse().ok();
+        assert_eq!(standing.judge(&queue(), 1, blue), Verdict::Handle);
         table.acknowledge(&id(), 1).unwrap();
         let before = table.clone();
         table.fence(&[(queue(), 1)].into()).unwrap();

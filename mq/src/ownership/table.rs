@@ -13,7 +13,8 @@ use super::{Fence, Fences, MemberId, Owner, QueueKey, Side};
 /// switch takes four steps:
 ///
 /// 1. An intent is [requested](Self::request).
-/// 2. Every member stops handling what it pulls from then on, and [acknowledges](Self::acknowledge).
+/// 2. Every member stops handling what it pulls of these lanes from then on, and
+///    [acknowledges](Self::acknowledge) that. What is of other lanes or of none goes on.
 /// 3. After the last acknowledgement somebody reads where each queue ends, and writes these ends as
 ///    [fences](Self::fence).
 /// 4. Members that see the fences go on.
@@ -31,6 +32,9 @@ pub struct Ownership {
     /// The lanes that own what is produced now.
     open: BTreeSet<Lane>,
     members: BTreeMap<MemberId, Member>,
+    /// What an operator has decided, over whatever else asks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pinned: BTreeMap<Lane, Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     intent: Option<Intent>,
 }
@@ -42,6 +46,9 @@ pub struct Member {
     pub side: Side,
     /// The epoch of the last intent that it has acknowledged; 0 for none.
     pub acknowledged: u64,
+    /// The queues that it alone reads among the members of its side.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub queues: BTreeSet<QueueKey>,
 }
 
 /// What is to be changed.
@@ -113,7 +120,44 @@ impl Ownership {
     /// Makes somebody one of those who have to agree. It must not have pulled anything yet: where
     /// something is to be changed it has agreed already, and waits with the others.
     pub fn register(&mut self, id: MemberId, side: Side) {
-        self.members.insert(id, Member { side, acknowledged: self.epoch });
+        let member = Member { side, acknowledged: self.epoch, queues: BTreeSet::new() };
+        self.members.insert(id, member);
+    }
+
+    /// Gives a member a new name, and leaves everything else about it as it is. It is for one that is
+    /// listed by its brokers over new connections: whoever has missed it over the old ones has missed
+    /// somebody else (see [`crate::Lease`]).
+    ///
+    /// # Errors
+    ///
+    /// Where it is not registered.
+    pub fn renew(&mut self, id: &MemberId, anew: MemberId) -> Result<(), UnknownMember> {
+        let member = self.members.remove(id).ok_or_else(|| UnknownMember(id.clone()))?;
+        self.members.insert(anew, member);
+        Ok(())
+    }
+
+    /// Lets a member read these queues and no others, except those that another member of its side
+    /// still reads; returns what it may read.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not registered.
+    pub fn claim(
+        &mut self,
+        id: &MemberId,
+        wanted: &BTreeSet<QueueKey>,
+    ) -> Result<BTreeSet<QueueKey>, UnknownMember> {
+        let member = self.members.get(id).ok_or_else(|| UnknownMember(id.clone()))?;
+        let of_others = |queue: &&QueueKey| {
+            let mut others = self.members.iter().filter(|(other, _)| *other != id);
+            others.any(|(_, other)| other.side == member.side && other.queues.contains(*queue))
+        };
+        let free: BTreeSet<_> = wanted.iter().filter(|it| !of_others(it)).cloned().collect();
+        if let Some(member) = self.members.get_mut(id) {
+            member.queues.clone_from(&free);
+        }
+        Ok(free)
     }
 
     /// Takes somebody off: it has stopped, or cannot but have noticed that it is cut off.
@@ -136,15 +180,14 @@ impl Ownership {
         if owner == asked.unwrap_or(current) {
             return false;
         }
-        if self.intent.is_none() {
-            self.epoch += 1;
-        }
+        // An acknowledgement holds for the lanes that were to be changed when it was given.
+        self.epoch += 1;
         self.intent.get_or_insert_default().lanes.insert(lane, owner);
         true
     }
 
-    /// Takes down that a member handles nothing that it pulls from now on, until it has seen the end
-    /// of this epoch.
+    /// Takes down that a member handles nothing that it pulls of the lanes that are to be changed in
+    /// this epoch, until it has seen the end of it.
     ///
     /// # Errors
     ///
@@ -195,6 +238,33 @@ impl Ownership {
         self.intent = None;
         self.epoch += 1;
         Ok(())
+    }
+
+    /// Returns what an operator has decided about lanes.
+    pub const fn pinned(&self) -> &BTreeMap<Lane, Owner> {
+        &self.pinned
+    }
+
+    /// Decides whom the messages of a lane are to belong to, whoever is alive and whatever the
+    /// configuration says; `None` leaves it to these again.
+    pub fn pin(&mut self, lane: Lane, owner: Option<Owner>) {
+        match owner {
+            Some(owner) => self.pinned.insert(lane, owner),
+            None => self.pinned.remove(&lane),
+        };
+    }
+
+    /// Returns the lanes that own what is produced now.
+    pub const fn open(&self) -> &BTreeSet<Lane> {
+        &self.open
+    }
+
+    /// Takes a broker's queues off, which is gone for good.
+    pub fn remove_broker(&mut self, broker: &str) {
+        self.fences.remove_broker(broker);
+        for member in self.members.values_mut() {
+            member.queues.retain(|queue| queue.broker != broker);
+        }
     }
 
     /// Gives up what is to be changed: everybody goes on as before.
@@ -321,7 +391,17 @@ mod tests {
         assert!(!table.request(GRAY, Owner::Lane));
         // Who changes their mind in time is heard.
         assert!(table.request(GRAY, Owner::Base));
-        assert_eq!(table.epoch(), 1);
+        assert_eq!(table.epoch(), 2);
+    }
+
+    #[test]
+    fn who_agreed_to_one_lane_is_asked_about_another() {
+        let mut table = table();
+        table.request(GRAY, Owner::Lane);
+        table.acknowledge(&id("base"), table.epoch()).unwrap();
+        assert_eq!(table.awaited(), []);
+        table.request("blue".parse().unwrap(), Owner::Lane);
+        assert_eq!(table.awaited(), [id("base")]);
     }
 
     #[test]
@@ -340,6 +420,44 @@ mod tests {
             let owner = |table: &Ownership| table.fences().owner(&queue(0), offset, Some(GRAY));
             assert_eq!(owner(&table), owner(&before));
         }
+    }
+
+    #[test]
+    fn a_queue_is_read_by_one_member_of_a_side() {
+        let mut table = table();
+        let (both, second) = ([queue(0), queue(1)].into(), [queue(1)].into());
+        assert_eq!(table.claim(&id("base"), &both), Ok(both.clone()));
+        table.register(id("other"), Side::Base);
+        table.register(id("gray"), Side::Lane(GRAY));
+        assert_eq!(table.claim(&id("other"), &second), Ok([].into()));
+        assert_eq!(table.claim(&id("gray"), &second), Ok(second.clone()));
+        assert_eq!(table.claim(&id("base"), &[queue(0)].into()), Ok([queue(0)].into()));
+        assert_eq!(table.claim(&id("other"), &both), Ok(second.clone()));
+        // What a member had read is free once it has been taken off.
+        table.leave(&id("base"));
+        assert_eq!(table.claim(&id("other"), &both), Ok(both));
+        assert!(table.claim(&id("base"), &second).is_err());
+    }
+
+    #[test]
+    fn a_member_that_is_renewed_keeps_everything_but_its_name() {
+        let mut table = table();
+        table.claim(&id("base"), &[queue(0)].into()).unwrap();
+        let before = table.members()[&id("base")].clone();
+        table.renew(&id("base"), id("base again")).unwrap();
+        assert_eq!(table.members(), &[(id("base again"), before)].into());
+        assert!(table.renew(&id("base"), id("third")).is_err());
+    }
+
+    #[test]
+    fn a_broker_that_is_gone_is_not_waited_for() {
+        let mut table = table();
+        let gone = QueueKey { broker: "gone".to_owned(), number: 0 };
+        table.add_queue(gone.clone());
+        table.claim(&id("base"), &[gone, queue(0)].into()).unwrap();
+        table.remove_broker("gone");
+        assert_eq!(table.members()[&id("base")].queues, [queue(0)].into());
+        open(&mut table, 5);
     }
 
     #[test]

@@ -5,9 +5,12 @@ use serde_json::json;
 
 use super::answer::{garbled, json_of, refused, succeeded};
 use super::command::Command;
-use super::message::{Message, PulledMessage, decode, encode_properties};
-use super::pull::{Heartbeat, Pull, PullStatus, Pulled, Subscription};
+use super::message::{decode, encode_batch, encode_properties};
 use super::{Connection, RocketMqError};
+use crate::{
+    Attendance, Filter, Message, PullRequest, Pulled, QueueKey, Receipt, ReceivedMessage,
+    Subscription,
+};
 
 /// How long an answer is waited for; a pull adds the time for which it may be held back.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -26,6 +29,7 @@ mod code {
     pub(super) const SEND_BACK: i32 = 36;
     pub(super) const CONSUMERS: i32 = 38;
     pub(super) const SEND: i32 = 310;
+    pub(super) const SEND_BATCH: i32 = 320;
 }
 
 /// A broker that is spoken to.
@@ -33,17 +37,6 @@ mod code {
 pub struct Broker {
     name: String,
     connection: Connection,
-}
-
-/// Where a message went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// What the broker calls it.
-    pub message_id: String,
-    /// The number of its queue.
-    pub queue: u32,
-    /// Its place in the queue.
-    pub offset: u64,
 }
 
 impl Broker {
@@ -55,6 +48,11 @@ impl Broker {
     /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns its address, as `host:port`.
+    pub fn address(&self) -> &str {
+        self.connection.address()
     }
 
     /// Tells whether its connection has broken.
@@ -93,32 +91,94 @@ impl Broker {
         message: &Message,
         queue: u32,
     ) -> Result<Receipt, RocketMqError> {
-        let properties = encode_properties(&message.properties).ok_or_else(|| {
-            self.garbled("a property without a name, or with a character that separates them")
-        })?;
+        let request = self.sending(group, message, queue)?;
+        let answer = self.connection.ask(request, LIMIT).await?;
+        self.receipt(&succeeded(&self.connection, answer)?)
+    }
+
+    /// Sends a message to a queue, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn send_one_way(
+        &self,
+        group: &str,
+        message: &Message,
+        queue: u32,
+    ) -> Result<(), RocketMqError> {
+        self.connection.tell(self.sending(group, message, queue)?).await
+    }
+
+    /// Sends messages of one topic to a queue, and waits until all are stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn send_batch(
+        &self,
+        group: &str,
+        messages: &[Message],
+        queue: u32,
+    ) -> Result<Receipt, RocketMqError> {
+        let topic = messages.first().map_or("", |message| message.topic.as_str());
+        let body = encode_batch(messages).ok_or_else(|| self.unsendable())?;
+        let fields = self.fields(group, topic, queue, (String::new(), true));
+        let request = Command::request(code::SEND_BATCH, fields).with_body(body);
+        let answer = self.connection.ask(request, LIMIT).await?;
+        self.receipt(&succeeded(&self.connection, answer)?)
+    }
+
+    fn sending(
+        &self,
+        group: &str,
+        message: &Message,
+        queue: u32,
+    ) -> Result<Command, RocketMqError> {
+        let properties = encode_properties(&message.properties);
+        let properties = properties.ok_or_else(|| self.unsendable())?;
+        let fields = self.fields(group, &message.topic, queue, (properties, false));
+        Ok(Command::request(code::SEND, fields).with_body(message.body.clone()))
+    }
+
+    /// The fields of a message, or of a batch of them.
+    fn fields(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+        (properties, is_batch): (String, bool),
+    ) -> [(&'static str, Option<String>); 13] {
+        let prepared = properties.contains("TRAN_MSG\u{1}true");
         let fields = [
             ("a", group.to_owned()),
-            ("b", message.topic.clone()),
+            ("b", topic.to_owned()),
             ("c", "TBW102".to_owned()),
             ("d", "4".to_owned()),
             ("e", queue.to_string()),
-            ("f", "0".to_owned()),
+            ("f", if prepared { "4" } else { "0" }.to_owned()),
             ("g", now().to_string()),
             ("h", "0".to_owned()),
             ("i", properties),
             ("j", "0".to_owned()),
             ("k", "false".to_owned()),
-            ("m", "false".to_owned()),
+            ("m", is_batch.to_string()),
             ("n", self.name.clone()),
         ];
-        let fields = fields.map(|(name, value)| (name, Some(value)));
-        let request = Command::request(code::SEND, fields).with_body(message.body.clone());
-        let answer = succeeded(&self.connection, self.connection.ask(request, LIMIT).await?)?;
+        fields.map(|(name, value)| (name, Some(value)))
+    }
+
+    fn receipt(&self, answer: &Command) -> Result<Receipt, RocketMqError> {
+        let number = self.number(answer, "queueId")?;
         Ok(Receipt {
             message_id: answer.fields.get("msgId").cloned().unwrap_or_default(),
-            queue: self.number(&answer, "queueId")?,
-            offset: self.number(&answer, "queueOffset")?,
+            queue: QueueKey { broker: self.name.clone(), number },
+            offset: self.number(answer, "queueOffset")?,
         })
+    }
+
+    fn unsendable(&self) -> RocketMqError {
+        self.garbled("a property without a name, or with a character that separates them")
     }
 
     /// Pulls messages.
@@ -126,14 +186,14 @@ impl Broker {
     /// # Errors
     ///
     /// See [`RocketMqError`].
-    pub async fn pull(&self, pull: &Pull<'_>) -> Result<Pulled, RocketMqError> {
+    pub async fn pull(&self, pull: &PullRequest<'_>) -> Result<Pulled, RocketMqError> {
         const SUSPEND: u32 = 2;
         const WITH_SUBSCRIPTION: u32 = 4;
-        let (kind, expression) = pull.filter.expression();
+        let (kind, expression) = expression(pull.filter);
         let fields = [
             ("consumerGroup", pull.group.to_owned()),
             ("topic", pull.topic.to_owned()),
-            ("queueId", pull.queue.to_string()),
+            ("queueId", pull.queue.number.to_string()),
             ("queueOffset", pull.offset.to_string()),
             ("maxMsgNums", pull.count.to_string()),
             // Committing on the way is never asked for: only what is handled is committed.
@@ -146,19 +206,14 @@ impl Broker {
         ];
         let request = Command::request(code::PULL, fields.map(|(name, value)| (name, Some(value))));
         let answer = self.connection.ask(request, pull.wait + LIMIT).await?;
-        let status = match answer.code {
-            0 => PullStatus::Found,
-            19 => PullStatus::NothingNew,
-            20 => PullStatus::NothingFits,
-            21 => PullStatus::Moved,
-            _ => return Err(self.refused(answer)),
-        };
+        // Found, nothing new, nothing that fits, and no such offset.
+        if ![0, 19, 20, 21].contains(&answer.code) {
+            return Err(self.refused(answer));
+        }
         Ok(Pulled {
-            status,
             next: self.number(&answer, "nextBeginOffset")?,
-            min: self.number(&answer, "minOffset")?,
-            max: self.number(&answer, "maxOffset")?,
-            messages: decode(answer.body).map_err(|what| self.garbled(&what))?,
+            end: self.number(&answer, "maxOffset")?,
+            messages: decode(&self.name, answer.body).map_err(|what| self.garbled(&what))?,
         })
     }
 
@@ -235,9 +290,9 @@ impl Broker {
     /// # Errors
     ///
     /// See [`RocketMqError`].
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat<'_>) -> Result<(), RocketMqError> {
+    pub async fn heartbeat(&self, heartbeat: &Attendance<'_>) -> Result<(), RocketMqError> {
         let subscription = |it: &Subscription| {
-            let (kind, expression) = it.filter.expression();
+            let (kind, expression) = expression(&it.filter);
             json!({
                 "topic": it.topic, "subString": expression, "expressionType": kind,
                 "subVersion": it.version, "classFilterMode": false, "tagsSet": [], "codeSet": [],
@@ -305,16 +360,15 @@ impl Broker {
     pub async fn send_back(
         &self,
         group: &str,
-        message: &PulledMessage,
+        message: &ReceivedMessage,
         level: i32,
     ) -> Result<(), RocketMqError> {
-        let origin = message.properties.get("RETRY_TOPIC").unwrap_or(&message.topic);
         let fields = [
-            ("offset", message.physical_offset.to_string()),
+            ("offset", message.position.to_string()),
             ("group", group.to_owned()),
             ("delayLevel", level.to_string()),
             ("originMsgId", message.properties.get("UNIQ_KEY").cloned().unwrap_or_default()),
-            ("originTopic", origin.clone()),
+            ("originTopic", message.topic.clone()),
             ("unitMode", "false".to_owned()),
         ];
         self.ask(code::SEND_BACK, fields).await.map(drop)
@@ -356,6 +410,13 @@ impl Broker {
 
     fn refused(&self, answer: Command) -> RocketMqError {
         refused(&self.connection, answer)
+    }
+}
+
+fn expression(filter: &Filter) -> (&'static str, &str) {
+    match filter {
+        Filter::Tags(tags) => ("TAG", tags),
+        Filter::Sql(sql) => ("SQL92", sql),
     }
 }
 

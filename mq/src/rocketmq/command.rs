@@ -64,6 +64,12 @@ impl Command {
         Self { body: body.into(), ..self }
     }
 
+    /// The same, to which no answer is wanted.
+    pub(super) fn one_way(self) -> Self {
+        const ONE_WAY: u32 = 2;
+        Self { flag: self.flag | ONE_WAY, ..self }
+    }
+
     pub(super) const fn is_response(&self) -> bool {
         self.flag & RESPONSE != 0
     }

@@ -60,12 +60,24 @@ pub enum RocketMqError {
         /// What cannot be read.
         what: String,
     },
+    /// No topic has led to a broker of this name.
+    #[error("broker `{name}` is not known")]
+    UnknownBroker {
+        /// The name.
+        name: String,
+    },
+    /// There is no name server to ask.
+    #[error("no name server was given")]
+    NoNameServer,
     /// What is to be sent is larger than a frame may be.
     #[error("the request does not fit into a frame")]
     Frame(#[from] FrameError),
 }
 
 type Pending = Mutex<HashMap<i32, oneshot::Sender<Command>>>;
+
+/// What is done about a request that a broker makes.
+pub(super) type OnRequest = Arc<dyn Fn(Command) + Send + Sync>;
 
 /// A connection to a name server or a broker.
 ///
@@ -88,6 +100,15 @@ impl Connection {
     ///
     /// Where it cannot be reached within the limit.
     pub async fn open(address: &str, limit: Duration) -> Result<Self, RocketMqError> {
+        Self::open_with(address, limit, Arc::new(drop)).await
+    }
+
+    /// The same, and hands on what the server asks.
+    pub(super) async fn open_with(
+        address: &str,
+        limit: Duration,
+        on_request: OnRequest,
+    ) -> Result<Self, RocketMqError> {
         let connect = tokio::time::timeout(limit, TcpStream::connect(address)).await;
         let connect = connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let failed = |source| RocketMqError::Connect { address: address.to_owned(), source };
@@ -97,7 +118,7 @@ impl Connection {
         let (outgoing, frames) = mpsc::channel(WAITING);
         let pending = Arc::<Pending>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(read, write, frames, Arc::clone(&pending)));
+        tasks.spawn(serve(read, write, frames, (Arc::clone(&pending), on_request)));
         let address = address.to_owned();
         Ok(Self { address, next: AtomicI32::new(0), pending, outgoing, _tasks: tasks })
     }
@@ -110,6 +131,14 @@ impl Connection {
     /// Tells whether it has broken.
     pub fn is_broken(&self) -> bool {
         self.outgoing.is_closed()
+    }
+
+    /// Sends a request that is not answered, or whose answer nobody waits for.
+    pub(super) async fn tell(&self, request: Command) -> Result<(), RocketMqError> {
+        let opaque = self.next.fetch_add(1, Ordering::Relaxed);
+        let frame = Command { opaque, ..request }.one_way().encode()?;
+        let broken = |_| RocketMqError::Broken { address: self.address.clone() };
+        self.outgoing.send(frame).await.map_err(broken)
     }
 
     /// Sends a request, and waits for its answer.
@@ -154,11 +183,11 @@ async fn serve(
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     frames: mpsc::Receiver<Bytes>,
-    pending: Arc<Pending>,
+    (pending, on_request): (Arc<Pending>, OnRequest),
 ) {
     tokio::select! {
         () = write_frames(write, frames) => {}
-        () = read_frames(read, &pending) => {}
+        () = read_frames(read, &pending, &*on_request) => {}
     }
     lock(&pending).clear();
 }
@@ -171,7 +200,11 @@ async fn write_frames(mut stream: OwnedWriteHalf, mut frames: mpsc::Receiver<Byt
     }
 }
 
-async fn read_frames(mut stream: OwnedReadHalf, pending: &Pending) {
+async fn read_frames(
+    mut stream: OwnedReadHalf,
+    pending: &Pending,
+    on_request: &(dyn Fn(Command) + Send + Sync),
+) {
     while let Ok(frame) = read_frame(&mut stream).await {
         let command = match Command::decode(&frame) {
             Ok(command) => command,
@@ -184,6 +217,8 @@ async fn read_frames(mut stream: OwnedReadHalf, pending: &Pending) {
             // Whoever asked may have gone.
             let waiting = lock(pending).remove(&command.opaque);
             waiting.map(|waiting| waiting.send(command));
+        } else {
+            on_request(command);
         }
     }
 }

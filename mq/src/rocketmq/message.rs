@@ -1,40 +1,12 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::read::ZlibDecoder;
+use lz4_flex::frame::FrameDecoder;
+use ruzstd::decoding::StreamingDecoder;
 
-/// A message to be sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Message {
-    /// The topic.
-    pub topic: String,
-    /// Its properties: `TAGS`, `KEYS`, `DELAY` and what the application adds.
-    pub properties: BTreeMap<String, String>,
-    /// What it says.
-    pub body: Bytes,
-}
-
-/// A message as a broker holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PulledMessage {
-    /// The topic it was pulled from: its own, or that of the group's retries.
-    pub topic: String,
-    /// The number of its queue.
-    pub queue: u32,
-    /// Its place in the queue.
-    pub offset: u64,
-    /// Its place at the broker, by which it is sent back.
-    pub physical_offset: i64,
-    /// When its producer made it, in milliseconds since 1970.
-    pub born_at: i64,
-    /// How often it has been given back already.
-    pub attempts: i32,
-    /// Its properties.
-    pub properties: BTreeMap<String, String>,
-    /// What it says.
-    pub body: Bytes,
-}
+use crate::{Message, QueueKey, ReceivedMessage};
 
 /// The first property that may not be there, since it separates them.
 const NAME_END: char = '\u{1}';
@@ -44,7 +16,12 @@ const COMPRESSED: i32 = 1;
 const BORN_HOST_V6: i32 = 1 << 4;
 const STORE_HOST_V6: i32 = 1 << 5;
 const COMPRESSION: i32 = 0b111 << 8;
+const LZ4: i32 = 1 << 8;
+const ZSTD: i32 = 2 << 8;
 const ZLIB: i32 = 3 << 8;
+
+/// Names the topic of a message that its group has given back.
+pub(super) const ORIGIN: &str = "RETRY_TOPIC";
 
 /// The largest body after decompression: four times what a broker takes by default.
 const MAX_BODY: u64 = 16 * 1024 * 1024;
@@ -61,17 +38,34 @@ pub(super) fn encode_properties(properties: &BTreeMap<String, String>) -> Option
     Some(text)
 }
 
+/// Writes messages one after the other, as brokers take a batch; `None` if one cannot be written.
+pub(super) fn encode_batch(messages: &[Message]) -> Option<Bytes> {
+    let mut all = BytesMut::new();
+    for message in messages {
+        let properties = encode_properties(&message.properties)?;
+        let size = 4 * 5 + message.body.len() + 2 + properties.len();
+        all.put_u32(size.try_into().ok()?);
+        // Kind, checksum and flags are the broker's to fill in.
+        all.put_bytes(0, 12);
+        all.put_u32(message.body.len().try_into().ok()?);
+        all.put_slice(&message.body);
+        all.put_u16(properties.len().try_into().ok()?);
+        all.put_slice(properties.as_bytes());
+    }
+    Some(all.freeze())
+}
+
 fn decode_properties(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split(PROPERTY_END).filter_map(|pair| pair.split_once(NAME_END));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Reads the messages of a pull.
+/// Reads the messages that were pulled from a broker.
 ///
 /// # Errors
 ///
 /// Says which message cannot be read: to pass over it would be to lose it.
-pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<PulledMessage>, String> {
+pub(super) fn decode(broker: &str, mut bytes: Bytes) -> Result<Vec<ReceivedMessage>, String> {
     let mut messages = Vec::new();
     while bytes.has_remaining() {
         let number = messages.len();
@@ -80,13 +74,13 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<PulledMessage>, String> {
         let size = size.ok_or_else(|| format!("message {number} of a pull has no length"))?;
         let mut one = bytes.split_to(size);
         one.advance(4);
-        let message = decode_one(&mut one);
+        let message = decode_one(broker, &mut one);
         messages.push(message.map_err(|what| format!("message {number} of a pull: {what}"))?);
     }
     Ok(messages)
 }
 
-fn decode_one(bytes: &mut Bytes) -> Result<PulledMessage, String> {
+fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String> {
     const V1: i32 = -626_843_481;
     const V2: i32 = -626_843_477;
     let short = |_: bytes::TryGetError| "it is cut off".to_owned();
@@ -95,10 +89,10 @@ fn decode_one(bytes: &mut Bytes) -> Result<PulledMessage, String> {
         return Err(format!("of unknown kind {magic}"));
     }
     let _crc = bytes.try_get_u32().map_err(short)?;
-    let queue = bytes.try_get_u32().map_err(short)?;
+    let number = bytes.try_get_u32().map_err(short)?;
     let _flag = bytes.try_get_i32().map_err(short)?;
     let offset = bytes.try_get_u64().map_err(short)?;
-    let physical_offset = bytes.try_get_i64().map_err(short)?;
+    let position = bytes.try_get_i64().map_err(short)?;
     let flags = bytes.try_get_i32().map_err(short)?;
     let born_at = bytes.try_get_i64().map_err(short)?;
     let host = |flag| if flags & flag == 0 { 8 } else { 20 };
@@ -117,7 +111,16 @@ fn decode_one(bytes: &mut Bytes) -> Result<PulledMessage, String> {
     let length = bytes.try_get_u16().map_err(short)?;
     let properties = decode_properties(&text(take(bytes, length.into())?)?);
     let body = decompress(body, flags)?;
-    Ok(PulledMessage { topic, queue, offset, physical_offset, born_at, attempts, properties, body })
+    Ok(ReceivedMessage {
+        topic: properties.get(ORIGIN).cloned().unwrap_or(topic),
+        queue: QueueKey { broker: broker.to_owned(), number },
+        offset,
+        position,
+        born_at,
+        attempts: u32::try_from(attempts).unwrap_or_default(),
+        properties,
+        body,
+    })
 }
 
 fn skip(bytes: &mut Bytes, count: u32) -> Result<(), String> {
@@ -137,14 +140,19 @@ fn decompress(body: Bytes, flags: i32) -> Result<Bytes, String> {
     if flags & COMPRESSED == 0 {
         return Ok(body);
     }
-    let kind = flags & COMPRESSION;
-    if kind != 0 && kind != ZLIB {
-        return Err(format!("its body is compressed by method {}", kind >> 8));
+    let packed = &body[..];
+    match flags & COMPRESSION {
+        0 | ZLIB => unpack(ZlibDecoder::new(packed)),
+        LZ4 => unpack(FrameDecoder::new(packed)),
+        ZSTD => unpack(StreamingDecoder::new(packed).map_err(|error| failed(&error))?),
+        other => Err(format!("its body is compressed by method {}", other >> 8)),
     }
+}
+
+fn unpack(packed: impl Read) -> Result<Bytes, String> {
     let mut whole = Vec::new();
-    let read = ZlibDecoder::new(&body[..]).take(MAX_BODY + 1).read_to_end(&mut whole);
-    match read {
-        Err(error) => Err(format!("its body cannot be decompressed: {error}")),
+    match packed.take(MAX_BODY + 1).read_to_end(&mut whole) {
+        Err(error) => Err(failed(&error)),
         Ok(_) if u64::try_from(whole.len()).is_ok_and(|length| length > MAX_BODY) => {
             Err(format!("its body is larger than {MAX_BODY} bytes"))
         }
@@ -152,9 +160,13 @@ fn decompress(body: Bytes, flags: i32) -> Result<Bytes, String> {
     }
 }
 
+fn failed(error: &dyn std::error::Error) -> String {
+    format!("its body cannot be decompressed: {error}")
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut, BytesMut};
+    use std::io::Write;
 
     use super::*;
 
@@ -190,10 +202,13 @@ mod tests {
     #[test]
     fn messages_are_read_one_after_the_other() {
         let two = [stored(b"hello", 0), stored(b"world", 0)].concat();
-        let messages = decode(two.into()).unwrap();
+        let messages = decode("b", two.into()).unwrap();
         assert_eq!(messages.len(), 2);
         let first = &messages[0];
-        assert_eq!((first.queue, first.offset, first.physical_offset), (3, 42, 4242));
+        assert_eq!(
+            (first.queue.to_string().as_str(), first.offset, first.position),
+            ("b/3", 42, 4242)
+        );
         assert_eq!((&*first.body, first.attempts), (&b"hello"[..], 5));
         assert_eq!((first.topic.as_str(), first.properties["gray"].as_str()), ("t", "GRAY"));
     }
@@ -202,13 +217,13 @@ mod tests {
     fn a_message_that_cannot_be_read_is_not_passed_over() {
         let whole = stored(b"hello", 0);
         for length in 1..whole.len() {
-            assert!(decode(whole.slice(..length)).is_err(), "{length}");
+            assert!(decode("b", whole.slice(..length)).is_err(), "{length}");
         }
         for position in 0..whole.len() {
             let mut damaged = whole.to_vec();
             damaged[position] ^= 0xff;
             // It may read as something else, but never panics or takes more memory than there is.
-            let _ = decode(damaged.into());
+            let _ = decode("b", damaged.into());
         }
     }
 
@@ -220,12 +235,23 @@ mod tests {
             flate2::read::ZlibEncoder::new(body, level).read_to_end(&mut packed).unwrap();
             packed
         };
-        let one = decode(stored(&pack(b"hello"), 1)).unwrap();
+        let one = decode("b", stored(&pack(b"hello"), 1)).unwrap();
         assert_eq!(&*one[0].body, b"hello");
-        assert!(decode(stored(b"hello", 1)).is_err());
+        assert!(decode("b", stored(b"hello", 1)).is_err());
         let bomb = pack(&vec![0; 17 << 20]);
-        assert!(decode(stored(&bomb, 1)).unwrap_err().contains("larger"));
-        assert!(decode(stored(b"x", 1 | 1 << 8)).unwrap_err().contains("method 1"));
+        assert!(decode("b", stored(&bomb, 1)).unwrap_err().contains("larger"));
+        assert!(decode("b", stored(b"x", 1 | 4 << 8)).unwrap_err().contains("method 4"));
+        let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        lz4.write_all(b"hello").unwrap();
+        let one = decode("b", stored(&lz4.finish().unwrap(), 1 | LZ4)).unwrap();
+        assert_eq!(&*one[0].body, b"hello");
+        let level = ruzstd::encoding::CompressionLevel::Uncompressed;
+        let zstd = ruzstd::encoding::compress_to_vec(&b"hello"[..], level);
+        let one = decode("b", stored(&zstd, 1 | ZSTD)).unwrap();
+        assert_eq!(&*one[0].body, b"hello");
+        for kind in [LZ4, ZSTD, ZLIB] {
+            assert!(decode("b", stored(b"hello", 1 | kind)).is_err());
+        }
     }
 
     #[test]

@@ -6,15 +6,14 @@
 
 mod answer;
 mod broker;
+mod cluster;
 mod command;
 mod connection;
 mod message;
-mod pull;
 mod route;
 
-pub use self::broker::{Broker, Receipt};
+pub use self::broker::Broker;
+pub use self::cluster::RocketMq;
 pub use self::command::FrameError;
 pub use self::connection::{Connection, RocketMqError};
-pub use self::message::{Message, PulledMessage};
-pub use self::pull::{Filter, Heartbeat, Pull, PullStatus, Pulled, Subscription};
 pub use self::route::{TopicRoute, route};

@@ -14,6 +14,7 @@ mod fallback;
 mod flips;
 mod interop;
 mod listening;
+mod messages;
 mod model;
 mod nacos;
 mod proxying;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use gray_mq::rocketmq::{
-    Broker, Connection, Filter, Heartbeat, Message, Pull, PullStatus, Pulled, RocketMqError,
-    Subscription, route,
+use gray_mq::rocketmq::{Broker, Connection, RocketMqError, route};
+use gray_mq::{
+    Attendance, Filter, Message, PullRequest, Pulled, QueueKey, ReceivedMessage, Subscription,
 };
 use gray_tests::{Release, RocketMq, eventually};
 
@@ -35,7 +35,7 @@ impl System {
         let body = body.to_owned().into();
         let message = Message { topic: TOPIC.to_owned(), properties, body };
         let receipt = self.broker.send("producers", &message, queue).await?;
-        ensure!(receipt.queue == queue, "{receipt:?}");
+        ensure!(receipt.queue.number == queue, "{receipt:?}");
         Ok(receipt.offset)
     }
 
@@ -46,13 +46,14 @@ impl System {
         filter: &Filter,
     ) -> Result<Pulled, RocketMqError> {
         let wait = Duration::from_millis(500);
-        let pull = Pull { group: GROUP, topic, queue: 0, offset, count: 32, wait, filter };
+        let queue = &QueueKey { broker: self.broker.name().to_owned(), number: 0 };
+        let pull = PullRequest { group: GROUP, topic, queue, offset, count: 32, wait, filter };
         self.broker.pull(&pull).await
     }
 
     async fn bodies(&self, filter: &Filter) -> anyhow::Result<Vec<String>> {
         let pulled = self.pull(TOPIC, 0, filter).await?;
-        let body = |message: &gray_mq::rocketmq::PulledMessage| {
+        let body = |message: &ReceivedMessage| {
             String::from_utf8(message.body.to_vec()).unwrap_or_default()
         };
         Ok(pulled.messages.iter().map(body).collect())
@@ -84,14 +85,16 @@ async fn messages_are_sent_pulled_and_committed(release: Release) -> anyhow::Res
         ensure!(offset == u64::try_from(number)?, "{offset}");
     }
     let pulled = system.pull(TOPIC, 1, &everything()).await?;
-    let seen: Vec<_> = pulled.messages.iter().map(|it| (it.offset, it.queue, &*it.body)).collect();
-    ensure!(seen == [(1, 0, &b"m1"[..]), (2, 0, b"m2"), (3, 0, b"m3")], "{pulled:?}");
-    ensure!((pulled.status, pulled.next, pulled.max) == (PullStatus::Found, 4, 4), "{pulled:?}");
+    let of = |it: &ReceivedMessage| (it.offset, it.queue.number, it.body.to_vec());
+    let seen: Vec<_> = pulled.messages.iter().map(of).collect();
+    let expected = [(1, 0, b"m1".to_vec()), (2, 0, b"m2".to_vec()), (3, 0, b"m3".to_vec())];
+    ensure!(seen == expected, "{pulled:?}");
+    ensure!((pulled.next, pulled.end) == (4, 4), "{pulled:?}");
     ensure!(pulled.messages[0].properties["gray"] == "GRAY", "{pulled:?}");
     let empty = system.pull(TOPIC, 4, &everything()).await?;
-    ensure!(empty.status == PullStatus::NothingNew && empty.messages.is_empty(), "{empty:?}");
+    ensure!((empty.next, empty.messages.len()) == (4, 0), "{empty:?}");
     let beyond = system.pull(TOPIC, 99, &everything()).await?;
-    ensure!(beyond.status == PullStatus::Moved, "{beyond:?}");
+    ensure!((beyond.next, beyond.end, beyond.messages.len()) == (4, 4, 0), "{beyond:?}");
 
     let broker = &system.broker;
     ensure!(broker.max_offset(TOPIC, 0).await? == 4 && broker.min_offset(TOPIC, 0).await? == 0);
@@ -137,7 +140,7 @@ async fn members_are_listed_and_retries_come_back(release: Release) -> anyhow::R
         Subscription { topic, filter, version: 1 }
     };
     let subscriptions = [subscription(TOPIC), subscription(&retries)];
-    let heartbeat = Heartbeat { client: "one@1", group: GROUP, subscriptions: &subscriptions };
+    let heartbeat = Attendance { client: "one@1", group: GROUP, subscriptions: &subscriptions };
     broker.heartbeat(&heartbeat).await?;
     ensure!(broker.consumers(GROUP).await? == ["one@1"]);
 

@@ -10,7 +10,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("lb", &["config", "propagation"]),
     ("filters", &["config", "propagation"]),
     ("starter", &["config", "lb", "propagation"]),
-    ("mq", &["propagation"]),
+    ("mq", &["config", "lb", "propagation"]),
     ("demo", &["starter"]),
     ("gateway", &["config", "demo", "filters", "lb", "propagation"]),
     ("tests", &["config", "demo", "filters", "gateway", "lb", "mq", "propagation", "starter"]),

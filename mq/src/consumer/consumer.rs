@@ -1,0 +1,258 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::FutureExt;
+use gray_config::Live;
+use gray_propagation::{GrayStatus, Lane, MessageCarrier};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::core::{ConsumerProperties, Core, DRAINS, Delivery, HandlerError, Role};
+use super::counts::Counts;
+use super::drain::{is_drained, left_behind};
+use super::engine::Engine;
+use crate::{GroupName, InvalidGroup, Ledger, MessageBroker, MessageSettings, Side, StateStore};
+
+/// How often it is looked at whether this process reads what it should.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Says in which lane a process is, at any time: what it does of its own accord is of this status.
+#[derive(Clone)]
+pub struct OwnStatus(Arc<dyn Fn() -> GrayStatus + Send + Sync>);
+
+impl OwnStatus {
+    /// Asks a function.
+    pub fn by(status: impl Fn() -> GrayStatus + Send + Sync + 'static) -> Self {
+        Self(Arc::new(status))
+    }
+
+    /// Returns it as it is now.
+    pub fn current(&self) -> GrayStatus {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for OwnStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnStatus").field(&self.current()).finish()
+    }
+}
+
+/// How a process takes part in gray release, as far as messages go.
+#[derive(Clone, Debug)]
+pub struct Messaging {
+    /// The application's name.
+    pub application: String,
+    /// In which lane this process is.
+    pub own: OwnStatus,
+    /// What rule documents say about messages.
+    pub settings: Live<MessageSettings>,
+    /// The property that carries the lane.
+    pub carrier: MessageCarrier,
+    /// Where the tables are kept.
+    pub store: Arc<dyn StateStore>,
+}
+
+/// Consumes the messages that belong to this process's lane, each handled in the lane that it was
+/// produced in.
+///
+/// In base, and where lanes are not told apart, it is a member of the group that it is given; in a
+/// lane, of the group's twin there (see [`GroupName`]). Which it is follows the configuration. Dropped,
+/// it stops at once: what is being handled comes again.
+#[derive(Debug)]
+pub struct Consumer {
+    client: String,
+    counts: Arc<dyn Counting>,
+    stop: CancellationToken,
+    run: JoinSet<()>,
+}
+
+trait Counting: fmt::Debug + Send + Sync {
+    fn counts(&self) -> &Counts;
+}
+
+impl<B: MessageBroker> Counting for Core<B> {
+    fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+impl Consumer {
+    /// Starts to consume, in the background. `client` is what it is known by to brokers: no two
+    /// consumers, and no two starts of one, may share it.
+    ///
+    /// The handler is called once for each message, many at a time, in the message's context: what it
+    /// calls through `GrayClient`, and produces, goes to the message's lane. Where it fails or panics
+    /// the message comes again.
+    ///
+    /// # Errors
+    ///
+    /// Where the group, or its twin in this process's lane, cannot be had.
+    pub fn start<B, H, F>(
+        broker: Arc<B>,
+        messaging: Messaging,
+        client: String,
+        properties: ConsumerProperties,
+        handler: H,
+    ) -> Result<Self, InvalidGroup>
+    where
+        B: MessageBroker,
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let group = GroupName::new(&properties.group)?;
+        if let Some(lane) = messaging.own.current().lane().copied() {
+            group.of(Side::Lane(lane))?;
+        }
+        let version = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let core = Arc::new(Core {
+            broker,
+            store: messaging.store,
+            settings: messaging.settings,
+            application: messaging.application.into(),
+            group,
+            permits: Arc::new(Semaphore::new(properties.concurrency.max(1))),
+            properties,
+            carrier: messaging.carrier,
+            handle: Box::new(move |delivery| handler(delivery).boxed()),
+            counts: Counts::default(),
+            version: u64::try_from(version.as_millis()).unwrap_or_default(),
+        });
+        let counts: Arc<dyn Counting> = Arc::clone(&core) as _;
+        let stop = CancellationToken::new();
+        let mut run = JoinSet::new();
+        let supervisor = Supervisor {
+            core,
+            own: messaging.own,
+            client: client.clone(),
+            running: BTreeMap::new(),
+            drained: BTreeMap::new(),
+        };
+        run.spawn(supervisor.run(stop.clone()));
+        Ok(Self { client, counts, stop, run })
+    }
+
+    /// Returns what it is known by to brokers.
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// Returns what became of messages.
+    pub fn counts(&self) -> &Counts {
+        self.counts.counts()
+    }
+
+    /// Stops: what is being handled is finished, within the time that it may take, and committed.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.run.join_next().await.is_some() {}
+    }
+}
+
+/// Has this process read what it should, whatever the configuration says and whoever is alive.
+struct Supervisor<B> {
+    core: Arc<Core<B>>,
+    own: OwnStatus,
+    client: String,
+    running: BTreeMap<String, (Role, Engine)>,
+    /// What of a topic a lane had left behind has been read, by the epoch in which it was closed.
+    drained: BTreeMap<(Lane, String), u64>,
+}
+
+impl<B: MessageBroker> Supervisor<B> {
+    async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wanted = self.wanted().await;
+            // Who changes sides leaves one before joining the other.
+            let gone: Vec<String> = self
+                .running
+                .iter()
+                .filter(|(client, (role, _))| wanted.get(*client) != Some(role))
+                .map(|(client, _)| client.clone())
+                .collect();
+            for client in gone {
+                if let Some((_, engine)) = self.running.remove(&client) {
+                    engine.stop().await;
+                }
+            }
+            for (client, role) in wanted {
+                let core = &self.core;
+                let start = || (role.clone(), Engine::start(core, role));
+                self.running.entry(client).or_insert_with(start);
+            }
+            stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+        }
+        let mut stopping = JoinSet::new();
+        for (_, (_, engine)) in self.running {
+            stopping.spawn(engine.stop());
+        }
+        while stopping.join_next().await.is_some() {}
+    }
+
+    /// The consumers that this process should be, by what they are known by.
+    async fn wanted(&mut self) -> BTreeMap<String, Role> {
+        let isolates = |topic: &String| self.core.settings_of(topic).mode.isolates();
+        let topics = self.core.properties.topics.clone();
+        let (own, common): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(isolates);
+        let mut roles = Vec::new();
+        if let Some(lane) = self.own.current().lane().copied() {
+            roles.push(self.role(Side::Lane(lane), own, ""));
+            roles.push(self.role(Side::Base, common, ""));
+        } else {
+            roles.push(self.role(Side::Base, topics, ""));
+            for (lane, topics) in self.left_behind().await {
+                roles.push(self.role(Side::Lane(lane), topics, DRAINS));
+            }
+        }
+        // What reads what a lane has left behind reads its retries in any case.
+        let reads = |role: &Role| !role.topics.is_empty() || role.drains();
+        let roles = roles.into_iter().flatten().filter(reads);
+        roles.map(|role| (role.client.to_string(), role)).collect()
+    }
+
+    fn role(&self, side: Side, topics: Vec<String>, mark: &str) -> Option<Role> {
+        // A lane without a group has no consumers, which it was said at the start.
+        let group = self.core.group.of(side).ok()?;
+        let client = match side {
+            Side::Base => format!("{}{mark}", self.client),
+            Side::Lane(lane) => format!("{}@{lane}{mark}", self.client),
+        };
+        Some(Role { side, group: group.into(), client: client.into(), topics })
+    }
+
+    /// The lanes that have left something behind and have no consumers to read it, each with the
+    /// topics of which that has not been read yet.
+    async fn left_behind(&mut self) -> BTreeMap<Lane, Vec<String>> {
+        let mut left = BTreeMap::<Lane, Vec<String>>::new();
+        for topic in &self.core.properties.topics {
+            let ledger = Ledger::new(Arc::clone(&self.core.store), self.core.group.as_str(), topic);
+            let table = match ledger.read().await {
+                Ok(table) => table,
+                // What this process reads stays as it is.
+                Err(error) => {
+                    debug!(%error, "what lanes have left behind is not known");
+                    return self.draining();
+                }
+            };
+            for lane in left_behind(&table) {
+                let topics = left.entry(lane).or_default();
+                let known = self.drained.get(&(lane, topic.clone())) == Some(&table.epoch());
+                if known || is_drained(&self.core, &table, topic, lane).await {
+                    self.drained.insert((lane, topic.clone()), table.epoch());
+                } else {
+                    topics.push(topic.clone());
+                }
+            }
+        }
+        left
+    }
+
+    fn draining(&self) -> BTreeMap<Lane, Vec<String>> {
+        let drains = self.running.values().filter(|(role, _)| role.drains());
+        drains.filter_map(|(role, _)| Some((role.side.lane()?, role.topics.clone()))).collect()
+    }
+}

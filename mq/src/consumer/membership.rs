@@ -1,0 +1,358 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::assignment::share_of;
+use super::core::{Core, Role};
+use super::place::Place;
+use super::reader::{Reader, Topic};
+use super::steering::Steering;
+use crate::{
+    ChangeError, Duty, Ledger, MemberId, MessageBroker, Ownership, QueueKey, StoreError,
+    UnknownMember,
+};
+
+/// How often the table is looked at while it is to be changed.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// How long it takes until registering is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long leaving may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Keeps a consumer's place in the table of one topic, and has the queues read that are its share.
+pub(super) struct Membership<B> {
+    pub(super) core: Arc<Core<B>>,
+    pub(super) role: Arc<Role>,
+    pub(super) topic: Arc<Topic>,
+    pub(super) place: Arc<Place>,
+    pub(super) ledger: Ledger,
+    pub(super) steering: Steering<B>,
+    /// How often it has registered.
+    registrations: u64,
+    readers: BTreeMap<QueueKey, Reading>,
+    /// Where the queues ended before it registered.
+    ends: BTreeMap<QueueKey, u64>,
+    failing: bool,
+}
+
+struct Reading {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What is to be done next.
+enum Next {
+    /// Nothing for a while.
+    Wait,
+    /// Everything is to be looked at again soon.
+    LookAgain,
+    /// The place is lost.
+    Anew,
+}
+
+impl<B: MessageBroker> Membership<B> {
+    pub(super) fn new(
+        core: Arc<Core<B>>,
+        role: Arc<Role>,
+        topic: Topic,
+        place: Arc<Place>,
+    ) -> Self {
+        let group = if topic.is_retry { &role.group } else { core.group.as_str() };
+        let ledger = Ledger::new(Arc::clone(&core.store), group, &topic.name);
+        let topic = Arc::new(topic);
+        let steering = Steering::new(Arc::clone(&core), Arc::clone(&role), Arc::clone(&topic));
+        Self {
+            core,
+            role,
+            topic,
+            place,
+            ledger,
+            steering,
+            registrations: 0,
+            readers: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            failing: false,
+        }
+    }
+
+    /// Stays in the table until it is stopped; then finishes what is being handled, and leaves.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match stop.run_until_cancelled(self.register()).await {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => {
+                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                    continue;
+                }
+                Some(Err(error)) => {
+                    self.failed(&error);
+                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                    continue;
+                }
+                None => break,
+            }
+            self.stay(&stop).await;
+            self.end_readers().await;
+        }
+        self.farewell().await;
+    }
+
+    /// Takes a place in the table; `false` while brokers do not list this consumer.
+    async fn register(&mut self) -> Result<bool, StoreError> {
+        let Ok(queues) = self.core.broker.queues(&self.topic.name).await else { return Ok(false) };
+        let before = self.ledger.read().await?;
+        let mut wanted = before.clone();
+        queues.iter().cloned().for_each(|queue| wanted.add_queue(queue));
+        let listed = self.place.listed(&wanted);
+        if listed.is_empty() {
+            return Ok(false);
+        }
+        let Ok(ends) = self.ends(&queues).await else { return Ok(false) };
+        self.registrations += 1;
+        let id = MemberId::new(&self.role.client, self.registrations);
+        let old = MemberId::new(&self.role.client, self.registrations - 1);
+        let step = |table: &mut Ownership| {
+            queues.iter().cloned().for_each(|queue| table.add_queue(queue));
+            table.leave(&old);
+            table.register(id.clone(), self.topic.side);
+            Ok::<_, UnknownMember>(())
+        };
+        let table = match self.ledger.change(step).await {
+            Ok((table, ())) => table,
+            Err(ChangeError::Store(error)) => return Err(error),
+            Err(ChangeError::Step(_)) => return Ok(false),
+        };
+        debug!(%id, topic = self.topic.name, "registered");
+        self.ends = ends;
+        self.place.take(id, &table, listed);
+        Ok(true)
+    }
+
+    /// Where queues end that a lane may come to own.
+    async fn ends(&self, queues: &BTreeSet<QueueKey>) -> Result<BTreeMap<QueueKey, u64>, B::Error> {
+        let mut ends = BTreeMap::new();
+        if self.topic.side == crate::Side::Base {
+            return Ok(ends);
+        }
+        for queue in queues {
+            ends.insert(queue.clone(), self.core.broker.end(&self.topic.name, queue).await?);
+        }
+        Ok(ends)
+    }
+
+    /// Does what a member has to do, for as long as it has its place.
+    async fn stay(&mut self, stop: &CancellationToken) {
+        let mut changes = self.core.broker.changes();
+        while !stop.is_cancelled() {
+            let next = match stop.run_until_cancelled(self.turn()).await {
+                Some(Ok(next)) => {
+                    self.failing = false;
+                    next
+                }
+                // The table that is known stays in force.
+                Some(Err(error)) => {
+                    self.failed(&error);
+                    Next::Wait
+                }
+                None => return,
+            };
+            let pause = match next {
+                Next::Wait => self.core.properties.poll,
+                Next::LookAgain => BUSY.min(self.core.properties.poll),
+                Next::Anew => return,
+            };
+            if !self.place.is_held() {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Result<Next, StoreError> {
+        let table = self.ledger.read().await?;
+        let duty = self.place.observe(&table, Instant::now());
+        let Some(id) = self.place.id() else { return Ok(Next::Anew) };
+        match duty {
+            Duty::Nothing => {}
+            Duty::Register => return Ok(Next::Anew),
+            Duty::Acknowledge(epoch) => {
+                fail::fail_point!("before-acknowledge", |_| std::process::abort());
+                self.step(|table| table.acknowledge(&id, epoch)).await?;
+                fail::fail_point!("after-acknowledge", |_| std::process::abort());
+                return Ok(Next::LookAgain);
+            }
+        }
+        if self.place.is_to_be_renewed(&table) {
+            return self.renew(&id, &table).await;
+        }
+        self.read_share(&id, &table).await?;
+        self.place.share(self.steering.shares());
+        let busy = self.steering.steer(&self.ledger, &table, &id).await?;
+        self.place.see_alive(self.steering.alive());
+        Ok(if busy { Next::LookAgain } else { Next::Wait })
+    }
+
+    /// Takes a step; whoever is no longer in the table finds out when it looks again.
+    async fn step<T>(
+        &self,
+        step: impl Fn(&mut Ownership) -> Result<T, UnknownMember>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.ledger.change(step).await {
+            Ok((_, taken)) => Ok(Some(taken)),
+            Err(ChangeError::Step(error)) => {
+                debug!(%error, "taken off the table");
+                Ok(None)
+            }
+            Err(ChangeError::Store(error)) => Err(error),
+        }
+    }
+
+    async fn renew(&mut self, id: &MemberId, table: &Ownership) -> Result<Next, StoreError> {
+        let listed = self.place.listed(table);
+        self.registrations += 1;
+        let anew = MemberId::new(&self.role.client, self.registrations);
+        if self.step(|table| table.renew(id, anew.clone())).await?.is_none() {
+            return Ok(Next::Anew);
+        }
+        self.place.renew(anew, listed, Instant::now());
+        Ok(Next::LookAgain)
+    }
+
+    /// Reads the queues that are this member's share, and no others.
+    async fn read_share(&mut self, id: &MemberId, table: &Ownership) -> Result<(), StoreError> {
+        self.add_queues(table).await?;
+        let same = table.members().iter().filter(|(_, member)| member.side == self.topic.side);
+        let members = same.map(|(id, _)| id.clone()).collect();
+        let queues = table.fences().queues().cloned().collect();
+        let share = share_of(id, &members, &queues);
+        for (queue, reading) in &self.readers {
+            if !share.contains(queue) {
+                reading.stop.cancel();
+            }
+        }
+        self.readers.retain(|_, reading| !reading.task.is_finished());
+        // What is still being handled is still this member's.
+        let wanted: BTreeSet<_> = share.iter().chain(self.readers.keys()).cloned().collect();
+        let has = table.members().get(id).map(|member| &member.queues);
+        if has == Some(&wanted) {
+            self.start_readers(&share);
+        } else if let Some(free) = self.step(|table| table.claim(id, &wanted)).await? {
+            self.start_readers(&share.intersection(&free).cloned().collect());
+        }
+        Ok(())
+    }
+
+    /// Adds queues that the topic has got since.
+    async fn add_queues(&self, table: &Ownership) -> Result<(), StoreError> {
+        let known: BTreeSet<_> = table.fences().queues().cloned().collect();
+        let Ok(queues) = self.core.broker.queues(&self.topic.name).await else { return Ok(()) };
+        let new: BTreeSet<_> = queues.difference(&known).cloned().collect();
+        if !new.is_empty() {
+            info!(topic = self.topic.name, ?new, "the topic has new queues");
+            self.step(|table| {
+                new.iter().cloned().for_each(|queue| table.add_queue(queue));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn start_readers(&mut self, queues: &BTreeSet<QueueKey>) {
+        for queue in queues {
+            if self.readers.contains_key(queue) {
+                continue;
+            }
+            let reader = Arc::new(Reader {
+                core: Arc::clone(&self.core),
+                role: Arc::clone(&self.role),
+                topic: Arc::clone(&self.topic),
+                place: Arc::clone(&self.place),
+                queue: queue.clone(),
+                end: self.ends.get(queue).copied(),
+            });
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(reader.run(stop.clone()));
+            self.readers.insert(queue.clone(), Reading { stop, task });
+        }
+    }
+
+    /// Ends reading, and waits for what is being handled. Whoever wants to change the table meanwhile
+    /// need not wait for that: nothing new is pulled.
+    async fn end_readers(&mut self) {
+        let mut tasks = JoinSet::new();
+        for (_, mut reading) in std::mem::take(&mut self.readers) {
+            reading.stop.cancel();
+            tasks.spawn(async move {
+                // It ends by itself, after a time of its own.
+                if let Err(error) = (&mut reading.task).await {
+                    warn!(%error, "a reader failed");
+                }
+            });
+        }
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => if ended.is_none() { return },
+                () = tokio::time::sleep(BUSY) => {
+                    let agreed = tokio::time::timeout(FAREWELL, self.agree());
+                    if let Ok(Err(error)) = agreed.await {
+                        debug!(%error, "not acknowledged");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn agree(&self) -> Result<(), StoreError> {
+        let table = self.ledger.read().await?;
+        let duty = self.place.observe(&table, Instant::now());
+        if let (Duty::Acknowledge(epoch), Some(id)) = (duty, self.place.id()) {
+            self.step(|table| table.acknowledge(&id, epoch)).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the table, so that others need not wait for this member.
+    async fn farewell(&self) {
+        let Some(id) = self.place.id() else { return };
+        self.place.leave();
+        let leave = self.step(|table| {
+            table.leave(&id);
+            Ok(())
+        });
+        match tokio::time::timeout(FAREWELL, leave).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%id, %error, "still in the table, until others miss it"),
+            Err(_) => warn!(%id, "still in the table, until others miss it"),
+        }
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        if !self.failing {
+            let topic = &self.topic.name;
+            warn!(
+                topic,
+                causes = gray_config::causes(error),
+                "the table cannot be had: what is known of it stays in force"
+            );
+        }
+        self.failing = true;
+    }
+}

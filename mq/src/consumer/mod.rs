@@ -1,0 +1,19 @@
+//! Consumers that handle the messages of their lane, and no others.
+
+mod assignment;
+mod attendance;
+#[allow(clippy::module_inception, reason = "the public type's own file")]
+mod consumer;
+mod core;
+mod counts;
+mod drain;
+mod engine;
+mod membership;
+mod place;
+mod progress;
+mod reader;
+mod steering;
+
+pub use self::consumer::{Consumer, Messaging, OwnStatus};
+pub use self::core::{ConsumerProperties, Delivery, From, HandlerError, Order};
+pub use self::counts::{Count, Counts, Outcome};

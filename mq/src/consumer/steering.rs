@@ -1,0 +1,294 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gray_propagation::Lane;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::core::{Core, DRAINS, Role};
+use super::reader::Topic;
+use crate::{
+    Absence, ChangeError, ConsumeMode, FenceError, Ledger, MemberId, MessageBroker, Owner,
+    Ownership, Side, StoreError,
+};
+
+/// How long a change may wait for members that do not agree, as a multiple of the lease: one that has
+/// died is taken off after one.
+const PATIENCE: u32 = 3;
+
+/// How long nothing is asked for again that was given up.
+const REST: Duration = Duration::from_secs(30);
+
+/// Brings the table of a topic to what is wanted: asks for changes, writes fences, takes off who is
+/// gone, gives up what cannot be finished. Every member could do all of it at any time.
+#[derive(Debug)]
+pub(super) struct Steering<B> {
+    core: Arc<Core<B>>,
+    role: Arc<Role>,
+    topic: Arc<Topic>,
+    absence: Absence,
+    /// The lanes whose consumers are alive, by the last answer of all brokers, and since when others
+    /// that were have not been.
+    alive: BTreeSet<Lane>,
+    silent: BTreeMap<Lane, Instant>,
+    /// Since when the change of an epoch has been waited for.
+    waiting: Option<(u64, Instant)>,
+    resting: Option<Instant>,
+    asked: Option<Instant>,
+}
+
+/// The fences cannot be written by what was read.
+#[derive(Debug, thiserror::Error)]
+enum NotFenced {
+    /// Somebody has changed the table since.
+    #[error("the table has changed")]
+    Changed,
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+}
+
+impl<B: MessageBroker> Steering<B> {
+    pub(super) fn new(core: Arc<Core<B>>, role: Arc<Role>, topic: Arc<Topic>) -> Self {
+        let absence = Absence::new(core.properties.lease);
+        Self {
+            core,
+            role,
+            topic,
+            absence,
+            alive: BTreeSet::new(),
+            silent: BTreeMap::new(),
+            waiting: None,
+            resting: None,
+            asked: None,
+        }
+    }
+
+    /// The lanes whose consumers are alive.
+    pub(super) const fn alive(&self) -> &BTreeSet<Lane> {
+        &self.alive
+    }
+
+    /// Tells whether the lane's consumers handle what base handles too.
+    pub(super) fn shares(&self) -> bool {
+        let Side::Lane(lane) = self.topic.side else { return false };
+        let settings = self.core.settings_of(&self.topic.name);
+        settings.mode == ConsumeMode::Base
+            && !settings.ignored.contains(&lane)
+            && !self.role.drains()
+    }
+
+    /// Takes whatever step the table is ready for; tells whether more is to come soon.
+    pub(super) async fn steer(
+        &mut self,
+        ledger: &Ledger,
+        table: &Ownership,
+        own: &MemberId,
+    ) -> Result<bool, StoreError> {
+        // Brokers are asked after the table was read, and not oftener than the table usually is.
+        let now = Instant::now();
+        if self.asked.is_none_or(|asked| now.duration_since(asked) >= self.core.properties.poll / 2)
+        {
+            self.asked = Some(now);
+            self.look_around(ledger, table).await?;
+        }
+        if table.intent().is_some() {
+            self.finish(ledger, table, own).await?;
+            return Ok(true);
+        }
+        self.waiting = None;
+        if !self.topic.is_retry && leads(table, own) {
+            return self.ask(ledger, table).await;
+        }
+        Ok(false)
+    }
+
+    /// Asks brokers who is there.
+    async fn look_around(&mut self, ledger: &Ledger, table: &Ownership) -> Result<(), StoreError> {
+        let brokers: BTreeSet<_> =
+            table.fences().queues().map(|queue| queue.broker.clone()).collect();
+        let mut sides: BTreeSet<Side> =
+            table.members().values().map(|member| member.side).collect();
+        if !self.topic.is_retry {
+            sides.extend(self.lanes(table).into_iter().map(Side::Lane));
+        }
+        let mut listed = BTreeMap::new();
+        for side in sides {
+            let group = match self.core.group.of(side) {
+                Ok(_) if self.topic.is_retry => self.role.group.to_string(),
+                Ok(group) => group,
+                Err(error) => {
+                    debug!(%error, "a lane without consumers");
+                    continue;
+                }
+            };
+            match self.core.broker.listed(&group, &brokers).await {
+                Ok(clients) => drop(listed.insert(side, clients)),
+                // What was known stays: a broker that does not answer may know of somebody.
+                Err(error) => {
+                    debug!(%error, group, "its consumers are not known");
+                    return Ok(());
+                }
+            }
+        }
+        let now = Instant::now();
+        self.see(&listed, now);
+        let gone = self.absence.gone(table, &listed, now);
+        if !gone.is_empty() {
+            warn!(topic = self.topic.name, ?gone, "consumers are gone, and taken off the table");
+            let leave = |table: &mut Ownership| {
+                for id in &gone {
+                    table.leave(id);
+                }
+                Ok::<_, NotFenced>(())
+            };
+            changed(ledger.change(leave).await)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of the lanes that have consumers: at once of new ones, and of those that are gone
+    /// after a while, since a restart is no reason to switch twice.
+    fn see(&mut self, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
+        for (side, clients) in listed {
+            let Side::Lane(lane) = *side else { continue };
+            if clients.iter().any(|client| !client.ends_with(DRAINS)) {
+                self.silent.remove(&lane);
+                if self.alive.insert(lane) {
+                    info!(topic = self.topic.name, %lane, "the lane has consumers");
+                }
+            } else if self.alive.contains(&lane) {
+                let since = *self.silent.entry(lane).or_insert(now);
+                if now.duration_since(since) >= self.core.properties.lease {
+                    info!(topic = self.topic.name, %lane, "the lane has no consumers any more");
+                    self.alive.remove(&lane);
+                    self.silent.remove(&lane);
+                }
+            }
+        }
+    }
+
+    /// The lanes that matter to a table.
+    fn lanes(&self, table: &Ownership) -> BTreeSet<Lane> {
+        let mut lanes = self.core.settings.peek().lanes().clone();
+        lanes.extend(table.open());
+        lanes.extend(table.pinned().keys());
+        lanes.extend(&self.core.settings_of(&self.topic.name).ignored);
+        lanes
+    }
+
+    /// Asks for what is wanted and not yet so.
+    async fn ask(&mut self, ledger: &Ledger, table: &Ownership) -> Result<bool, StoreError> {
+        if self.resting.is_some_and(|since| since.elapsed() < REST) {
+            return Ok(false);
+        }
+        let settings = self.core.settings_of(&self.topic.name);
+        let wanted = |lane: Lane| {
+            let alive = settings.mode == ConsumeMode::Auto && self.alive.contains(&lane);
+            let own = settings.mode.isolates() && (alive || settings.ignored.contains(&lane));
+            let wanted = if own { Owner::Lane } else { Owner::Base };
+            table.pinned().get(&lane).copied().unwrap_or(wanted)
+        };
+        let has = |lane| if table.is_open(lane) { Owner::Lane } else { Owner::Base };
+        let lanes = self.lanes(table).into_iter();
+        let changes: BTreeMap<Lane, Owner> = lanes
+            .map(|lane| (lane, wanted(lane)))
+            .filter(|(lane, wanted)| has(*lane) != *wanted)
+            .collect();
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        let (topic, group) = (&self.topic.name, self.core.group.as_str());
+        info!(topic, group, ?changes, "asking for a change");
+        let request = |table: &mut Ownership| {
+            for (lane, owner) in &changes {
+                table.request(*lane, *owner);
+            }
+            Ok::<_, NotFenced>(())
+        };
+        changed(ledger.change(request).await)?;
+        Ok(true)
+    }
+
+    /// Finishes a change that everybody has agreed to, or gives it up after a while.
+    async fn finish(
+        &mut self,
+        ledger: &Ledger,
+        table: &Ownership,
+        own: &MemberId,
+    ) -> Result<(), StoreError> {
+        let epoch = table.epoch();
+        let since = match self.waiting {
+            Some((waiting, since)) if waiting == epoch => since,
+            _ => self.waiting.insert((epoch, Instant::now())).1,
+        };
+        if table.awaited().is_empty() {
+            match self.fence(ledger, table).await {
+                Ok(()) | Err(ChangeError::Step(NotFenced::Changed)) => return Ok(()),
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(ChangeError::Step(NotFenced::Fence(error))) => {
+                    debug!(%error, "the fences cannot be written");
+                }
+            }
+        }
+        if leads(table, own) && since.elapsed() >= self.core.properties.lease * PATIENCE {
+            let awaited = table.awaited();
+            warn!(topic = self.topic.name, epoch, ?awaited, "a change is given up for now");
+            self.resting = Some(Instant::now());
+            let abandon = |table: &mut Ownership| {
+                if table.epoch() == epoch {
+                    table.abandon();
+                }
+                Ok::<_, NotFenced>(())
+            };
+            changed(ledger.change(abandon).await)?;
+        }
+        Ok(())
+    }
+
+    /// Reads where the queues end, and writes the fences, unless the table has changed meanwhile.
+    async fn fence(
+        &self,
+        ledger: &Ledger,
+        table: &Ownership,
+    ) -> Result<(), ChangeError<NotFenced>> {
+        let mut ends = BTreeMap::new();
+        for queue in table.fences().queues() {
+            match self.core.broker.end(&self.topic.name, queue).await {
+                Ok(end) => drop(ends.insert(queue.clone(), end)),
+                Err(error) => {
+                    debug!(%error, %queue, "its end cannot be read");
+                    return Err(ChangeError::Step(FenceError::NoEnd(queue.clone()).into()));
+                }
+            }
+        }
+        fail::fail_point!("before-fence", |_| std::process::abort());
+        let fence = |newest: &mut Ownership| {
+            if newest != table {
+                return Err(NotFenced::Changed);
+            }
+            Ok(newest.fence(&ends)?)
+        };
+        let (table, ()) = ledger.change(fence).await?;
+        fail::fail_point!("after-fence", |_| std::process::abort());
+        let (topic, group) = (&self.topic.name, self.core.group.as_str());
+        info!(topic, group, epoch = table.epoch(), open = ?table.open(), "changed");
+        Ok(())
+    }
+}
+
+/// One member asks for changes, so that those who see the configuration a moment later do not ask
+/// for the opposite: the first of base, or of all where base has none.
+fn leads(table: &Ownership, own: &MemberId) -> bool {
+    let of_base = table.members().iter().find(|(_, member)| member.side == Side::Base);
+    let first = of_base.or_else(|| table.members().iter().next());
+    first.is_some_and(|(first, _)| first == own)
+}
+
+/// Of a change that can always be made.
+fn changed<T>(changed: Result<T, ChangeError<NotFenced>>) -> Result<(), StoreError> {
+    match changed {
+        Ok(_) | Err(ChangeError::Step(_)) => Ok(()),
+        Err(ChangeError::Store(error)) => Err(error),
+    }
+}

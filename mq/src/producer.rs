@@ -1,0 +1,208 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gray_propagation::{Context, GrayStatus, current};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{ConsumeMode, Message, Messaging, QueueKey, Receipt};
+
+/// The brokers of one cluster, as producers use them.
+pub trait MessageSink: std::fmt::Debug + Send + Sync + 'static {
+    /// Why a broker did not take a message.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Returns the queues of a topic that can be written to; none where nobody knows the topic.
+    fn writable(
+        &self,
+        topic: &str,
+    ) -> impl Future<Output = Result<BTreeSet<QueueKey>, Self::Error>> + Send;
+
+    /// Sends a message, and waits until it is stored.
+    fn send(
+        &self,
+        group: &str,
+        message: &Message,
+        queue: &QueueKey,
+    ) -> impl Future<Output = Result<Receipt, Self::Error>> + Send;
+
+    /// Sends a message, and waits for nothing.
+    fn send_one_way(
+        &self,
+        group: &str,
+        message: &Message,
+        queue: &QueueKey,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Sends messages of one topic that are stored one after the other, or none of them.
+    fn send_batch(
+        &self,
+        group: &str,
+        messages: &[Message],
+        queue: &QueueKey,
+    ) -> impl Future<Output = Result<Receipt, Self::Error>> + Send;
+
+    /// Tells whether the message may not have been stored, and another broker should be tried.
+    fn is_worth_another(error: &Self::Error) -> bool;
+}
+
+/// Produces messages in the lane of the request that is being served; without one, in the lane that
+/// this process is in.
+///
+/// Each message says its lane and its trace in two properties, and nothing else of the request goes
+/// along. Clones share everything.
+#[derive(Debug)]
+pub struct Producer<B>(Arc<Inner<B>>);
+
+#[derive(Debug)]
+struct Inner<B> {
+    broker: Arc<B>,
+    messaging: Messaging,
+    group: String,
+    next: AtomicUsize,
+}
+
+impl<B> Clone for Producer<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError<E> {
+    /// Nobody knows the topic, or it cannot be written to.
+    #[error("topic `{0}` has no queue that can be written to; create it first")]
+    NoQueue(String),
+    /// Messages that are to be stored together are of several topics, or none.
+    #[error("a batch has messages, all of one topic")]
+    NoBatch,
+    /// No broker took it.
+    #[error("not sent")]
+    Broker(#[source] E),
+}
+
+/// How many brokers are tried with one message.
+const ATTEMPTS: usize = 3;
+
+impl<B: MessageSink> Producer<B> {
+    /// A producer of a group.
+    pub fn new(broker: Arc<B>, messaging: Messaging, group: &str) -> Self {
+        let (group, next) = (group.to_owned(), AtomicUsize::new(fastrand::usize(..1 << 16)));
+        Self(Arc::new(Inner { broker, messaging, group, next }))
+    }
+
+    /// Sends a message, and waits until it is stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]. Where a broker did not answer, the message may have been stored all the
+    /// same; it is then sent to another one, so that it may be there twice.
+    pub async fn send(&self, message: Message) -> Result<Receipt, SendError<B::Error>> {
+        let message = self.stamped(message);
+        self.to_any(&message.topic, async |queue: &QueueKey| {
+            self.0.broker.send(&self.0.group, &message, queue).await
+        })
+        .await
+    }
+
+    /// Sends a message, and waits for nothing: it may be lost.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send_one_way(&self, message: Message) -> Result<(), SendError<B::Error>> {
+        let message = self.stamped(message);
+        self.to_any(&message.topic, async |queue: &QueueKey| {
+            self.0.broker.send_one_way(&self.0.group, &message, queue).await
+        })
+        .await
+    }
+
+    /// Sends a message to the queue of its key, in which it comes behind all that were sent there
+    /// before; no other queue is tried.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send_in_order(
+        &self,
+        message: Message,
+        key: &str,
+    ) -> Result<Receipt, SendError<B::Error>> {
+        let message = self.stamped(message);
+        let queues = self.writable(&message.topic).await?;
+        let hash = usize::try_from(xxh3_64(key.as_bytes()) >> 33).unwrap_or_default();
+        let queue = queues.get(hash % queues.len().max(1));
+        let queue = queue.ok_or_else(|| SendError::NoQueue(message.topic.clone()))?;
+        self.0.broker.send(&self.0.group, &message, queue).await.map_err(SendError::Broker)
+    }
+
+    /// Sends messages of one topic together: all are stored, or none.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Result<Receipt, SendError<B::Error>> {
+        let messages: Vec<_> = messages.into_iter().map(|message| self.stamped(message)).collect();
+        let topic = messages.first().map(|message| message.topic.clone());
+        let topic = topic.filter(|topic| messages.iter().all(|it| it.topic == *topic));
+        let topic = topic.ok_or(SendError::NoBatch)?;
+        self.to_any(&topic, async |queue: &QueueKey| {
+            self.0.broker.send_batch(&self.0.group, &messages, queue).await
+        })
+        .await
+    }
+
+    /// Returns the message with its lane and trace.
+    fn stamped(&self, mut message: Message) -> Message {
+        let messaging = &self.0.messaging;
+        let settings = messaging.settings.peek().of_producer(&messaging.application);
+        if settings.mode == ConsumeMode::Off {
+            return message;
+        }
+        let own = || Arc::new(Context::of(messaging.own.current()));
+        let context = current().unwrap_or_else(own);
+        // Where nobody tells lanes apart there is nothing to say.
+        if context.status != GrayStatus::All {
+            messaging.carrier.inject(&context, &mut message.properties);
+        }
+        message
+    }
+
+    async fn writable(&self, topic: &str) -> Result<Vec<QueueKey>, SendError<B::Error>> {
+        let queues = self.0.broker.writable(topic).await.map_err(SendError::Broker)?;
+        if queues.is_empty() {
+            return Err(SendError::NoQueue(topic.to_owned()));
+        }
+        Ok(queues.into_iter().collect())
+    }
+
+    /// Tries queues in turn, and after one that failed those of other brokers.
+    async fn to_any<T>(
+        &self,
+        topic: &str,
+        send: impl AsyncFn(&QueueKey) -> Result<T, B::Error>,
+    ) -> Result<T, SendError<B::Error>> {
+        let queues = self.writable(topic).await?;
+        let first = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut tried = Vec::new();
+        let mut failed = None;
+        for _ in 0..ATTEMPTS {
+            let mut turn = queues.iter().cycle().skip(first % queues.len()).take(queues.len());
+            let new = |queue: &&QueueKey| !tried.contains(&&queue.broker);
+            // With one broker only, another queue of it is as good.
+            let queue = turn.clone().find(new).or_else(|| turn.nth(tried.len() % queues.len()));
+            let Some(queue) = queue else { break };
+            match send(queue).await {
+                Ok(stored) => return Ok(stored),
+                Err(error) if B::is_worth_another(&error) => {
+                    tried.push(&queue.broker);
+                    failed = Some(error);
+                }
+                Err(error) => return Err(SendError::Broker(error)),
+            }
+        }
+        Err(failed.map_or_else(|| SendError::NoQueue(topic.to_owned()), SendError::Broker))
+    }
+}

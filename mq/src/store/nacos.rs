@@ -1,0 +1,134 @@
+use futures_util::future::{BoxFuture, FutureExt};
+use gray_config::nacos::{ConfigKey, Link, NacosError};
+
+use super::{Entry, StateStore, StoreError};
+
+/// Keeps tables as configuration documents in Nacos, on servers that compare before they write.
+#[derive(Debug)]
+pub struct NacosStore {
+    link: Link,
+    group: String,
+}
+
+/// An md5 that no document has: creating writes over nothing, and a blank one would write over
+/// anything.
+const NONE: &str = "00000000000000000000000000000000";
+
+/// The document by which a server is tried.
+const PROBE: &str = "graylane.mq-probe";
+
+/// The document that names all tables, since Nacos lists documents to consoles only.
+const INDEX: &str = "graylane.mq-index";
+
+/// Why tables cannot be kept in a Nacos server.
+#[derive(Debug, thiserror::Error)]
+pub enum UnfitStore {
+    /// It writes over what it should have compared first.
+    #[error(
+        "the Nacos server does not compare before it writes (casMd5), so that two writers would \
+         lose each other's changes; keep the state in a database instead"
+    )]
+    NotCompared,
+    /// It cannot be asked.
+    #[error("whether the Nacos server compares before it writes cannot be tried")]
+    Failed(#[from] StoreError),
+}
+
+impl NacosStore {
+    /// Keeps tables in the documents of a group, after having tried whether the server compares
+    /// before it writes: rnacos, for one, does not.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not, or cannot be asked.
+    pub async fn open(link: Link, group: &str) -> Result<Self, UnfitStore> {
+        let store = Self { link, group: group.to_owned() };
+        let nonce = format!("{:016x}", fastrand::u64(..));
+        let seen = store.read_entry(PROBE).await?;
+        store.publish(PROBE, &nonce, seen.as_ref()).await.map_err(UnfitStore::Failed)?;
+        // What was there before is not there any more, nor was this ever.
+        let wrong = Entry { text: String::new(), revision: NONE.to_owned() };
+        match store.publish(PROBE, "not compared", Some(&wrong)).await {
+            Ok(false) => Ok(store),
+            Ok(true) => Err(UnfitStore::NotCompared),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn key(&self, data_id: &str) -> ConfigKey {
+        ConfigKey { data_id: data_id.to_owned(), group: self.group.clone() }
+    }
+
+    fn failed(&self, what: &'static str, error: NacosError) -> StoreError {
+        let servers = self.link.properties().servers.join(", ");
+        StoreError { place: format!("Nacos {servers}"), what, source: error.into() }
+    }
+
+    async fn read_entry(&self, data_id: &str) -> Result<Option<Entry>, StoreError> {
+        let read = self.link.config(&self.key(data_id)).await;
+        let read = read.map_err(|error| self.failed("reading", error))?;
+        Ok(read.map(|(text, revision)| Entry { text, revision }))
+    }
+
+    async fn publish(
+        &self,
+        data_id: &str,
+        text: &str,
+        seen: Option<&Entry>,
+    ) -> Result<bool, StoreError> {
+        let md5 = seen.map_or(NONE, |seen| seen.revision.as_str());
+        match self.link.publish(&self.key(data_id), text, Some(md5)).await {
+            Ok(()) => Ok(true),
+            // A refusal may be of anything; what the document holds now says whether it was this.
+            Err(NacosError::Refused { .. }) => Ok(false),
+            Err(error) => Err(self.failed("writing", error)),
+        }
+    }
+
+    /// Names a table in the index, after it was created.
+    async fn index(&self, key: &str) -> Result<(), StoreError> {
+        for _ in 0..20 {
+            let seen = self.read_entry(INDEX).await?;
+            let text = seen.as_ref().map_or("", |seen| seen.text.as_str());
+            if text.lines().any(|line| line == key) {
+                return Ok(());
+            }
+            if self.publish(INDEX, &format!("{text}{key}\n"), seen.as_ref()).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StateStore for NacosStore {
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
+        self.read_entry(key).boxed()
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a str,
+        seen: Option<&'a Entry>,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async move {
+            let swapped = self.publish(key, text, seen).await?;
+            if swapped && seen.is_none() {
+                self.index(key).await?;
+            }
+            Ok(swapped)
+        }
+        .boxed()
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
+        async move {
+            let index = self.read_entry(INDEX).await?;
+            let text = index.map_or_else(String::new, |index| index.text);
+            let keys = text.lines().filter(|line| line.starts_with(prefix));
+            Ok(keys.map(str::to_owned).collect())
+        }
+        .boxed()
+    }
+}
