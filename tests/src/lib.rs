@@ -1,5 +1,6 @@
 //! The harness of the system tests: real processes on 127.0.0.1, ended when a test ends.
 
+mod database;
 mod gateway;
 mod nacos;
 mod ports;
@@ -10,6 +11,7 @@ mod stand_in;
 mod stub;
 mod verify;
 
+pub use self::database::{Database, Sql};
 pub use self::gateway::Gateway;
 pub use self::nacos::{Kind, Nacos};
 pub use self::ports::free_port;

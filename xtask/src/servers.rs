@@ -7,17 +7,27 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{root, say};
 
 /// What tests run against, each a folder with `install` and `start`.
-pub(crate) const ALL: [&str; 4] = ["rnacos", "nacos", "rocketmq", "spring"];
+pub(crate) const ALL: [&str; 6] =
+    ["rnacos", "nacos", "rocketmq", "postgresql", "mariadb", "spring"];
 
-/// Those that can be started by hand.
-const SERVERS: [&str; 3] = ["rnacos", "nacos", "rocketmq"];
+/// Those that can be started by hand, each with the port that it usually has.
+const SERVERS: [(&str, u16); 5] = [
+    ("rnacos", 8848),
+    ("nacos", 8848),
+    ("rocketmq", 9876),
+    ("postgresql", 5432),
+    ("mariadb", 3306),
+];
+
+/// Those that are built by Maven.
+const JAVA: [&str; 3] = ["nacos", "rocketmq", "spring"];
 
 /// Installs the real servers of the tests into the cache, and starts one where it is named.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Servers {
-    /// The server to start in the foreground: `rnacos`, `nacos` or `rocketmq`.
+    /// The server to start in the foreground: `rnacos`, `nacos`, `rocketmq`, `postgresql` or `mariadb`.
     start: Option<String>,
-    /// Its port: that of HTTP, or of RocketMQ's name server. 8848 and 9876 where not given.
+    /// Its port, that of RocketMQ's name server; the usual one where not given.
     #[arg(long)]
     port: Option<u16>,
     /// The folder with its data; a fresh one in the system's temporary folder where not given.
@@ -33,13 +43,14 @@ impl Servers {
             }
             return Ok(());
         };
-        if !SERVERS.contains(&name.as_str()) {
-            bail!("there is no server `{name}`, only {}", SERVERS.join(" and "));
-        }
+        let Some((_, usual)) = SERVERS.iter().find(|(server, _)| *server == name) else {
+            let names: Vec<_> = SERVERS.iter().map(|(name, _)| *name).collect();
+            bail!("there is no server `{name}`, only {}", names.join(", "));
+        };
         let folder = install(&name)?;
         let unique = format!("graylane-{name}-{}", std::process::id());
         let home = self.home.unwrap_or_else(|| std::env::temp_dir().join(unique));
-        let port = self.port.unwrap_or(if name == "rocketmq" { 9876 } else { 8848 });
+        let port = self.port.unwrap_or(*usual);
         say(&format!("{name} on 127.0.0.1:{port}, data in {}", home.display()));
         let mut start = Command::new(folder.join("start"));
         run(start.arg(&home).arg(port.to_string()))
@@ -86,7 +97,7 @@ fn digest(recipe: &Path) -> anyhow::Result<String> {
 
 /// Installs the Debian packages that a recipe needs, where they are missing.
 fn need_tools(name: &str) -> anyhow::Result<()> {
-    if name == "rnacos" || (has("mvn") && has("javac")) {
+    if !JAVA.contains(&name) || (has("mvn") && has("javac")) {
         return Ok(());
     }
     say("installing maven and a JDK by apt-get");

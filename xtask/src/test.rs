@@ -46,7 +46,7 @@ impl Test {
         let filter: Vec<&str> = self.filter.as_deref().into_iter().chain(without).collect();
         let mut all = Count::default();
         for arguments in [
-            &["test", "--workspace", "--exclude", "gray-tests", "--lib", "--bins"][..],
+            &["test", "--workspace", "--exclude", "gray-tests", "--lib", "--bins", "--tests"][..],
             &["test", "--workspace", "--doc"],
             &["test", "--package", "gray-tests"],
         ] {

@@ -80,7 +80,11 @@ impl NacosStore {
         match self.link.publish(&self.key(data_id), text, Some(md5)).await {
             Ok(()) => Ok(true),
             // A refusal may be of anything; what the document holds now says whether it was this.
-            Err(NacosError::Refused { .. }) => Ok(false),
+            Err(error @ NacosError::Refused { .. }) => {
+                let now = self.read_entry(data_id).await?.map(|entry| entry.revision);
+                let same = now == seen.map(|seen| seen.revision.clone());
+                if same { Err(self.failed("writing", error)) } else { Ok(false) }
+            }
             Err(error) => Err(self.failed("writing", error)),
         }
     }

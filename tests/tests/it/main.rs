@@ -20,6 +20,7 @@ mod nacos;
 mod proxying;
 mod rocketmq;
 mod starting;
+mod stores;
 mod tags;
 mod tidy;
 mod upstreams;
