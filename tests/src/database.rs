@@ -9,7 +9,7 @@ use crate::ports::free_port;
 use crate::process::Process;
 
 /// How long a server may take to start beside other tests.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,6 +66,15 @@ impl Process {
         if sent.success() { Ok(()) } else { bail!("no such process") }
     }
 
+    /// Tells whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not say.
+    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits until it has ended, and returns its exit code.
     ///
     /// # Errors

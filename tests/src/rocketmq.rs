@@ -74,6 +74,11 @@ impl RocketMq {
         self.broker = None;
     }
 
+    /// Returns the file that the broker keeps the offsets of groups in.
+    pub fn offsets(&self) -> std::path::PathBuf {
+        self.home.path().join("store/config/consumerOffset.json")
+    }
+
     /// Returns `host:port` of the name server.
     pub fn names(&self) -> String {
         format!("127.0.0.1:{}", self.port)

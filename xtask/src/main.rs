@@ -1,5 +1,6 @@
 //! `cargo xtask`: sets up what the tests need, and runs them.
 
+mod audit;
 mod bench;
 mod mutants;
 mod prove;
@@ -24,6 +25,9 @@ struct Cli {
 enum Task {
     /// Sets up what the tests need, runs all of them, and prints a closing count.
     Test(test::Test),
+    /// Audits who handles which message while lanes come and go, consumers are killed, and servers
+    /// restart.
+    Audit(audit::Audit),
     /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
     Bench,
     /// Runs the long proofs; their reports go to `tests/reports`.
@@ -35,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(test) => test.run(),
+        Task::Audit(audit) => audit.run(),
         Task::Bench => bench::bench(),
         Task::Prove(prove) => prove.run(),
         Task::Servers(servers) => servers.run(),

@@ -55,6 +55,9 @@ impl Test {
             let count = count(&arguments, self.filter.is_none())?;
             all = all.plus(count);
         }
+        if self.filter.is_none() && missing.is_empty() {
+            all = all.plus(audit()?);
+        }
         for (name, error) in &missing {
             say(&format!("skipped: all tests `on_{name}`, since it cannot be had: {error:#}"));
         }
@@ -89,6 +92,17 @@ impl Count {
             skipped: number("ignored")? + if complete { number("filtered out")? } else { 0 },
         })
     }
+}
+
+/// A short audit of messages; a long one is `cargo xtask audit`.
+fn audit() -> anyhow::Result<Count> {
+    let build = ["--package", "gray-tests", "--features", "audit", "--bin", "audit"];
+    let count = count(&[&["test"][..], &build, &["--"]].concat(), true)?;
+    let arguments = [&["run", "--quiet"][..], &build, &["--", "run", "--cycles", "4"]].concat();
+    say(&format!("cargo {}", arguments.join(" ")));
+    let clean = cargo(&arguments).is_ok();
+    let (passed, failed) = (usize::from(clean), usize::from(!clean));
+    Ok(count.plus(Count { passed, failed, skipped: 0 }))
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {

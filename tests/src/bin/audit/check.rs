@@ -1,0 +1,291 @@
+//! The checker. It reads logs and the table as it stands in the database, and shares no code with
+//! what it checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// A message that a broker acknowledged.
+struct Produced {
+    at: u128,
+    lane: String,
+    queue: String,
+    offset: u64,
+}
+
+/// A message that a handler has handled.
+struct Handled {
+    client: String,
+    group: String,
+    source: String,
+    queue: String,
+    offset: u64,
+}
+
+/// Somebody was killed when so much was durable.
+struct Killed {
+    at: u128,
+    group: String,
+    source: String,
+    queue: String,
+    offset: u64,
+}
+
+/// Everything there is to be read.
+pub(crate) struct Evidence<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) produced: &'a str,
+    pub(crate) handled: &'a str,
+    pub(crate) killed: &'a str,
+    /// The table, as JSON.
+    pub(crate) table: &'a str,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    pub(crate) produced: u64,
+    pub(crate) of_lane: u64,
+    /// By each group.
+    pub(crate) handled: BTreeMap<String, u64>,
+    pub(crate) retried: u64,
+    /// Handled by a group again, after a kill, from above what was durable.
+    pub(crate) redelivered: u64,
+    pub(crate) lost: Vec<u64>,
+    pub(crate) by_others: Vec<u64>,
+    pub(crate) by_both: Vec<u64>,
+    /// Handled by a group again, and no kill explains it.
+    pub(crate) doubled: Vec<u64>,
+    pub(crate) fences: u64,
+}
+
+impl Findings {
+    pub(crate) fn is_clean(&self) -> bool {
+        let all = [&self.lost, &self.by_others, &self.by_both, &self.doubled];
+        all.iter().all(|wrong| wrong.is_empty()) && self.produced > 0
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let few = |wrong: &[u64]| match wrong {
+            [] => "0".to_owned(),
+            wrong => {
+                format!("{}, such as {:?}", wrong.len(), wrong.iter().take(5).collect::<Vec<_>>())
+            }
+        };
+        writeln!(
+            f,
+            "produced and acknowledged: {}, {} of them in the lane",
+            self.produced, self.of_lane
+        )?;
+        for (group, count) in &self.handled {
+            writeln!(f, "handled by {group}: {count}")?;
+        }
+        writeln!(f, "of these by way of the group's retries: {}", self.retried)?;
+        writeln!(f, "fences written: {}", self.fences)?;
+        writeln!(f, "lost: {}", few(&self.lost))?;
+        writeln!(f, "handled by a group that does not own the offset: {}", few(&self.by_others))?;
+        writeln!(f, "handled by both groups: {}", few(&self.by_both))?;
+        writeln!(
+            f,
+            "handled twice by its group without a kill that explains it: {}",
+            few(&self.doubled)
+        )?;
+        writeln!(f, "redelivered within a group, after a kill: {}", self.redelivered)
+    }
+}
+
+fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
+    line.split('\t').collect::<Vec<_>>().try_into().ok()
+}
+
+fn produced(line: &str) -> Option<(u64, Produced)> {
+    let [at, message, lane, queue, offset] = fields(line)?;
+    let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
+    Some((
+        message.parse().ok()?,
+        Produced { at, lane: lane.to_owned(), queue: queue.to_owned(), offset },
+    ))
+}
+
+fn handled(line: &str) -> Option<(u64, Handled)> {
+    let [_, client, group, source, queue, offset, id] = fields(line)?;
+    let text = str::to_owned;
+    let offset = offset.parse().ok()?;
+    let handled = Handled {
+        client: text(client),
+        group: text(group),
+        source: text(source),
+        queue: text(queue),
+        offset,
+    };
+    Some((id.parse().ok()?, handled))
+}
+
+fn killed(line: &str) -> Option<Killed> {
+    let [at, group, source, queue, offset] = fields(line)?;
+    let text = str::to_owned;
+    let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
+    Some(Killed { at, group: text(group), source: text(source), queue: text(queue), offset })
+}
+
+/// Whose a message of the lane is, by the fences of its queue.
+fn is_lanes(table: &Value, queue: &str, offset: u64) -> anyhow::Result<bool> {
+    let fences = table.pointer("/table/fences").context("a table without fences")?;
+    let of_queue =
+        fences.get(queue).with_context(|| format!("queue {queue} is not in the table"))?;
+    let mut owner = "base";
+    for fence in of_queue.get("gray").and_then(Value::as_array).into_iter().flatten() {
+        if fence.get("from").and_then(Value::as_u64).context("a fence without an offset")? <= offset
+        {
+            owner =
+                fence.get("owner").and_then(Value::as_str).context("a fence without an owner")?;
+        }
+    }
+    Ok(owner == "lane")
+}
+
+/// Holds the logs against each other.
+pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
+    let table: Value = serde_json::from_str(evidence.table).context("the table")?;
+    let all: BTreeMap<u64, Produced> = evidence.produced.lines().filter_map(produced).collect();
+    let kills: Vec<Killed> = evidence.killed.lines().filter_map(killed).collect();
+    let mut by_id: BTreeMap<u64, Vec<Handled>> = BTreeMap::new();
+    for line in evidence.handled.lines() {
+        let (id, handled) = handled(line).with_context(|| format!("{line:?} is no line"))?;
+        by_id.entry(id).or_default().push(handled);
+    }
+    let mut found = Findings { produced: u64::try_from(all.len())?, ..Findings::default() };
+    found.fences = fences(&table);
+    for (id, message) in &all {
+        found.of_lane += u64::from(message.lane != "-");
+        let own = message.lane != "-" && is_lanes(&table, &message.queue, message.offset)?;
+        let owner =
+            if own { format!("{}_gray", evidence.group) } else { evidence.group.to_owned() };
+        let by = by_id.get(id).map_or(&[][..], Vec::as_slice);
+        found.take(*id, message, &owner, by, &kills);
+    }
+    // A message that was stored, and of which the producer was not told, is handled by its owner too.
+    for (id, by) in by_id.iter().filter(|(id, _)| !all.contains_key(id)) {
+        let groups: BTreeSet<_> = by.iter().map(|handled| &handled.group).collect();
+        let offsets: BTreeSet<_> = by.iter().map(|handled| handled.offset).collect();
+        if groups.len() > 1 && offsets.len() == 1 {
+            found.by_both.push(*id);
+        }
+    }
+    Ok(found)
+}
+
+fn fences(table: &Value) -> u64 {
+    let queues = table.pointer("/table/fences").and_then(Value::as_object);
+    let lists =
+        queues.into_iter().flat_map(|it| it.values()).filter_map(|it| it.get("gray")?.as_array());
+    lists.map(|list| list.len() as u64).sum()
+}
+
+impl Findings {
+    fn take(&mut self, id: u64, message: &Produced, owner: &str, by: &[Handled], kills: &[Killed]) {
+        let groups: BTreeSet<&str> = by.iter().map(|handled| handled.group.as_str()).collect();
+        if by.is_empty() {
+            self.lost.push(id);
+        }
+        if groups.iter().any(|group| *group != owner) {
+            self.by_others.push(id);
+        }
+        if groups.len() > 1 {
+            self.by_both.push(id);
+        }
+        for handled in by {
+            *self.handled.entry(handled.group.clone()).or_default() += 1;
+            self.retried += u64::from(handled.source == "retry");
+        }
+        if by.len() > 1 && groups.len() == 1 {
+            let explained = |kill: &Killed| {
+                kill.group == owner && kill.at >= message.at && explains(kill, message, by)
+            };
+            if kills.iter().any(explained) {
+                self.redelivered += 1;
+            } else {
+                self.doubled.push(id);
+            }
+        }
+    }
+}
+
+/// Tells whether a message, or one of its retries, was not durably committed at a kill.
+fn explains(kill: &Killed, message: &Produced, by: &[Handled]) -> bool {
+    let original =
+        kill.source == "topic" && kill.queue == message.queue && kill.offset <= message.offset;
+    let retries = by.iter().filter(|handled| handled.source == "retry");
+    let retry = |handled: &Handled| {
+        kill.source == "retry" && kill.queue == handled.queue && kill.offset <= handled.offset
+    };
+    kill.source == "none" || original || retries.into_iter().any(retry)
+}
+
+/// Says for each message who handled it.
+pub(crate) fn who(evidence: &Evidence<'_>) -> String {
+    let mut by_id: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for (id, handled) in evidence.handled.lines().filter_map(handled) {
+        by_id.entry(id).or_default().push(format!("{}:{}", handled.client, handled.group));
+    }
+    let mut text = String::from("message\tlane\tqueue\toffset\thandled by\n");
+    for (id, message) in evidence.produced.lines().filter_map(produced) {
+        let Produced { lane, queue, offset, .. } = message;
+        let by = by_id.get(&id).map_or_else(String::new, |by| by.join(" "));
+        // Writing into a text does not fail.
+        let _ = writeln!(text, "{id}\t{lane}\t{queue}\t{offset}\t{by}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = r#"{"nonce": "x", "table": {"epoch": 4, "fences": {"b/0": {"gray": [
+        {"from": 10, "owner": "lane"}, {"from": 20, "owner": "base"}]}}}}"#;
+    const PRODUCED: &str = "100\t1\t-\tb/0\t9\n101\t2\tgray\tb/0\t10\n102\t3\tgray\tb/0\t20\n";
+    const HANDLED: &str = "200\tx\tg\ttopic\tb/0\t9\t1\n201\ty\tg_gray\ttopic\tb/0\t10\t2\n\
+                           202\tx\tg\ttopic\tb/0\t20\t3\n";
+
+    fn check_with(handled: &str, killed: &str) -> Findings {
+        let evidence = Evidence { group: "g", produced: PRODUCED, handled, killed, table: TABLE };
+        check(&evidence).unwrap()
+    }
+
+    #[test]
+    fn each_message_handled_once_by_its_owner_is_clean() {
+        let found = check_with(HANDLED, "");
+        assert!(found.is_clean(), "{found}");
+        assert_eq!((found.produced, found.of_lane, found.fences), (3, 2, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_found() {
+        let lines: Vec<_> = HANDLED.lines().collect();
+        assert_eq!(check_with(&lines[1..].join("\n"), "").lost, [1]);
+        assert_eq!(check_with(&HANDLED.replace("g_gray", "g"), "").by_others, [2]);
+        let both = format!("{HANDLED}203\tx\tg\ttopic\tb/0\t10\t2\n");
+        let found = check_with(&both, "");
+        assert_eq!((found.by_both, found.by_others), (vec![2], vec![2]));
+    }
+
+    #[test]
+    fn a_message_handled_twice_needs_a_kill_below_which_it_was_not_durable() {
+        let twice = format!("{HANDLED}203\tz\tg_gray\ttopic\tb/0\t10\t2\n");
+        assert_eq!(check_with(&twice, "").doubled, [2]);
+        for (kill, explains) in [
+            ("150\tg_gray\ttopic\tb/0\t10\n", true),
+            ("150\tg_gray\ttopic\tb/0\t11\n", false),
+            ("150\tg\ttopic\tb/0\t10\n", false),
+            ("100\tg_gray\ttopic\tb/0\t10\n", false),
+        ] {
+            let found = check_with(&twice, kill);
+            assert_eq!(found.is_clean(), explains, "{kill}: {found}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use gray_tests::Release;
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::check::{Evidence, Findings, check, who};
+use crate::produce::Produce;
+use crate::system::{GROUP, PATIENCE, System, TOPIC};
+
+/// Where a process can be made to die; each is what `fail` calls a point with its action, which is
+/// passed over a few times where the start would otherwise be its end.
+const POINTS: [&str; 6] = [
+    "before-swap=2*off->return",
+    "after-swap=2*off->return",
+    "before-acknowledge=return",
+    "after-acknowledge=return",
+    "before-fence=return",
+    "after-fence=return",
+];
+
+/// How long everything may take to be handled once nothing is produced any more.
+const DRAIN: Duration = Duration::from_mins(3);
+
+/// How long the lane stays as it is between switches.
+const STAY: Duration = Duration::from_millis(1500);
+
+/// Runs the audit.
+pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
+    ensure!(run.scheme == "property", "scheme `{}` is not known, only property", run.scheme);
+    let release = match run.rocketmq {
+        4 => Release::Four,
+        5 => Release::Five,
+        other => bail!("there is no RocketMQ {other} to be had, only 4 and 5"),
+    };
+    let unique = format!("graylane-audit-{}", std::process::id());
+    let logs = run.logs.clone().unwrap_or_else(|| std::env::temp_dir().join(unique));
+    println!("logs in {}", logs.display());
+    let mut system = System::start(release, logs).await?;
+    let names = system.broker.names();
+    let produce = Arc::new(Produce::new(&names, TOPIC, &system.logs.join("produced.tsv"))?);
+    for _ in 0..2 {
+        system.member(false, None)?;
+    }
+    system.until_open(false).await?;
+    let producing = tokio::spawn(Arc::clone(&produce).run(run.rate));
+    let began = Instant::now();
+    let mut times = Times::default();
+    let mut cycle = 0;
+    while cycle < run.cycles || produce.acknowledged.load(Ordering::Relaxed) < run.messages {
+        one(&mut system, cycle, run.cycles, &mut times).await?;
+        cycle += 1;
+        println!("cycle {cycle}: {} messages", produce.acknowledged.load(Ordering::Relaxed));
+    }
+    producing.abort();
+    let lasted = began.elapsed();
+    let findings = settle(&mut system).await?;
+    let report = report(&run, &system, cycle, lasted, &times, &findings)?;
+    println!("{report}");
+    if let Some(path) = &run.report {
+        std::fs::write(path, &report)?;
+    }
+    for client in system.members.keys().cloned().collect::<Vec<_>>() {
+        system.stop(&client)?;
+    }
+    ensure!(findings.is_clean(), "the audit found something wrong");
+    Ok(())
+}
+
+/// How long switches took.
+#[derive(Default)]
+struct Times {
+    opened: Vec<Duration>,
+    closed: Vec<Duration>,
+}
+
+/// Gray comes and goes once.
+async fn one(
+    system: &mut System,
+    cycle: u32,
+    cycles: u32,
+    times: &mut Times,
+) -> anyhow::Result<()> {
+    let point = *POINTS.iter().cycle().nth(cycle as usize).context("there are points")?;
+    // By turns a member of either side dies at the point.
+    let of_gray = (cycle / 6).is_multiple_of(2);
+    if !of_gray {
+        // Whichever of them gets there first.
+        for client in of(system, false) {
+            system.stop(&client)?;
+            system.member(false, Some(point))?;
+        }
+    }
+    let began = Instant::now();
+    system.member(true, of_gray.then_some(point))?;
+    system.member(true, None)?;
+    system.until_open(true).await?;
+    times.opened.push(began.elapsed());
+    stay(system, true).await?;
+    kill_one(system).await?;
+    if cycle == cycles / 3 || cycle == 2 * cycles / 3 {
+        println!("restarting the broker");
+        system.restart_broker()?;
+    }
+    if cycle == cycles / 2 {
+        println!("restarting the database");
+        system.database.kill();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        system.database.run()?;
+    }
+    stay(system, true).await?;
+    let began = Instant::now();
+    let gray: Vec<String> = of(system, true);
+    for (number, client) in gray.iter().enumerate() {
+        match (cycle + u32::try_from(number)?) % 3 {
+            0 => system.stop(client)?,
+            _ => system.kill(client).await?,
+        }
+    }
+    system.until_open(false).await?;
+    times.closed.push(began.elapsed());
+    // As many of base as before, whoever has died.
+    let base = of(system, false);
+    for client in base.iter().skip(2) {
+        system.stop(client)?;
+    }
+    stay(system, false).await
+}
+
+fn of(system: &System, gray: bool) -> Vec<String> {
+    let members = system.members.iter().filter(|(_, running)| running.gray == gray);
+    members.map(|(client, _)| client.clone()).collect()
+}
+
+async fn stay(system: &mut System, gray_too: bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < STAY.mul_f64(0.5 + fastrand::f64()) {
+        system.reap(gray_too).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Kills any process at once, and starts another in its stead.
+async fn kill_one(system: &mut System) -> anyhow::Result<()> {
+    let members: Vec<_> = system.members.keys().cloned().collect();
+    let victim = fastrand::choice(&members).context("nobody is there")?;
+    let gray = system.members.get(victim).is_some_and(|running| running.gray);
+    system.kill(victim).await?;
+    system.member(gray, None)
+}
+
+/// Waits until everything has been handled, and checks it.
+async fn settle(system: &mut System) -> anyhow::Result<Findings> {
+    let began = Instant::now();
+    loop {
+        system.reap(false).await?;
+        let findings = look(system).await?;
+        if findings.lost.is_empty() || began.elapsed() > DRAIN {
+            // Whoever would handle something once more has time to.
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            let findings = look(system).await?;
+            return Ok(findings);
+        }
+        println!("{} messages are still to be handled", findings.lost.len());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}
+
+async fn look(system: &System) -> anyhow::Result<Findings> {
+    let read = |name: &str| std::fs::read_to_string(system.logs.join(name));
+    let table = system.table().await?;
+    let (produced, killed) = (read("produced.tsv")?, read("killed.tsv")?);
+    let handled = all_handled(&system.logs)?;
+    let (handled, table) = (handled.as_str(), table.as_str());
+    let evidence = Evidence { group: GROUP, produced: &produced, handled, killed: &killed, table };
+    std::fs::write(system.logs.join("who.tsv"), who(&evidence))?;
+    check(&evidence)
+}
+
+fn all_handled(logs: &Path) -> anyhow::Result<String> {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(logs)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("handled-") {
+            all.push_str(&std::fs::read_to_string(path)?);
+        }
+    }
+    Ok(all)
+}
+
+fn report(
+    run: &Run,
+    system: &System,
+    cycles: u32,
+    lasted: Duration,
+    times: &Times,
+    findings: &Findings,
+) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let (rate, seconds) = (run.rate, lasted.as_secs());
+    writeln!(
+        text,
+        "scheme property, RocketMQ {}, tables in PostgreSQL: {cycles} times gray on and off in \
+         {seconds} s, {rate} messages asked for in a second, 4 queues, leases of 3 s",
+        run.rocketmq
+    )?;
+    writeln!(text, "processes killed: {}; at fail points: {:?}", system.kills, system.failed)?;
+    writeln!(text, "the broker was killed and restarted twice, the database once")?;
+    writeln!(text, "from starting gray to the lane being open: {}", spread(&times.opened))?;
+    writeln!(text, "from ending gray to the lane being closed: {}", spread(&times.closed))?;
+    write!(text, "{findings}")?;
+    let verdict = if findings.is_clean() { "clean" } else { "NOT CLEAN" };
+    writeln!(text, "{verdict} (waited at most {PATIENCE:?} for each switch)")?;
+    Ok(text)
+}
+
+fn spread(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort();
+    let at = |part: usize| times.get((times.len() - 1) * part / 100).copied().unwrap_or_default();
+    if times.is_empty() {
+        return "never".to_owned();
+    }
+    format!("median {:.1?}, 95 % {:.1?}, longest {:.1?}", at(50), at(95), at(100))
+}

@@ -1,0 +1,114 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use gray_config::live;
+use gray_mq::rocketmq::RocketMq;
+use gray_mq::{
+    Consumer, ConsumerProperties, Delivery, HandlerError, MessageSettings, Messaging, OwnStatus,
+    Settings, SqlStore,
+};
+use gray_propagation::{GrayStatus, Lane, MessageCarrier};
+
+/// How long a consumer may be missed before it is gone; short, so that many cycles fit.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// A consumer of its own process.
+#[derive(Debug, Args)]
+pub(crate) struct Member {
+    /// The name server.
+    #[arg(long)]
+    names: String,
+    /// The database with the tables.
+    #[arg(long)]
+    store: String,
+    #[arg(long)]
+    group: String,
+    #[arg(long)]
+    topic: String,
+    /// What it is known by to brokers.
+    #[arg(long)]
+    client: String,
+    /// Whether it is in the lane.
+    #[arg(long)]
+    gray: bool,
+    /// The file that says what was handled.
+    #[arg(long)]
+    log: PathBuf,
+}
+
+impl Member {
+    /// Consumes until it is told to stop.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
+        // Fail points are in the environment.
+        let _points = fail::FailScenario::setup();
+        let (_publisher, settings) =
+            live(MessageSettings::of_all(Settings::default(), [Lane::GRAY].into()));
+        let own = if self.gray { GrayStatus::Gray(Lane::GRAY) } else { GrayStatus::Prod };
+        let messaging = Messaging {
+            application: "audit".to_owned(),
+            own: OwnStatus::by(move || own),
+            settings,
+            carrier: MessageCarrier::default(),
+            store: Arc::new(SqlStore::connect(&self.store).await?),
+        };
+        let properties = ConsumerProperties {
+            group: self.group,
+            topics: vec![self.topic],
+            poll: Duration::from_millis(200),
+            lease: LEASE,
+            drain: Duration::from_secs(5),
+            ..ConsumerProperties::default()
+        };
+        let log = Arc::new(Log::open(&self.log, self.client.clone())?);
+        let broker = Arc::new(RocketMq::new(vec![self.names]));
+        let handler = move |delivery| {
+            let log = Arc::clone(&log);
+            async move { handle(&log, &delivery) }
+        };
+        let consumer = Consumer::start(broker, messaging, self.client, properties, handler)?;
+        let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        stop.recv().await;
+        consumer.stop().await;
+        Ok(())
+    }
+}
+
+/// Says what was handled, before the broker hears of it: one write for each message, behind all
+/// others.
+struct Log {
+    file: File,
+    client: String,
+}
+
+impl Log {
+    fn open(path: &Path, client: String) -> std::io::Result<Self> {
+        Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)?, client })
+    }
+
+    fn write(&self, delivery: &Delivery) -> std::io::Result<()> {
+        let message = &delivery.message;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let source = if message.properties.contains_key("RETRY_TOPIC") { "retry" } else { "topic" };
+        let (client, group) = (&self.client, &delivery.group);
+        let (queue, offset) = (&message.queue, message.offset);
+        let id = String::from_utf8_lossy(&message.body);
+        let id = id.split(' ').next().unwrap_or_default();
+        let line = format!("{now}\t{client}\t{group}\t{source}\t{queue}\t{offset}\t{id}\n");
+        (&self.file).write_all(line.as_bytes())
+    }
+}
+
+/// One message in ten fails at first, and comes round by way of the retries.
+fn handle(log: &Log, delivery: &Delivery) -> Result<(), HandlerError> {
+    let fails = delivery.message.body.last() == Some(&b'!');
+    if fails && delivery.message.attempts == 0 {
+        return Err("it comes again".into());
+    }
+    Ok(log.write(delivery)?)
+}

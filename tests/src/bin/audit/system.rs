@@ -1,0 +1,201 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use gray_mq::rocketmq::RocketMq as Cluster;
+use gray_mq::{MessageBroker, SqlStore, StateStore};
+use gray_tests::{Database, Process, Release, RocketMq, Sql, eventually};
+use serde_json::Value;
+
+use crate::events::{Durable, Events};
+
+pub(crate) const TOPIC: &str = "audit";
+pub(crate) const GROUP: &str = "audit-svc";
+const QUEUES: u32 = 4;
+
+/// How long a server or a step of a switch may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Real servers, the processes that consume, and the logs.
+pub(crate) struct System {
+    pub(crate) broker: RocketMq,
+    pub(crate) database: Database,
+    pub(crate) cluster: Arc<Cluster>,
+    store: SqlStore,
+    pub(crate) logs: PathBuf,
+    pub(crate) events: Events,
+    pub(crate) members: BTreeMap<String, Running>,
+    started: u32,
+    pub(crate) kills: u32,
+    /// How often each fail point killed a process.
+    pub(crate) failed: BTreeMap<String, u32>,
+}
+
+/// A process that consumes.
+pub(crate) struct Running {
+    process: Process,
+    pub(crate) gray: bool,
+    point: Option<String>,
+}
+
+impl System {
+    pub(crate) async fn start(release: Release, logs: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&logs)?;
+        let broker = RocketMq::start(release)?;
+        let database = Database::start(Sql::Postgres)?;
+        let store = SqlStore::connect(&database.url()).await?;
+        let cluster = Arc::new(Cluster::new(vec![broker.names()]));
+        eventually(PATIENCE, async || {
+            ensure!(!cluster.route("TBW102").await?.brokers.is_empty(), "no broker");
+            let name = cluster.brokers().into_iter().next().context("no broker")?;
+            cluster.broker(&name).await?.create_topic(TOPIC, QUEUES).await?;
+            ensure!(!cluster.queues(TOPIC).await?.is_empty(), "no topic");
+            Ok(())
+        })
+        .await?;
+        let events = Events::create(&logs.join("killed.tsv"))?;
+        Ok(Self {
+            broker,
+            database,
+            cluster,
+            store,
+            logs,
+            events,
+            members: BTreeMap::new(),
+            started: 0,
+            kills: 0,
+            failed: BTreeMap::new(),
+        })
+    }
+
+    /// Starts a process that consumes, and dies at a fail point if it is given one.
+    pub(crate) fn member(&mut self, gray: bool, point: Option<&str>) -> anyhow::Result<()> {
+        self.started += 1;
+        let side = if gray { "gray" } else { "base" };
+        let client = format!("{side}-{}", self.started);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["member", "--group", GROUP, "--topic", TOPIC, "--client", &client]);
+        command.args(["--names", &self.broker.names(), "--store", &self.database.url()]);
+        command.arg("--log").arg(self.logs.join(format!("handled-{client}.tsv")));
+        if gray {
+            command.arg("--gray");
+        }
+        command.env("FAILPOINTS", point.unwrap_or_default()).env("RUST_LOG", "info");
+        let process = Process::start(&mut command, &self.logs.join(format!("{client}.log")))?;
+        let point = point.map(str::to_owned);
+        self.members.insert(client, Running { process, gray, point });
+        Ok(())
+    }
+
+    /// Kills a process at once.
+    pub(crate) async fn kill(&mut self, client: &str) -> anyhow::Result<()> {
+        let mut running = self.members.remove(client).context("nobody of that name")?;
+        running.process.kill();
+        self.kills += 1;
+        self.note(running.gray).await
+    }
+
+    /// Tells a process to stop, and waits until it has.
+    pub(crate) fn stop(&mut self, client: &str) -> anyhow::Result<()> {
+        let mut running = self.members.remove(client).context("nobody of that name")?;
+        running.process.terminate()?;
+        let code = running.process.wait(Duration::from_secs(30))?;
+        ensure!(code.is_some(), "{client} does not stop");
+        Ok(())
+    }
+
+    /// Takes note of processes that died at a fail point, and starts others in their stead.
+    pub(crate) async fn reap(&mut self, gray_too: bool) -> anyhow::Result<()> {
+        let mut dead = Vec::new();
+        for (client, running) in &mut self.members {
+            if running.process.has_ended()? {
+                dead.push(client.clone());
+            }
+        }
+        for client in dead {
+            let running = self.members.remove(&client).context("it was there")?;
+            let point = running.point.with_context(|| format!("{client} died of its own"))?;
+            let name = point.split('=').next().unwrap_or_default().to_owned();
+            *self.failed.entry(name).or_default() += 1;
+            self.note(running.gray).await?;
+            if !running.gray || gray_too {
+                self.member(running.gray, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes down what was committed when somebody died: nobody of that group has read further since.
+    async fn note(&self, gray: bool) -> anyhow::Result<()> {
+        let group = if gray { format!("{GROUP}_gray") } else { GROUP.to_owned() };
+        let durable = self.committed(&group).await.unwrap_or_default();
+        Ok(self.events.killed(&group, &durable)?)
+    }
+
+    async fn committed(&self, group: &str) -> anyhow::Result<Durable> {
+        let mut durable = Durable::new();
+        let retry = format!("%RETRY%{group}");
+        for (source, topic) in [("topic", TOPIC), ("retry", &retry)] {
+            for queue in self.cluster.queues(topic).await? {
+                let committed = self.cluster.committed(group, topic, &queue).await?;
+                let key = (source.to_owned(), queue.to_string());
+                durable.insert(key, committed.unwrap_or_default());
+            }
+        }
+        Ok(durable)
+    }
+
+    /// Kills the broker and starts it again; what was durable then is what it had on disk.
+    pub(crate) fn restart_broker(&mut self) -> anyhow::Result<()> {
+        self.broker.kill();
+        for group in [GROUP.to_owned(), format!("{GROUP}_gray")] {
+            let durable = on_disk(&self.broker.offsets(), &group);
+            self.events.killed(&group, &durable)?;
+        }
+        self.broker.run()
+    }
+
+    /// The table as it stands in the database.
+    pub(crate) async fn table(&self) -> anyhow::Result<String> {
+        let key = format!("graylane.mq.{GROUP}.{TOPIC}");
+        Ok(self.store.read(&key).await?.context("there is no table yet")?.text)
+    }
+
+    /// Waits until the lane is open, or is not, and nothing is to be changed.
+    pub(crate) async fn until_open(&mut self, open: bool) -> anyhow::Result<()> {
+        let began = tokio::time::Instant::now();
+        loop {
+            self.reap(open).await?;
+            let text = self.table().await.unwrap_or_default();
+            let table: Value = serde_json::from_str(&text).unwrap_or_default();
+            let lanes = table.pointer("/table/open").and_then(Value::as_array).map_or(0, Vec::len);
+            let settled = table.pointer("/table/intent").is_none();
+            if !text.is_empty() && (lanes > 0) == open && settled {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Reads what a broker has written of a group's offsets: `"topic@group":{0:12,1:7}`.
+fn on_disk(path: &Path, group: &str) -> Durable {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let retry = format!("%RETRY%{group}");
+    let mut durable = Durable::new();
+    for (source, topic) in [("topic", TOPIC), ("retry", &retry)] {
+        let start = format!("\"{topic}@{group}\":{{");
+        let Some((_, rest)) = text.split_once(&start) else { continue };
+        for pair in rest.split('}').next().unwrap_or_default().split(',') {
+            let Some((queue, offset)) = pair.split_once(':') else { continue };
+            let queue = queue.trim().trim_matches('"');
+            let Ok(offset) = offset.trim().parse() else { continue };
+            durable.insert((source.to_owned(), format!("broker-a/{queue}")), offset);
+        }
+    }
+    durable
+}

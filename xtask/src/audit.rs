@@ -1,0 +1,51 @@
+use std::process::Command;
+
+use crate::servers::{self, run};
+use crate::{root, say};
+
+/// Audits who handles which message while lanes come and go, consumers are killed, and servers restart.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Audit {
+    /// How messages are kept apart: property.
+    #[arg(long, default_value = "property")]
+    scheme: String,
+    /// How often gray comes and goes.
+    #[arg(long, default_value_t = 30)]
+    cycles: u32,
+    /// How many messages are produced at least; cycles go on until they are.
+    #[arg(long, default_value_t = 0)]
+    messages: u64,
+    /// How many messages are produced in a second.
+    #[arg(long, default_value_t = 600)]
+    rate: u64,
+    /// Which RocketMQ it runs on, 4 or 5.
+    #[arg(long, default_value_t = 5)]
+    rocketmq: u8,
+    /// Where the report goes; without it, it is only printed.
+    #[arg(long)]
+    report: Option<std::path::PathBuf>,
+}
+
+impl Audit {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        for name in ["rocketmq", "postgresql"] {
+            servers::install(name)?;
+        }
+        let mut build = Command::new("cargo");
+        build.args(["run", "--release", "--package", "gray-tests", "--features", "audit"]);
+        build.args(["--bin", "audit", "--", "run", "--scheme", &self.scheme]);
+        for (name, value) in [
+            ("--cycles", u64::from(self.cycles)),
+            ("--messages", self.messages),
+            ("--rate", self.rate),
+            ("--rocketmq", u64::from(self.rocketmq)),
+        ] {
+            build.args([name, &value.to_string()]);
+        }
+        if let Some(report) = &self.report {
+            build.arg("--report").arg(report);
+        }
+        say(&format!("{build:?}"));
+        run(build.current_dir(root()))
+    }
+}
