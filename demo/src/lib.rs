@@ -11,7 +11,7 @@ mod user;
 
 pub use gray_starter::{Starter, StarterProperties};
 
-pub use self::chain::{GrpcLink, Link, chain};
+pub use self::chain::{GrpcLink, Link, Messages, chain};
 pub use self::order::order_app;
 pub use self::service::Identity;
 pub use self::user::user_app;

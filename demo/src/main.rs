@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use clap::{Parser, ValueEnum};
-use gray_demo::{Identity, Link, chain, order_app, user_app};
+use gray_demo::{Identity, Link, Messages, chain, order_app, user_app};
+use gray_mq::{Consumer, open_store};
 use gray_starter::{NacosProperties, Starter, StarterProperties};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,12 @@ struct Args {
     /// Loses the tag of requests, and sends them here: for trying out `graylane probe`.
     #[arg(long, value_name = "URL")]
     lose_tag_to: Option<String>,
+    /// The name servers of RocketMQ: C produces a message on each call, and A consumes it.
+    #[arg(long, value_delimiter = ',', env = "GRAYLANE_MQ")]
+    mq: Vec<String>,
+    /// Where it is kept whose messages are whose: `nacos`, `postgres://…` or `mysql://…`.
+    #[arg(long, env = "GRAYLANE_MQ_STATE", default_value = "nacos")]
+    mq_state: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,9 +79,13 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.address).await?;
     let addr = listener.local_addr()?;
     let starter = Starter::start(args.properties()?)?;
-    let router = args.router(starter.reachable(addr).await?, &starter);
+    let (router, consumer) = args.service(starter.reachable(addr).await?, &starter).await?;
     tracing::info!(service = args.role.service(), %addr, "serving");
-    starter.serve(listener, router, told_to_stop()?).await.context("the service ended")
+    let served = starter.serve(listener, router, told_to_stop()?).await;
+    if let Some(consumer) = consumer {
+        consumer.stop().await;
+    }
+    served.context("the service ended")
 }
 
 impl Args {
@@ -98,24 +109,48 @@ impl Args {
         Ok(properties)
     }
 
-    fn router(&self, addr: SocketAddr, starter: &Starter) -> Router {
+    async fn service(
+        &self,
+        addr: SocketAddr,
+        starter: &Starter,
+    ) -> anyhow::Result<(Router, Option<Consumer>)> {
         let (service, version) = (self.role.service(), self.version_label.clone());
         let identity = Identity { service, version, port: addr.port() };
         let starter = starter.clone();
-        let letters = match self.role {
-            Role::User => return user_app(identity, starter),
-            Role::Order => return order_app(identity, starter),
+        let (letter, next) = match self.role {
+            Role::User => return Ok((user_app(identity, starter), None)),
+            Role::Order => return Ok((order_app(identity, starter), None)),
             Role::A => ('A', Some('B')),
             Role::B => ('B', Some('C')),
             Role::C => ('C', None),
         };
-        let (letter, next) = letters;
         let loses_tag_to = self.lose_tag_to.clone();
-        let link = Link { letter, next, addr, starter, loses_tag_to };
+        let mut link = Link { letter, next, addr, starter, loses_tag_to, producer: None };
         if let Some(seconds) = self.job {
             tokio::spawn(link.clone().work(Duration::from_secs(seconds)));
         }
-        chain(link)
+        let consumer = self.messages(&mut link).await?;
+        Ok((chain(link), consumer))
+    }
+
+    /// Lets C produce messages, and A consume them.
+    async fn messages(&self, link: &mut Link) -> anyhow::Result<Option<Consumer>> {
+        match self.role {
+            _ if self.mq.is_empty() => Ok(None),
+            // Who only produces needs no state.
+            Role::C => {
+                let messages = Messages::new(self.mq.clone(), open_store("memory", None).await?);
+                messages.produce(link).await;
+                Ok(None)
+            }
+            Role::A => {
+                let store = open_store(&self.mq_state, link.starter.nacos()).await;
+                let store = store.context("consuming messages needs a state (--mq-state)")?;
+                let messages = Messages::new(self.mq.clone(), store);
+                Ok(Some(messages.consume(link.clone()).await?))
+            }
+            Role::User | Role::Order | Role::B => Ok(None),
+        }
     }
 }
 

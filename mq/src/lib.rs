@@ -13,20 +13,22 @@ mod broker;
 mod consumer;
 mod group;
 mod message;
+mod messaging;
 mod ownership;
 mod producer;
 #[cfg(feature = "rocketmq")]
 pub mod rocketmq;
 mod settings;
+mod status;
 mod store;
 
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
-    Consumer, ConsumerProperties, Count, Counts, Delivery, From, HandlerError, Messaging, Order,
-    Outcome, OwnStatus,
+    Consumer, ConsumerProperties, Count, Counts, Delivery, From, HandlerError, Order, Outcome,
 };
 pub use self::group::{GroupName, InvalidGroup};
 pub use self::message::{Message, Receipt, ReceivedMessage};
+pub use self::messaging::{Messaging, OwnStatus};
 pub use self::ownership::{
     Absence, ConnectionId, Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Lease, Member,
     MemberId, Owner, Ownership, QueueKey, Side, Standing, UnknownMember, Verdict,
@@ -35,8 +37,9 @@ pub use self::producer::{MessageSink, Producer, SendError};
 pub use self::settings::{
     ConsumeMode, GroupMessages, MessageSettings, MessagesOverride, MessagesProperties, Settings,
 };
-#[cfg(feature = "sql")]
+pub use self::status::{MemberStatus, QueueStatus, SideStatus, TopicState, TopicStatus, status};
 pub use self::store::SqlStore;
-pub use self::store::{ChangeError, Entry, Ledger, MemoryStore, StateStore, StoreError};
-#[cfg(feature = "nacos")]
+pub use self::store::{
+    ChangeError, Entry, Ledger, MemoryStore, OpenError, StateStore, StoreError, open_store,
+};
 pub use self::store::{NacosStore, UnfitStore};

@@ -100,10 +100,7 @@ impl<B: MessageSink> Producer<B> {
     /// same; it is then sent to another one, so that it may be there twice.
     pub async fn send(&self, message: Message) -> Result<Receipt, SendError<B::Error>> {
         let message = self.stamped(message);
-        self.to_any(&message.topic, async |queue: &QueueKey| {
-            self.0.broker.send(&self.0.group, &message, queue).await
-        })
-        .await
+        self.to_any(&message.topic, Sending::One(&message)).await
     }
 
     /// Sends a message, and waits for nothing: it may be lost.
@@ -113,10 +110,11 @@ impl<B: MessageSink> Producer<B> {
     /// See [`SendError`].
     pub async fn send_one_way(&self, message: Message) -> Result<(), SendError<B::Error>> {
         let message = self.stamped(message);
-        self.to_any(&message.topic, async |queue: &QueueKey| {
-            self.0.broker.send_one_way(&self.0.group, &message, queue).await
-        })
-        .await
+        let queues = self.writable(&message.topic).await?;
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let queue = queues.get(turn).ok_or_else(|| SendError::NoQueue(message.topic.clone()))?;
+        let (broker, group) = (&self.0.broker, &self.0.group);
+        broker.send_one_way(group, &message, queue).await.map_err(SendError::Broker)
     }
 
     /// Sends a message to the queue of its key, in which it comes behind all that were sent there
@@ -148,10 +146,7 @@ impl<B: MessageSink> Producer<B> {
         let topic = messages.first().map(|message| message.topic.clone());
         let topic = topic.filter(|topic| messages.iter().all(|it| it.topic == *topic));
         let topic = topic.ok_or(SendError::NoBatch)?;
-        self.to_any(&topic, async |queue: &QueueKey| {
-            self.0.broker.send_batch(&self.0.group, &messages, queue).await
-        })
-        .await
+        self.to_any(&topic, Sending::Batch(&messages)).await
     }
 
     /// Returns the message with its lane and trace.
@@ -179,30 +174,37 @@ impl<B: MessageSink> Producer<B> {
     }
 
     /// Tries queues in turn, and after one that failed those of other brokers.
-    async fn to_any<T>(
-        &self,
-        topic: &str,
-        send: impl AsyncFn(&QueueKey) -> Result<T, B::Error>,
-    ) -> Result<T, SendError<B::Error>> {
+    async fn to_any(&self, topic: &str, what: Sending<'_>) -> Result<Receipt, SendError<B::Error>> {
         let queues = self.writable(topic).await?;
-        let first = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let mut tried = Vec::new();
+        let first = self.0.next.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let mut turn: Vec<&QueueKey> =
+            queues.iter().cycle().skip(first).take(queues.len()).collect();
         let mut failed = None;
         for _ in 0..ATTEMPTS {
-            let mut turn = queues.iter().cycle().skip(first % queues.len()).take(queues.len());
-            let new = |queue: &&QueueKey| !tried.contains(&&queue.broker);
-            // With one broker only, another queue of it is as good.
-            let queue = turn.clone().find(new).or_else(|| turn.nth(tried.len() % queues.len()));
-            let Some(queue) = queue else { break };
-            match send(queue).await {
-                Ok(stored) => return Ok(stored),
+            let Some(queue) = turn.first().copied() else { break };
+            let (broker, group) = (&self.0.broker, &self.0.group);
+            let stored = match what {
+                Sending::One(message) => broker.send(group, message, queue).await,
+                Sending::Batch(messages) => broker.send_batch(group, messages, queue).await,
+            };
+            match stored {
+                Ok(receipt) => return Ok(receipt),
                 Err(error) if B::is_worth_another(&error) => {
-                    tried.push(&queue.broker);
                     failed = Some(error);
+                    // With one broker only, another queue of it is as good.
+                    turn.rotate_left(1);
+                    turn.sort_by_key(|next| next.broker == queue.broker);
                 }
                 Err(error) => return Err(SendError::Broker(error)),
             }
         }
         Err(failed.map_or_else(|| SendError::NoQueue(topic.to_owned()), SendError::Broker))
     }
+}
+
+/// What is to be sent to any queue.
+#[derive(Clone, Copy, Debug)]
+enum Sending<'a> {
+    One(&'a Message),
+    Batch(&'a [Message]),
 }

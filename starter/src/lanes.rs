@@ -116,17 +116,7 @@ pub(crate) fn follow_lanes(
     tasks: &mut JoinSet<()>,
 ) -> Result<(Live<ServedLanes>, Option<Live<Health>>), StartError> {
     let fixed = fixed(properties)?;
-    let mut sources: Vec<Box<dyn ConfigSource>> = Vec::new();
-    if !properties.rules.is_empty() {
-        sources.push(Box::new(FileSource::new(properties.rules.clone(), MAX_FILE)));
-    }
-    let documents = properties.documents();
-    if let Some(nacos) = properties.nacos.clone().filter(|_| !documents.is_empty()) {
-        let group = properties.group();
-        let key = |data_id| ConfigKey { data_id, group: group.to_owned() };
-        let keys = documents.into_iter().map(key).collect();
-        sources.push(Box::new(NacosSource::new(Link::new(nacos, Module::Config), keys)));
-    }
+    let sources = sources(properties);
     let (publisher, lanes) = live(fixed);
     if sources.is_empty() {
         return Ok((lanes, None));
@@ -139,6 +129,22 @@ pub(crate) fn follow_lanes(
     let health = following.health();
     tasks.spawn(follow(updates, following, publisher));
     Ok((lanes, Some(health)))
+}
+
+/// The documents that say how lanes are served, and more, wherever they are.
+pub(crate) fn sources(properties: &StarterProperties) -> Vec<Box<dyn ConfigSource>> {
+    let mut sources: Vec<Box<dyn ConfigSource>> = Vec::new();
+    if !properties.rules.is_empty() {
+        sources.push(Box::new(FileSource::new(properties.rules.clone(), MAX_FILE)));
+    }
+    let documents = properties.documents();
+    if let Some(nacos) = properties.nacos.clone().filter(|_| !documents.is_empty()) {
+        let group = properties.group();
+        let key = |data_id| ConfigKey { data_id, group: group.to_owned() };
+        let keys = documents.into_iter().map(key).collect();
+        sources.push(Box::new(NacosSource::new(Link::new(nacos, Module::Config), keys)));
+    }
+    sources
 }
 
 /// How lanes are served as long as no document says it.

@@ -1,13 +1,16 @@
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use gray_config::nacos::{Link, Module};
-use gray_config::{FileSource, live};
+use gray_config::nacos::{Link, Module, NacosProperties};
+use gray_config::{
+    ConfigSource as _, Documents, FileSource, Follow, Live, Merged, Problems, follow, live,
+};
 use gray_lb::{
     Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, Maintenance,
     NacosDiscovery, NacosGroup, Wanted, maintain,
 };
-use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, TagKey, TagKeys};
+use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, TagKey, TagKeys};
 use http::HeaderName;
 use tokio::task::JoinSet;
 
@@ -16,7 +19,7 @@ use crate::channel::{Connections, GrayChannel};
 #[cfg(feature = "client")]
 use crate::client::GrayClient;
 use crate::edges::Edges;
-use crate::lanes::{OwnLane, follow_lanes};
+use crate::lanes::{OwnLane, follow_lanes, sources};
 use crate::layer::{GrayLayer, Incoming};
 use crate::nacos::{Registration, reachable_at};
 use crate::outgoing::{Core, Outgoing};
@@ -46,6 +49,7 @@ struct Parts {
     client: GrayClient,
     #[cfg(feature = "grpc")]
     connections: Connections,
+    followers: Mutex<JoinSet<()>>,
 }
 
 /// Why a service cannot be part of gray release.
@@ -141,6 +145,7 @@ impl Starter {
             own,
             layer: GrayLayer::new(incoming),
             edges,
+            followers: Mutex::default(),
         })))
     }
 
@@ -167,6 +172,44 @@ impl Starter {
     /// starter.
     pub fn own_status(&self) -> GrayStatus {
         self.0.own.status()
+    }
+
+    /// Waits until it is known which version each lane has, but not for ever: without its documents a
+    /// service knows no lane but base.
+    pub async fn known(&self) {
+        self.0.own.known().await;
+    }
+
+    /// Returns the lanes that there are, as far as is known.
+    pub fn lanes(&self) -> BTreeSet<Lane> {
+        self.0.own.lanes.peek().lanes()
+    }
+
+    /// Follows the documents that say how lanes are served, for what else they say: `parse` is given
+    /// all of them whenever one changes. Where there are none, the value stays what it is.
+    pub fn follow<T, P>(&self, initial: T, parse: P) -> Live<T>
+    where
+        T: Send + Sync + 'static,
+        P: Fn(&Documents) -> Result<(T, Problems), Problems> + Send + Sync + 'static,
+    {
+        let (publisher, value) = live(initial);
+        let sources = sources(&self.0.properties);
+        if !sources.is_empty() {
+            let updates = Box::new(Merged::new(sources)).updates();
+            let follow = follow(updates, Follow::new(parse, None), publisher);
+            self.0.followers.lock().unwrap_or_else(PoisonError::into_inner).spawn(follow);
+        }
+        value
+    }
+
+    /// Returns the service's name.
+    pub fn service(&self) -> &str {
+        &self.0.properties.service
+    }
+
+    /// Returns the Nacos servers, where there are any.
+    pub fn nacos(&self) -> Option<&NacosProperties> {
+        self.0.properties.nacos.as_ref()
     }
 
     /// Returns what was counted about calls.

@@ -4,6 +4,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use gray_mq::Producer;
+use gray_mq::rocketmq::RocketMq;
 use gray_starter::{GrayStatus, Starter};
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -23,17 +25,23 @@ pub struct Link {
     /// Where it sends what it is asked for while it loses the tag, as a hand-written proxy may: it
     /// calls a fixed address, and copies all headers but the one that matters.
     pub loses_tag_to: Option<String>,
+    /// What it produces messages by, where it does.
+    pub producer: Option<Producer<RocketMq>>,
 }
 
 /// Makes a service of the chain: `/A/http` goes on over HTTP, `/A/grpc` over gRPC, and `/A/dubbo`,
-/// the path of the original, as well.
+/// the path of the original, as well. `/A/mq` is for who consumes a message: nobody produces another
+/// one for it.
 pub fn chain(link: Link) -> Router {
     let letter = link.letter;
     let over_http =
         get(async |State(link): State<Link>, headers: HeaderMap| match &link.loses_tag_to {
             Some(to) => answer(link.lose_tag(to, headers).await),
-            None => answer(link.over_http().await.map(|way| (HeaderMap::new(), way))),
+            None => answer(link.over_http("http").await.map(|way| (HeaderMap::new(), way))),
         });
+    let over_mq = get(async |State(link): State<Link>| {
+        answer(link.over_http("mq").await.map(|way| (HeaderMap::new(), way)))
+    });
     let over_grpc = get(async |State(link): State<Link>| {
         answer(link.over_grpc().await.map(|way| (HeaderMap::new(), way)))
     });
@@ -42,6 +50,7 @@ pub fn chain(link: Link) -> Router {
         .route(&format!("/{letter}/http"), over_http)
         .route(&format!("/{letter}/grpc"), over_grpc.clone())
         .route(&format!("/{letter}/dubbo"), over_grpc)
+        .route(&format!("/{letter}/mq"), over_mq)
         .with_state(link)
         .route_service(GrpcLink::PATH, grpc)
 }
@@ -64,7 +73,7 @@ impl Link {
     pub async fn work(self, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
-            match self.over_http().await {
+            match self.over_http("http").await {
                 Ok(way) => tracing::info!("job: {way}"),
                 Err(error) => tracing::warn!("job: {error:#}"),
             }
@@ -79,13 +88,25 @@ impl Link {
         format!("{}{lane}[{}]", self.letter, self.addr.ip())
     }
 
-    async fn over_http(&self) -> anyhow::Result<String> {
-        let Some(next) = self.next else { return Ok(self.name()) };
-        let url = format!("http://{}/{next}/http", service_of(next));
+    pub(super) async fn over_http(&self, way: &str) -> anyhow::Result<String> {
+        let Some(next) = self.next else {
+            if way != "mq" {
+                self.produce().await?;
+            }
+            return Ok(self.name());
+        };
+        let url = format!("http://{}/{next}/{way}", service_of(next));
         let answer = self.starter.client().get(&url).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         anyhow::ensure!(status.is_success(), "{next} answers {status}: {text}");
         Ok(format!("{} -> {}", self.name(), text.trim_end()))
+    }
+
+    async fn produce(&self) -> anyhow::Result<()> {
+        match &self.producer {
+            Some(producer) => super::messages::tell(producer, &self.name()).await,
+            None => Ok(()),
+        }
     }
 
     async fn lose_tag(
@@ -106,7 +127,10 @@ impl Link {
     }
 
     pub(super) async fn over_grpc(&self) -> anyhow::Result<String> {
-        let Some(next) = self.next else { return Ok(self.name()) };
+        let Some(next) = self.next else {
+            self.produce().await?;
+            return Ok(self.name());
+        };
         let way = super::grpc::call(self.starter.channel(&service_of(next))).await?;
         Ok(format!("{} -> {way}", self.name()))
     }

@@ -1,8 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gray_config::{Document, Faults, KeyPath};
 use gray_filters::{Lists, RuleProperties, rules_of};
 use gray_lb::{BaseProperties, Fallback, LaneProperties, LanesProperties, ServiceProperties};
+use gray_mq::{MessageSettings, MessagesProperties, Settings};
+use gray_propagation::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,8 @@ pub struct NativeProperties {
     pub services: BTreeMap<String, ServiceProperties>,
     /// The rules; the first that hits decides, and where none does, base serves.
     pub rules: Vec<RuleProperties>,
+    /// Which consumers handle the messages of lanes. It is for services, and only checked here.
+    pub messages: MessagesProperties,
 }
 
 impl Default for NativeProperties {
@@ -36,6 +40,7 @@ impl Default for NativeProperties {
             fallback: Fallback::default(),
             services: BTreeMap::new(),
             rules: Vec::new(),
+            messages: MessagesProperties::default(),
         }
     }
 }
@@ -44,13 +49,25 @@ impl Default for NativeProperties {
 pub(super) fn read(document: &Document, lists: &Lists, faults: &mut Faults) -> Meaning {
     let root = KeyPath::ROOT;
     let properties: NativeProperties = document.read(&root, faults).unwrap_or_default();
-    let NativeProperties { enabled, base, lanes, fallback, services, rules } = properties;
+    let NativeProperties { enabled, base, lanes, fallback, services, rules, messages } = properties;
     let (table, switches) =
         LanesProperties { base, lanes, fallback, services }.table(&root, faults);
     let rules = rules_of(&rules, &switches, lists, &root.key("rules"), faults);
+    check_messages(&messages, switches.keys().copied().collect(), &root, faults);
     Meaning {
         rules: enabled.then_some(rules),
         lanes: table,
         open: switches.into_iter().filter_map(|(lane, on)| on.then_some(lane)).collect(),
     }
+}
+
+/// Notes what is wrong with what a document says about messages.
+pub(super) fn check_messages(
+    messages: &MessagesProperties,
+    lanes: BTreeSet<Lane>,
+    above: &KeyPath,
+    faults: &mut Faults,
+) {
+    let mut settings = MessageSettings::of_all(Settings::default(), lanes);
+    settings.take(messages, &above.key("messages"), faults);
 }

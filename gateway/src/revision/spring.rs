@@ -3,9 +3,11 @@
 use gray_config::{Document, Faults, KeyPath};
 use gray_filters::{GrayGatewayProperties, Rule};
 use gray_lb::SpringLanes;
+use gray_mq::MessagesProperties;
 use gray_propagation::Lane;
 
 use super::documents::Meaning;
+use super::native::check_messages;
 
 /// What several documents together say, later ones over earlier ones.
 #[derive(Debug, Default)]
@@ -24,6 +26,11 @@ impl Spring {
             let read = read.unwrap_or_default();
             let rules = read.rules(&at, faults);
             self.gateway = read.enabled.then_some(rules);
+        }
+        let root = KeyPath::ROOT.dotted(prefix);
+        if document.contains(&root.key("messages")) {
+            let read: Option<MessagesProperties> = document.read(&root.key("messages"), faults);
+            check_messages(&read.unwrap_or_default(), [Lane::GRAY].into(), &root, faults);
         }
     }
 

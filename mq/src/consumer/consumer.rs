@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::FutureExt;
-use gray_config::Live;
-use gray_propagation::{GrayStatus, Lane, MessageCarrier};
+use gray_propagation::Lane;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,47 +14,10 @@ use super::core::{ConsumerProperties, Core, DRAINS, Delivery, HandlerError, Role
 use super::counts::Counts;
 use super::drain::{is_drained, left_behind};
 use super::engine::Engine;
-use crate::{GroupName, InvalidGroup, Ledger, MessageBroker, MessageSettings, Side, StateStore};
+use crate::{GroupName, InvalidGroup, Ledger, MessageBroker, Messaging, OwnStatus, Side};
 
 /// How often it is looked at whether this process reads what it should.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Says in which lane a process is, at any time: what it does of its own accord is of this status.
-#[derive(Clone)]
-pub struct OwnStatus(Arc<dyn Fn() -> GrayStatus + Send + Sync>);
-
-impl OwnStatus {
-    /// Asks a function.
-    pub fn by(status: impl Fn() -> GrayStatus + Send + Sync + 'static) -> Self {
-        Self(Arc::new(status))
-    }
-
-    /// Returns it as it is now.
-    pub fn current(&self) -> GrayStatus {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for OwnStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnStatus").field(&self.current()).finish()
-    }
-}
-
-/// How a process takes part in gray release, as far as messages go.
-#[derive(Clone, Debug)]
-pub struct Messaging {
-    /// The application's name.
-    pub application: String,
-    /// In which lane this process is.
-    pub own: OwnStatus,
-    /// What rule documents say about messages.
-    pub settings: Live<MessageSettings>,
-    /// The property that carries the lane.
-    pub carrier: MessageCarrier,
-    /// Where the tables are kept.
-    pub store: Arc<dyn StateStore>,
-}
 
 /// Consumes the messages that belong to this process's lane, each handled in the lane that it was
 /// produced in.
@@ -82,8 +44,7 @@ impl<B: MessageBroker> Counting for Core<B> {
 }
 
 impl Consumer {
-    /// Starts to consume, in the background. `client` is what it is known by to brokers: no two
-    /// consumers, and no two starts of one, may share it.
+    /// Starts to consume, in the background.
     ///
     /// The handler is called once for each message, many at a time, in the message's context: what it
     /// calls through `GrayClient`, and produces, goes to the message's lane. Where it fails or panics
@@ -95,7 +56,6 @@ impl Consumer {
     pub fn start<B, H, F>(
         broker: Arc<B>,
         messaging: Messaging,
-        client: String,
         properties: ConsumerProperties,
         handler: H,
     ) -> Result<Self, InvalidGroup>
@@ -108,6 +68,7 @@ impl Consumer {
         if let Some(lane) = messaging.own.current().lane().copied() {
             group.of(Side::Lane(lane))?;
         }
+        let client = properties.client.clone().unwrap_or_else(client);
         let version = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let core = Arc::new(Core {
             broker,
@@ -151,6 +112,14 @@ impl Consumer {
         self.stop.cancel();
         while self.run.join_next().await.is_some() {}
     }
+}
+
+/// What a consumer is known by that is not told: the machine, the process, and a word that no other
+/// start of it has.
+fn client() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map_or_else(|_| "host".to_owned(), |host| host.trim().to_owned());
+    format!("{host}@{}#{:08x}", std::process::id(), fastrand::u32(..))
 }
 
 /// Has this process read what it should, whatever the configuration says and whoever is alive.

@@ -31,6 +31,9 @@ pub(super) type Handle =
 pub struct ConsumerProperties {
     /// The consumer group, as it is in the base environment.
     pub group: String,
+    /// What it is known by to brokers; no two consumers, and no two starts of one, may share it. A
+    /// name is made up where none is given.
+    pub client: Option<String>,
     /// The topics; all consumers of a group must read the same.
     pub topics: Vec<String>,
     /// Which messages the application wants; the same for all consumers of a group.
@@ -76,6 +79,7 @@ impl Default for ConsumerProperties {
     fn default() -> Self {
         Self {
             group: String::new(),
+            client: None,
             topics: Vec::new(),
             filter: Filter::default(),
             concurrency: 20,

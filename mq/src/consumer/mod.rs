@@ -14,6 +14,6 @@ mod progress;
 mod reader;
 mod steering;
 
-pub use self::consumer::{Consumer, Messaging, OwnStatus};
+pub use self::consumer::Consumer;
 pub use self::core::{ConsumerProperties, Delivery, From, HandlerError, Order};
 pub use self::counts::{Count, Counts, Outcome};

@@ -83,13 +83,12 @@ impl<B: MessageBroker> Reader<B> {
             other: None,
         };
         let ended = self.read(&mut running, &stop).await;
-        running.held.clear();
-        let drain = async { while running.ended().await {} };
+        let drain = self.finish(&mut running);
         if tokio::time::timeout(self.core.properties.drain, drain).await.is_err() {
             let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
             warn!(%group, topic, %queue, "messages are still being handled, they come again");
         }
-        // What is still under way is not committed, and what was held neither.
+        // What is still under way is not committed.
         if matches!(ended, Ended::Stopped) {
             self.commit(&mut running).await;
         }
@@ -129,6 +128,22 @@ impl<B: MessageBroker> Reader<B> {
                 return Ended::Lost;
             }
         }
+    }
+
+    /// Waits for what is being handled, and for what is held to be somebody's: what lies behind it may
+    /// have been handled, and would come again if it could not be committed.
+    async fn finish(&self, running: &mut Running) {
+        let mut changes = self.place.changes();
+        while self.place.is_held() && running.progress.running().0 > 0 {
+            tokio::select! {
+                true = running.ended() => {}
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(COMMIT) => self.ask_other(running).await,
+            }
+            self.judge(running);
+        }
+        // Where the place is lost, whoever has it next handles what is held.
+        while running.ended().await {}
     }
 
     /// Pulls after a pause; the future does not end early, so that a pull under way is not lost.

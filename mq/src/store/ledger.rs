@@ -46,6 +46,13 @@ impl Ledger {
         Self { store, key: key(group, topic) }
     }
 
+    /// Returns the group and the topic of a key, if it is one of a table.
+    pub fn names(key: &str) -> Option<(String, String)> {
+        let plain = |text: &str| text.replace(":r", "%").replace(":p", "|");
+        let (group, topic) = key.strip_prefix("graylane.mq.")?.split_once('.')?;
+        Some((plain(group), plain(topic)))
+    }
+
     /// Returns the key that it has in the store.
     pub fn key(&self) -> &str {
         &self.key
@@ -139,4 +146,19 @@ async fn within<T>(answer: impl Future<Output = T>) -> Option<T> {
 fn key(group: &str, topic: &str) -> String {
     let plain = |text: &str| text.replace('%', ":r").replace('|', ":p");
     format!("graylane.mq.{}.{}", plain(group), plain(topic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_its_group_and_topic() {
+        for (group, topic) in [("g", "t"), ("a%b", "%RETRY%g_gray"), ("a|b", "t-1")] {
+            let names = Ledger::names(&key(group, topic));
+            assert_eq!(names, Some((group.to_owned(), topic.to_owned())));
+        }
+        assert_ne!(key("a%p", "t"), key("a|", "t"));
+        assert_eq!(Ledger::names("other"), None);
+    }
 }

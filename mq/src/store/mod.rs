@@ -2,9 +2,8 @@
 
 mod ledger;
 mod memory;
-#[cfg(feature = "nacos")]
 mod nacos;
-#[cfg(feature = "sql")]
+mod open;
 mod sql;
 
 use std::fmt;
@@ -13,9 +12,8 @@ use futures_util::future::BoxFuture;
 
 pub use self::ledger::{ChangeError, Ledger};
 pub use self::memory::MemoryStore;
-#[cfg(feature = "nacos")]
 pub use self::nacos::{NacosStore, UnfitStore};
-#[cfg(feature = "sql")]
+pub use self::open::{OpenError, open_store};
 pub use self::sql::SqlStore;
 
 /// A store that changes a text only for who has seen what it replaces.

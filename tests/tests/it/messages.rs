@@ -81,6 +81,7 @@ impl System {
     fn consumer(&self, name: &str, own: GrayStatus, fails: usize) -> anyhow::Result<Consumer> {
         let properties = ConsumerProperties {
             group: GROUP.to_owned(),
+            client: Some(name.to_owned()),
             topics: vec![TOPIC.to_owned()],
             poll: Duration::from_millis(200),
             lease: Duration::from_secs(2),
@@ -110,7 +111,7 @@ impl System {
         };
         // Connections of its own, that end with it.
         let cluster = Arc::new(RocketMq::new(vec![self.server.names()]));
-        Ok(Consumer::start(cluster, self.messaging(own), name.to_owned(), properties, handler)?)
+        Ok(Consumer::start(cluster, self.messaging(own), properties, handler)?)
     }
 
     /// Sends messages in a lane, as a request of that lane would.

@@ -10,9 +10,9 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("lb", &["config", "propagation"]),
     ("filters", &["config", "propagation"]),
     ("starter", &["config", "lb", "propagation"]),
-    ("mq", &["config", "lb", "propagation"]),
-    ("demo", &["starter"]),
-    ("gateway", &["config", "demo", "filters", "lb", "propagation"]),
+    ("mq", &["config", "lb", "propagation", "starter"]),
+    ("demo", &["mq", "starter"]),
+    ("gateway", &["config", "demo", "filters", "lb", "mq", "propagation"]),
     ("tests", &["config", "demo", "filters", "gateway", "lb", "mq", "propagation", "starter"]),
     ("xtask", &[]),
 ];

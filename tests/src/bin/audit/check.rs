@@ -102,8 +102,8 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
     line.split('\t').collect::<Vec<_>>().try_into().ok()
 }
 
-fn produced(line: &str) -> Option<(u64, Produced)> {
-    let [at, message, lane, queue, offset] = fields(line)?;
+fn produced(text: &str) -> Option<(u64, Produced)> {
+    let [at, message, lane, queue, offset] = fields(text)?;
     let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
     Some((
         message.parse().ok()?,

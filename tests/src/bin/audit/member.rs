@@ -59,19 +59,20 @@ impl Member {
         };
         let properties = ConsumerProperties {
             group: self.group,
+            client: Some(self.client.clone()),
             topics: vec![self.topic],
             poll: Duration::from_millis(200),
             lease: LEASE,
-            drain: Duration::from_secs(5),
+            drain: Duration::from_secs(20),
             ..ConsumerProperties::default()
         };
-        let log = Arc::new(Log::open(&self.log, self.client.clone())?);
+        let log = Arc::new(Log::open(&self.log, self.client)?);
         let broker = Arc::new(RocketMq::new(vec![self.names]));
         let handler = move |delivery| {
             let log = Arc::clone(&log);
             async move { handle(&log, &delivery) }
         };
-        let consumer = Consumer::start(broker, messaging, self.client, properties, handler)?;
+        let consumer = Consumer::start(broker, messaging, properties, handler)?;
         let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         stop.recv().await;
         consumer.stop().await;

@@ -1,0 +1,242 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gray_propagation::Lane;
+use serde::Serialize;
+
+use crate::{
+    GroupName, Ledger, MessageBroker, Owner, Ownership, QueueKey, Side, StateStore, StoreError,
+};
+
+/// How the messages of one consumer group and topic stand, for an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicStatus {
+    /// The consumer group, as it is in the base environment.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// What is going on.
+    pub state: TopicState,
+    /// Counts changes of who may handle what.
+    pub epoch: u64,
+    /// What is to be changed, where something is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub intent: BTreeMap<String, Owner>,
+    /// The members that have not agreed to that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub awaited: Vec<String>,
+    /// What an operator has decided over everything else.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pinned: BTreeMap<String, Owner>,
+    /// The consumers.
+    pub members: Vec<MemberStatus>,
+    /// What each group has still to read: base's first.
+    pub sides: Vec<SideStatus>,
+    /// What could not be found out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// What is going on with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TopicState {
+    /// Nothing is to be changed.
+    Steady,
+    /// Members are asked to agree to a change.
+    Agreeing,
+    /// Everybody has agreed, and fences are to be written.
+    Fencing,
+}
+
+/// A consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Its registration.
+    pub id: String,
+    /// The lane that it is in; none in base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+    /// The queues that it reads.
+    pub queues: Vec<QueueKey>,
+    /// Whether brokers list it; not said where they do not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listed: Option<bool>,
+}
+
+/// What the consumers of a side have still to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SideStatus {
+    /// The lane; none for base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+    /// Its consumer group.
+    pub group: String,
+    /// Who owns what is produced in the lane now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// How many offsets the group is behind, all queues together: at most so many of its messages.
+    pub behind: u64,
+    /// How many of the group's retries have come and are to be read.
+    pub retries: u64,
+    /// Where each queue stands.
+    pub queues: Vec<QueueStatus>,
+}
+
+/// Where a group stands in a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// The queue.
+    pub queue: QueueKey,
+    /// What has been committed; none where nothing ever was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed: Option<u64>,
+    /// Up to where the group has to read: the end of the queue, or the fence behind which nothing is
+    /// its own.
+    pub until: u64,
+}
+
+/// Returns how all topics stand that a store has tables of.
+///
+/// # Errors
+///
+/// Where the store fails. What brokers do not answer is said in the status.
+pub async fn status<B: MessageBroker>(
+    broker: &B,
+    store: &Arc<dyn StateStore>,
+) -> Result<Vec<TopicStatus>, StoreError> {
+    let mut all = Vec::new();
+    for key in store.keys("graylane.mq.").await? {
+        let Some((group, topic)) = Ledger::names(&key) else { continue };
+        // The tables of retries only say who reads them.
+        if broker.retry_topic(&group).as_ref() == Some(&topic) {
+            continue;
+        }
+        let table = Ledger::new(Arc::clone(store), &group, &topic).read().await?;
+        all.push(of_topic(broker, group, topic, &table).await);
+    }
+    Ok(all)
+}
+
+async fn of_topic<B: MessageBroker>(
+    broker: &B,
+    group: String,
+    topic: String,
+    table: &Ownership,
+) -> TopicStatus {
+    let mut unknown = Vec::new();
+    // Brokers are known by the topics that lead to them.
+    if let Err(error) = broker.queues(&topic).await {
+        unknown.push(format!("where the queues of {topic} are: {error}"));
+    }
+    let awaited: Vec<_> = match table.intent() {
+        Some(_) => table.awaited().iter().map(ToString::to_string).collect(),
+        None => Vec::new(),
+    };
+    let state = match table.intent() {
+        None => TopicState::Steady,
+        Some(_) if awaited.is_empty() => TopicState::Fencing,
+        Some(_) => TopicState::Agreeing,
+    };
+    let named = |lanes: &BTreeMap<Lane, Owner>| {
+        lanes.iter().map(|(lane, owner)| (lane.to_string(), *owner)).collect()
+    };
+    let mut status = TopicStatus {
+        state,
+        epoch: table.epoch(),
+        intent: table.intent().map(|intent| named(&intent.lanes)).unwrap_or_default(),
+        awaited,
+        pinned: named(table.pinned()),
+        members: members(broker, &group, table, &mut unknown).await,
+        sides: Vec::new(),
+        unknown: Vec::new(),
+        group,
+        topic,
+    };
+    let lanes: BTreeSet<_> =
+        table.fences().lanes().into_iter().chain(table.open().clone()).collect();
+    for side in [Side::Base].into_iter().chain(lanes.into_iter().map(Side::Lane)) {
+        match of_side(broker, &status, table, side).await {
+            Ok(side) => status.sides.push(side),
+            Err(error) => unknown.push(error),
+        }
+    }
+    status.unknown = unknown;
+    status
+}
+
+async fn members<B: MessageBroker>(
+    broker: &B,
+    group: &str,
+    table: &Ownership,
+    unknown: &mut Vec<String>,
+) -> Vec<MemberStatus> {
+    let brokers = table.fences().queues().map(|queue| queue.broker.clone()).collect();
+    let sides: BTreeSet<_> = table.members().values().map(|member| member.side).collect();
+    let mut listed = BTreeMap::new();
+    for side in sides {
+        let Ok(name) = GroupName::new(group).and_then(|group| group.of(side)) else { continue };
+        match broker.listed(&name, &brokers).await {
+            Ok(clients) => drop(listed.insert(side, clients)),
+            Err(error) => unknown.push(format!("who is in {name}: {error}")),
+        }
+    }
+    let member = |(id, member): (&crate::MemberId, &crate::Member)| MemberStatus {
+        id: id.to_string(),
+        lane: member.side.lane(),
+        queues: member.queues.iter().cloned().collect(),
+        listed: listed.get(&member.side).map(|clients| clients.contains(id.client())),
+    };
+    table.members().iter().map(member).collect()
+}
+
+async fn of_side<B: MessageBroker>(
+    broker: &B,
+    status: &TopicStatus,
+    table: &Ownership,
+    side: Side,
+) -> Result<SideStatus, String> {
+    let group = GroupName::new(&status.group).and_then(|group| group.of(side));
+    let group = group.map_err(|error| error.to_string())?;
+    let failed = |error: B::Error| format!("where {group} stands: {error}");
+    let mut queues = Vec::new();
+    let mut behind = 0;
+    for queue in table.fences().queues() {
+        let committed = broker.committed(&group, &status.topic, queue).await.map_err(failed)?;
+        let end = broker.end(&status.topic, queue).await.map_err(failed)?;
+        let (first, until) = bounds(table, queue, side, end);
+        behind += until.saturating_sub(committed.unwrap_or_default().max(first));
+        queues.push(QueueStatus { queue: queue.clone(), committed, until });
+    }
+    let owner_of = |lane| if table.is_open(lane) { Owner::Lane } else { Owner::Base };
+    let owner = side.lane().map(owner_of);
+    let retries = retries(broker, &group).await.map_err(failed)?;
+    Ok(SideStatus { lane: side.lane(), group: group.clone(), owner, behind, retries, queues })
+}
+
+/// From where to where a side owns anything of a queue.
+fn bounds(table: &Ownership, queue: &QueueKey, side: Side, end: u64) -> (u64, u64) {
+    let Side::Lane(lane) = side else { return (0, end) };
+    let fences = table.fences().of(queue, lane);
+    let first = fences.iter().find(|fence| fence.owner == Owner::Lane).map_or(end, |it| it.from);
+    let until = match fences.last() {
+        Some(fence) if fence.owner == Owner::Base => fence.from,
+        _ => end,
+    };
+    (first, until)
+}
+
+async fn retries<B: MessageBroker>(broker: &B, group: &str) -> Result<u64, B::Error> {
+    let Some(topic) = broker.retry_topic(group) else { return Ok(0) };
+    let mut left = 0;
+    for queue in broker.queues(&topic).await? {
+        let end = broker.end(&topic, &queue).await?;
+        let committed = broker.committed(group, &topic, &queue).await?;
+        left += end.saturating_sub(committed.unwrap_or_default());
+    }
+    Ok(left)
+}
