@@ -42,4 +42,4 @@ pub use self::store::SqlStore;
 pub use self::store::{
     ChangeError, Entry, Ledger, MemoryStore, OpenError, StateStore, StoreError, open_store,
 };
-pub use self::store::{NacosStore, UnfitStore};
+pub use self::store::{NacosStore, NotCompared};

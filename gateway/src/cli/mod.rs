@@ -5,6 +5,8 @@ mod check;
 mod demo;
 mod explain;
 mod healthcheck;
+#[cfg(feature = "mq")]
+mod mq;
 mod probe;
 mod run;
 mod schema;
@@ -46,6 +48,9 @@ enum Command {
     Explain(explain::Explain),
     /// Sends requests in a lane, and shows where they went.
     Probe(probe::Probe),
+    /// Shows how the messages of lanes stand, and decides who handles them.
+    #[cfg(feature = "mq")]
+    Mq(mq::Mq),
     /// Prints the JSON schema of a document.
     Schema(schema::Schema),
     /// Prints completions for a shell.
@@ -102,6 +107,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Probe(probe) => probe.run(),
+        #[cfg(feature = "mq")]
+        Command::Mq(mq) => mq.run(),
         Command::Schema(schema) => schema.run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "graylane", &mut std::io::stdout());

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 
 pub use self::ledger::{ChangeError, Ledger};
 pub use self::memory::MemoryStore;
-pub use self::nacos::{NacosStore, UnfitStore};
+pub use self::nacos::{NacosStore, NotCompared};
 pub use self::open::{OpenError, open_store};
 pub use self::sql::SqlStore;
 

@@ -1,5 +1,6 @@
 use futures_util::future::{BoxFuture, FutureExt};
 use gray_config::nacos::{ConfigKey, Link, NacosError};
+use tokio::sync::OnceCell;
 
 use super::{Entry, StateStore, StoreError};
 
@@ -8,6 +9,7 @@ use super::{Entry, StateStore, StoreError};
 pub struct NacosStore {
     link: Link,
     group: String,
+    compares: OnceCell<()>,
 }
 
 /// An md5 that no document has: creating writes over nothing, and a blank one would write over
@@ -20,39 +22,40 @@ const PROBE: &str = "graylane.mq-probe";
 /// The document that names all tables, since Nacos lists documents to consoles only.
 const INDEX: &str = "graylane.mq-index";
 
-/// Why tables cannot be kept in a Nacos server.
-#[derive(Debug, thiserror::Error)]
-pub enum UnfitStore {
-    /// It writes over what it should have compared first.
-    #[error(
-        "the Nacos server does not compare before it writes (casMd5), so that two writers would \
-         lose each other's changes; keep the state in a database instead"
-    )]
-    NotCompared,
-    /// It cannot be asked.
-    #[error("whether the Nacos server compares before it writes cannot be tried")]
-    Failed(#[from] StoreError),
-}
+/// A server writes over what it should have compared first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it does not compare before it writes (casMd5), so that two writers would lose each other's \
+     changes; keep the state in a database instead"
+)]
+pub struct NotCompared;
 
 impl NacosStore {
-    /// Keeps tables in the documents of a group, after having tried whether the server compares
-    /// before it writes: rnacos, for one, does not.
+    /// Keeps tables in the documents of a group. Before anything else it is tried whether the server
+    /// compares before it writes: rnacos, for one, does not, and is refused as [`NotCompared`].
+    pub fn new(link: Link, group: &str) -> Self {
+        Self { link, group: group.to_owned(), compares: OnceCell::new() }
+    }
+
+    /// Makes sure that the server compares before it writes.
     ///
     /// # Errors
     ///
     /// Where it does not, or cannot be asked.
-    pub async fn open(link: Link, group: &str) -> Result<Self, UnfitStore> {
-        let store = Self { link, group: group.to_owned() };
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.compares.get_or_try_init(|| self.probe()).await.copied()
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
         let nonce = format!("{:016x}", fastrand::u64(..));
-        let seen = store.read_entry(PROBE).await?;
-        store.publish(PROBE, &nonce, seen.as_ref()).await.map_err(UnfitStore::Failed)?;
-        // What was there before is not there any more, nor was this ever.
+        let seen = self.read_entry(PROBE).await?;
+        // Somebody else may be trying at the same time.
+        self.publish(PROBE, &nonce, seen.as_ref()).await?;
         let wrong = Entry { text: String::new(), revision: NONE.to_owned() };
-        match store.publish(PROBE, "not compared", Some(&wrong)).await {
-            Ok(false) => Ok(store),
-            Ok(true) => Err(UnfitStore::NotCompared),
-            Err(error) => Err(error.into()),
+        if self.publish(PROBE, "not compared", Some(&wrong)).await? {
+            return Err(self.error("being tried", NotCompared.into()));
         }
+        Ok(())
     }
 
     fn key(&self, data_id: &str) -> ConfigKey {
@@ -60,8 +63,16 @@ impl NacosStore {
     }
 
     fn failed(&self, what: &'static str, error: NacosError) -> StoreError {
+        self.error(what, error.into())
+    }
+
+    fn error(
+        &self,
+        what: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> StoreError {
         let servers = self.link.properties().servers.join(", ");
-        StoreError { place: format!("Nacos {servers}"), what, source: error.into() }
+        StoreError { place: format!("Nacos {servers}"), what, source }
     }
 
     async fn read_entry(&self, data_id: &str) -> Result<Option<Entry>, StoreError> {
@@ -107,7 +118,11 @@ impl NacosStore {
 
 impl StateStore for NacosStore {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
-        self.read_entry(key).boxed()
+        async move {
+            self.ready().await?;
+            self.read_entry(key).await
+        }
+        .boxed()
     }
 
     fn swap<'a>(
@@ -117,6 +132,7 @@ impl StateStore for NacosStore {
         text: &'a str,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move {
+            self.ready().await?;
             let swapped = self.publish(key, text, seen).await?;
             if swapped && seen.is_none() {
                 self.index(key).await?;
@@ -128,6 +144,7 @@ impl StateStore for NacosStore {
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
         async move {
+            self.ready().await?;
             let index = self.read_entry(INDEX).await?;
             let text = index.map_or_else(String::new, |index| index.text);
             let keys = text.lines().filter(|line| line.starts_with(prefix));

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use gray_config::nacos::{Link, Module, NacosProperties};
 
-use super::{MemoryStore, NacosStore, SqlStore, StateStore, StoreError, UnfitStore};
+use super::{MemoryStore, NacosStore, NotCompared, SqlStore, StateStore, StoreError};
 
 /// Why a state store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -13,20 +13,18 @@ pub enum OpenError {
     /// No Nacos server was named.
     #[error("the state is to be kept in Nacos, and no server is named")]
     NoNacos,
-    /// The Nacos server cannot keep it.
+    /// It is not fit for it.
     #[error(transparent)]
-    Unfit(#[from] UnfitStore),
-    /// It cannot be reached, or refuses.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Unfit(#[from] StoreError),
 }
 
 /// Opens the state store of a name: `memory`, for one process only; `nacos`, as documents of the group
-/// `DEFAULT_GROUP` on these servers; or the URL of a database.
+/// `DEFAULT_GROUP` on these servers; or the URL of a database. A store that cannot be reached yet is
+/// waited for by whoever needs it.
 ///
 /// # Errors
 ///
-/// See [`OpenError`].
+/// See [`OpenError`]; a Nacos server that can be reached is refused where it is not fit.
 pub async fn open_store(
     name: &str,
     nacos: Option<&NacosProperties>,
@@ -35,15 +33,20 @@ pub async fn open_store(
         "memory" => Ok(Arc::new(MemoryStore::default())),
         "nacos" => {
             let link = Link::new(nacos.ok_or(OpenError::NoNacos)?.clone(), Module::Config);
-            let mut states = link.state();
-            // Whether it is reached says the first thing that is asked.
-            let connected = states.wait_for(|state| state.connected);
-            let _ = tokio::time::timeout(link.properties().timeout.0, connected).await;
-            Ok(Arc::new(NacosStore::open(link, "DEFAULT_GROUP").await?))
+            let (mut states, limit) = (link.state(), link.properties().timeout.0);
+            let connected = tokio::time::timeout(limit, states.wait_for(|state| state.connected));
+            let store = NacosStore::new(link.clone(), "DEFAULT_GROUP");
+            if connected.await.is_ok()
+                && let Err(error) = store.ready().await
+            {
+                if error.source.is::<NotCompared>() {
+                    return Err(error.into());
+                }
+                tracing::warn!(%error, "the state store is not to be had yet");
+            }
+            Ok(Arc::new(store))
         }
-        "postgres" | "postgresql" | "mysql" | "mariadb" => {
-            Ok(Arc::new(SqlStore::connect(name).await?))
-        }
+        "postgres" | "postgresql" | "mysql" | "mariadb" => Ok(Arc::new(SqlStore::open(name)?)),
         _ => Err(OpenError::Unknown(name.to_owned())),
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::sync::OnceCell;
 
 use super::{Entry, StateStore, StoreError};
 
@@ -15,6 +16,7 @@ pub struct SqlStore {
     database: Database,
     /// Where it is, without the password.
     place: String,
+    created: OnceCell<()>,
 }
 
 #[derive(Debug)]
@@ -24,32 +26,39 @@ enum Database {
 }
 
 impl SqlStore {
-    /// Connects to a database, given as `postgres://user:password@host/name` or `mysql://…`, and
-    /// creates the table `graylane_mq_state` where it is not there.
+    /// Keeps tables in a database, given as `postgres://user:password@host/name` or `mysql://…`. It is
+    /// connected to when it is first needed, and again when it has been away; the table
+    /// `graylane_mq_state` is created where it is not there.
     ///
     /// # Errors
     ///
-    /// Where it cannot be reached or refuses, or is of another kind.
-    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+    /// Where the URL is none of such a database.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
         let place = place(url);
-        let failed = |source| StoreError { place: place.clone(), what: "connecting", source };
+        let failed = |source| StoreError { place: place.clone(), what: "being opened", source };
         let database = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => {
                 let options = PgPoolOptions::new().max_connections(2).acquire_timeout(CONNECT);
-                options.connect(url).await.map(Database::Postgres)
+                options.connect_lazy(url).map(Database::Postgres)
             }
             Some("mysql" | "mariadb") => {
                 let options = MySqlPoolOptions::new().max_connections(2).acquire_timeout(CONNECT);
-                options.connect(url).await.map(Database::MySql)
+                options.connect_lazy(url).map(Database::MySql)
             }
             _ => {
                 let what = "a database is given as postgres://… or mysql://…";
                 return Err(failed(what.into()));
             }
         };
-        let store = Self { database: database.map_err(|error| failed(error.into()))?, place };
-        store.create().await.map_err(|error| store.failed("creating its table", error))?;
-        Ok(store)
+        let database = database.map_err(|error| failed(error.into()))?;
+        Ok(Self { database, place, created: OnceCell::new() })
+    }
+
+    /// Makes sure that its table is there.
+    async fn ready(&self) -> Result<(), StoreError> {
+        let create =
+            async || self.create().await.map_err(|error| self.failed("creating its table", error));
+        self.created.get_or_try_init(create).await.copied()
     }
 
     async fn create(&self) -> Result<(), sqlx::Error> {
@@ -162,6 +171,7 @@ impl StateStore for SqlStore {
         text: &'a str,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move {
+            self.ready().await?;
             let swapped = match seen {
                 Some(seen) => self.replace(key, seen, text).await.map(|rows| rows > 0),
                 None => self.create_entry(key, text).await,
@@ -172,8 +182,11 @@ impl StateStore for SqlStore {
     }
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
-        async move { self.find(prefix).await.map_err(|error| self.failed("listing", error)) }
-            .boxed()
+        async move {
+            self.ready().await?;
+            self.find(prefix).await.map_err(|error| self.failed("listing", error))
+        }
+        .boxed()
     }
 }
 

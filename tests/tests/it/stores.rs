@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use gray_config::nacos::{Link, Module, NacosProperties};
+use gray_config::nacos::NacosProperties;
 use gray_mq::{
-    Ledger, MemberId, MemoryStore, NacosStore, Ownership, Side, SqlStore, StateStore, UnfitStore,
-    UnknownMember,
+    Ledger, MemberId, MemoryStore, OpenError, Ownership, Side, SqlStore, StateStore, UnknownMember,
+    open_store,
 };
 use gray_tests::{Database, Kind, Nacos, Sql, eventually};
 
@@ -68,7 +68,7 @@ async fn everybody_is_heard(store: Arc<dyn StateStore>) -> anyhow::Result<()> {
 /// A database that goes and comes back: an error meanwhile, and nothing lost.
 async fn a_database_comes_back(kind: Sql) -> anyhow::Result<()> {
     let mut database = Database::start(kind)?;
-    let store: Arc<dyn StateStore> = Arc::new(SqlStore::connect(&database.url()).await?);
+    let store: Arc<dyn StateStore> = Arc::new(SqlStore::open(&database.url())?);
     compares_before_it_writes(Arc::clone(&store)).await?;
     let ledger = Ledger::new(Arc::clone(&store), "group", "%RETRY%topic");
     let before = ledger.read().await?;
@@ -83,18 +83,10 @@ async fn a_database_comes_back(kind: Sql) -> anyhow::Result<()> {
     .await
 }
 
-fn link(nacos: &Nacos) -> Link {
+async fn open(nacos: &Nacos) -> Result<Arc<dyn StateStore>, OpenError> {
     let servers = vec![nacos.address()];
-    Link::new(NacosProperties { servers, ..NacosProperties::default() }, Module::Config)
-}
-
-/// Waits until the link stands.
-async fn open(nacos: &Nacos) -> Result<NacosStore, UnfitStore> {
-    let link = link(nacos);
-    let mut states = link.state();
-    let connected = states.wait_for(|state| state.connected);
-    let _ = tokio::time::timeout(LIMIT, connected).await;
-    NacosStore::open(link, "DEFAULT_GROUP").await
+    let properties = NacosProperties { servers, ..NacosProperties::default() };
+    open_store("nacos", Some(&properties)).await
 }
 
 #[tokio::test]
@@ -104,9 +96,18 @@ async fn memory_compares_before_it_writes() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_database_of_another_kind_is_refused() -> anyhow::Result<()> {
-    let Err(error) = SqlStore::connect("sqlite://me:secret@file").await else { bail!("taken") };
+    let Err(error) = SqlStore::open("sqlite://me:secret@file") else { bail!("taken") };
     let text = gray_config::causes(&error);
     ensure!(text.contains("postgres://") && !text.contains("secret"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_of_no_kind_is_refused() -> anyhow::Result<()> {
+    let Err(error) = open_store("redis://x", None).await else { bail!("taken") };
+    ensure!(error.to_string().contains("`postgres://…`"), "{error}");
+    let Err(error) = open_store("nacos", None).await else { bail!("taken") };
+    ensure!(matches!(error, OpenError::NoNacos), "{error}");
     Ok(())
 }
 
@@ -134,7 +135,7 @@ mod on_nacos {
     #[tokio::test]
     async fn compares_before_it_writes() -> anyhow::Result<()> {
         let nacos = Nacos::start(Kind::Java).await?;
-        super::compares_before_it_writes(Arc::new(open(&nacos).await?)).await
+        super::compares_before_it_writes(open(&nacos).await?).await
     }
 }
 
@@ -145,7 +146,8 @@ mod on_rnacos {
     async fn a_server_that_does_not_compare_is_refused() -> anyhow::Result<()> {
         let nacos = Nacos::start(Kind::Rnacos).await?;
         let Err(error) = open(&nacos).await else { bail!("taken") };
-        ensure!(matches!(error, UnfitStore::NotCompared), "{error}");
+        let text = gray_config::causes(&error);
+        ensure!(text.contains("does not compare before it writes"), "{text}");
         Ok(())
     }
 }

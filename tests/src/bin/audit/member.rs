@@ -55,7 +55,7 @@ impl Member {
             own: OwnStatus::by(move || own),
             settings,
             carrier: MessageCarrier::default(),
-            store: Arc::new(SqlStore::connect(&self.store).await?),
+            store: Arc::new(SqlStore::open(&self.store)?),
         };
         let properties = ConsumerProperties {
             group: self.group,

@@ -46,7 +46,7 @@ impl System {
         std::fs::create_dir_all(&logs)?;
         let broker = RocketMq::start(release)?;
         let database = Database::start(Sql::Postgres)?;
-        let store = SqlStore::connect(&database.url()).await?;
+        let store = SqlStore::open(&database.url())?;
         let cluster = Arc::new(Cluster::new(vec![broker.names()]));
         eventually(PATIENCE, async || {
             ensure!(!cluster.route("TBW102").await?.brokers.is_empty(), "no broker");
