@@ -21,12 +21,17 @@ const MUTANTS: [(&str, &str, &str, &str); 8] = [
         "member.acknowledged.max(epoch)",
         "member.acknowledged.max(epoch).max(self.epoch)",
     ),
-    ("one epoch for two intents", "table.rs", "if self.intent.is_none() {", "if false {"),
+    (
+        "one epoch for two intents",
+        "table.rs",
+        "self.epoch += 1;\n        self.intent.get_or_insert_default()",
+        "self.intent.get_or_insert_default()",
+    ),
     (
         "handling goes on while something is to be changed",
         "standing.rs",
-        "table.intent().is_none().then(|| table.fences().clone())",
-        "Some(table.fences().clone())",
+        "if lane.is_some_and(|lane| self.held.contains(&lane)) {",
+        "if false {",
     ),
     (
         "tables that are out of date are taken",
@@ -47,6 +52,9 @@ const MUTANTS: [(&str, &str, &str, &str); 8] = [
         "if !pending {\n            self.take(table);\n        }\n        if pending",
     ),
 ];
+
+/// The crates that the switch needs.
+const NEEDED: [&str; 5] = ["config", "lb", "mq", "propagation", "starter"];
 
 /// Breaks each guard of the switch, and sees that the exploration of `mq/tests/switch` finds it.
 pub(crate) fn mutants() -> anyhow::Result<()> {
@@ -79,14 +87,14 @@ fn explore(folder: &Path) -> anyhow::Result<String> {
 
 /// Makes a workspace of the crates that the switch needs.
 fn copy(folder: &Path) -> anyhow::Result<()> {
-    for name in ["mq", "propagation"] {
+    for name in NEEDED {
         copy_folder(&root().join(name), &folder.join(name))?;
     }
     let manifest = std::fs::read_to_string(root().join("Cargo.toml"))?;
     let line = |line: &&str| !line.starts_with("default-members");
     let lines = manifest.lines().filter(line).map(|line| {
         let members = line.starts_with("members = ");
-        if members { "members = [\"mq\", \"propagation\"]" } else { line }
+        if members { format!("members = {NEEDED:?}") } else { line.to_owned() }
     });
     std::fs::write(folder.join("Cargo.toml"), lines.collect::<Vec<_>>().join("\n"))?;
     std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;

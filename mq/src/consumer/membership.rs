@@ -40,6 +40,8 @@ pub(super) struct Membership<B> {
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
     failing: bool,
+    /// Whether it has been said that the topic is not there.
+    waiting: bool,
 }
 
 struct Reading {
@@ -85,6 +87,7 @@ impl<B: MessageBroker> Membership<B> {
             readers: BTreeMap::new(),
             ends: BTreeMap::new(),
             failing: false,
+            waiting: false,
         }
     }
 
@@ -113,6 +116,10 @@ impl<B: MessageBroker> Membership<B> {
     /// Takes a place in the table; `false` while brokers do not list this consumer.
     async fn register(&mut self) -> Result<bool, StoreError> {
         let Ok(queues) = self.core.broker.queues(&self.topic.name).await else { return Ok(false) };
+        if queues.is_empty() && !self.topic.is_retry && !std::mem::replace(&mut self.waiting, true)
+        {
+            warn!(topic = self.topic.name, "no broker has the topic, waiting for it to be created");
+        }
         let before = self.ledger.read().await?;
         let mut wanted = before.clone();
         queues.iter().cloned().for_each(|queue| wanted.add_queue(queue));
@@ -228,10 +235,12 @@ impl<B: MessageBroker> Membership<B> {
         let listed = self.place.listed(table);
         self.registrations += 1;
         let anew = MemberId::new(&self.role.client, self.registrations);
-        if self.step(|table| table.renew(id, anew.clone())).await?.is_none() {
-            return Ok(Next::Anew);
-        }
-        self.place.renew(anew, listed, Instant::now());
+        let renewed = |table: &mut Ownership| {
+            table.renew(id, anew.clone())?;
+            Ok(table.clone())
+        };
+        let Some(table) = self.step(renewed).await? else { return Ok(Next::Anew) };
+        self.place.renew(anew, &table, listed);
         Ok(Next::LookAgain)
     }
 

@@ -115,11 +115,13 @@ impl Place {
     pub(super) fn renew(
         &self,
         anew: MemberId,
+        table: &Ownership,
         listed: BTreeMap<ConnectionId, Instant>,
-        now: Instant,
     ) {
+        let now = Instant::now();
         self.with(|registered| {
             registered.id = anew;
+            registered.standing.renewed(table);
             registered.lease.renew(listed, now);
         });
     }

@@ -369,7 +369,7 @@ async fn handle_until_done<B: MessageBroker>(
             Err(error) => error,
         };
         let (group, topic, offset) = (&role.group, &message.topic, message.offset);
-        debug!(%group, topic, offset, error, "a message could not be handled");
+        warn!(%group, topic, offset, error, "a message could not be handled, it comes again");
         if in_order && attempt < core.properties.attempts {
             attempt += 1;
             tokio::time::sleep(PAUSE.1 / 2).await;

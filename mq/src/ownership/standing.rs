@@ -20,6 +20,8 @@ pub struct Standing {
     held: BTreeSet<Lane>,
     /// The highest epoch seen; what is older is out of date, however late it comes.
     epoch: u64,
+    /// Who had come and gone when it registered: a table from before that does not know it yet.
+    roster: u64,
     lease: Lease,
 }
 
@@ -58,7 +60,8 @@ impl Standing {
     /// A member of a side that has just registered, by the table that it has written.
     pub fn new(side: Side, table: &Ownership) -> Self {
         let (fences, held) = (Fences::default(), BTreeSet::new());
-        let mut standing = Self { side, fences, held, epoch: 0, lease: Lease::Held };
+        let roster = table.roster();
+        let mut standing = Self { side, fences, held, epoch: 0, roster, lease: Lease::Held };
         standing.take(table);
         standing
     }
@@ -66,8 +69,8 @@ impl Standing {
     /// Takes a table that was read from the store, and says what is to be done about it.
     pub fn observe(&mut self, id: &MemberId, table: &Ownership) -> Duty {
         let Some(member) = table.members().get(id) else {
-            // An old table may be from before it registered.
-            return if table.epoch() < self.epoch { Duty::Nothing } else { self.register() };
+            let is_old = table.epoch() < self.epoch || table.roster() < self.roster;
+            return if is_old { Duty::Nothing } else { self.register() };
         };
         let epoch = table.epoch();
         if self.lease == Lease::RunOut {
@@ -80,6 +83,11 @@ impl Standing {
         } else {
             Duty::Nothing
         }
+    }
+
+    /// Takes note that it has renewed its registration, by the table that it has written.
+    pub fn renewed(&mut self, table: &Ownership) {
+        self.roster = self.roster.max(table.roster());
     }
 
     /// Says what becomes of a message. It is asked after the pull has returned, never before.
@@ -186,6 +194,25 @@ mod tests {
         assert_eq!(standing.judge(&queue(), 0, None), Verdict::Discard);
         let standing = Standing::new(Side::Base, &table);
         assert_eq!(standing.judge(&queue(), 0, None), Verdict::Handle);
+    }
+
+    /// Nacos may answer with what it had before: a member that took that for its having been taken off
+    /// registered again and again, and never read anything.
+    #[test]
+    fn a_table_from_before_it_registered_is_passed_over() {
+        let mut table = Ownership::default();
+        table.add_queue(queue());
+        let before = table.clone();
+        table.register(id(), Side::Base);
+        let mut standing = Standing::new(Side::Base, &table);
+        assert_eq!(standing.observe(&id(), &before), Duty::Nothing);
+        let renewed = MemberId::new("a", 2);
+        let old = table.clone();
+        table.renew(&id(), renewed.clone()).unwrap();
+        standing.renewed(&table);
+        assert_eq!(standing.observe(&renewed, &old), Duty::Nothing);
+        table.leave(&renewed);
+        assert_eq!(standing.observe(&renewed, &table), Duty::Register);
     }
 
     #[test]

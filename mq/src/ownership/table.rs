@@ -32,6 +32,10 @@ pub struct Ownership {
     /// The lanes that own what is produced now.
     open: BTreeSet<Lane>,
     members: BTreeMap<MemberId, Member>,
+    /// Counts those who came and went, so that who is not among the members can tell whether it is
+    /// not any more, or not yet in a table that is out of date.
+    #[serde(default)]
+    roster: u64,
     /// What an operator has decided, over whatever else asks.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pinned: BTreeMap<Lane, Owner>,
@@ -122,6 +126,12 @@ impl Ownership {
     pub fn register(&mut self, id: MemberId, side: Side) {
         let member = Member { side, acknowledged: self.epoch, queues: BTreeSet::new() };
         self.members.insert(id, member);
+        self.roster += 1;
+    }
+
+    /// Returns how often somebody came or went.
+    pub const fn roster(&self) -> u64 {
+        self.roster
     }
 
     /// Gives a member a new name, and leaves everything else about it as it is. It is for one that is
@@ -134,6 +144,7 @@ impl Ownership {
     pub fn renew(&mut self, id: &MemberId, anew: MemberId) -> Result<(), UnknownMember> {
         let member = self.members.remove(id).ok_or_else(|| UnknownMember(id.clone()))?;
         self.members.insert(anew, member);
+        self.roster += 1;
         Ok(())
     }
 
@@ -162,7 +173,9 @@ impl Ownership {
 
     /// Takes somebody off: it has stopped, or cannot but have noticed that it is cut off.
     pub fn leave(&mut self, id: &MemberId) {
-        self.members.remove(id);
+        if self.members.remove(id).is_some() {
+            self.roster += 1;
+        }
     }
 
     /// Lets a queue be read. Nobody has, so no one has to be asked.

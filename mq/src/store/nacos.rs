@@ -16,6 +16,9 @@ pub struct NacosStore {
 /// anything.
 const NONE: &str = "00000000000000000000000000000000";
 
+/// How a server begins to say that somebody else has written since.
+const NOT_SEEN: &str = "Cas publish fail";
+
 /// The document by which a server is tried.
 const PROBE: &str = "graylane.mq-probe";
 
@@ -90,7 +93,8 @@ impl NacosStore {
         let md5 = seen.map_or(NONE, |seen| seen.revision.as_str());
         match self.link.publish(&self.key(data_id), text, Some(md5)).await {
             Ok(()) => Ok(true),
-            // A refusal may be of anything; what the document holds now says whether it was this.
+            Err(NacosError::Refused { message, .. }) if message.starts_with(NOT_SEEN) => Ok(false),
+            // Two who create it at once are told something else; what it then holds says whose it is.
             Err(error @ NacosError::Refused { .. }) => {
                 let now = self.read_entry(data_id).await?.map(|entry| entry.revision);
                 let same = now == seen.map(|seen| seen.revision.clone());

@@ -160,8 +160,11 @@ fn place(url: &str) -> String {
 
 impl StateStore for SqlStore {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
-        async move { self.read_entry(key).await.map_err(|error| self.failed("reading", error)) }
-            .boxed()
+        async move {
+            self.ready().await?;
+            self.read_entry(key).await.map_err(|error| self.failed("reading", error))
+        }
+        .boxed()
     }
 
     fn swap<'a>(

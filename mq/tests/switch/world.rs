@@ -70,12 +70,12 @@ impl World {
     }
 
     /// Writes to the store, by compare-and-set: whoever has read what was there before has to read
-    /// again. What may still be read out of date is the last table of the epoch before.
+    /// again. What may still be read out of date is the last table before somebody came or went, or of the epoch before.
     fn write(&mut self, table: Ownership) {
         if table == self.store {
             return;
         }
-        if table.epoch() != self.store.epoch() {
+        if table.epoch() != self.store.epoch() || table.roster() != self.store.roster() {
             self.stale = self.store.clone();
         }
         self.store = table;

@@ -24,16 +24,19 @@ const BASE_WAY: &str = "A[127.0.0.1] -> B[127.0.0.1] -> C[127.0.0.1]\n";
 const GRAY_WAY: &str = "Agray[127.0.0.1] -> Bgray[127.0.0.1] -> Cgray[127.0.0.1]\n";
 
 /// The services of the chain behind a gateway, on one Nacos server.
-struct Chain {
-    server: Nacos,
+pub(crate) struct Chain {
+    pub(crate) server: Nacos,
     gateway: Gateway,
-    services: BTreeMap<(&'static str, &'static str), Process>,
+    pub(crate) services: BTreeMap<(&'static str, &'static str), Process>,
     client: reqwest::Client,
     folder: tempfile::TempDir,
 }
 
 impl Chain {
-    async fn start(kind: Kind, copies: &[(&'static str, &'static str)]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        kind: Kind,
+        copies: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<Self> {
         let server = Nacos::start(kind).await?;
         server.publish("common-config.yaml", RULES).await?;
         let gateway = Gateway::start(&format!(
@@ -56,7 +59,7 @@ impl Chain {
     }
 
     /// Starts a copy of a service, and returns where it listens.
-    fn run(
+    pub(crate) fn run(
         &mut self,
         role: &'static str,
         version: &'static str,
@@ -75,7 +78,7 @@ impl Chain {
         Ok(addr)
     }
 
-    async fn get(&self, path: &str, gray: bool) -> anyhow::Result<String> {
+    pub(crate) async fn get(&self, path: &str, gray: bool) -> anyhow::Result<String> {
         way(&self.client, &self.gateway.url(path), gray).await
     }
 

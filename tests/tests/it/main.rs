@@ -24,3 +24,4 @@ mod stores;
 mod tags;
 mod tidy;
 mod upstreams;
+mod walkthrough;
