@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -27,6 +28,7 @@ mod code {
     pub(super) const HEARTBEAT: i32 = 34;
     pub(super) const UNREGISTER: i32 = 35;
     pub(super) const SEND_BACK: i32 = 36;
+    pub(super) const END_TRANSACTION: i32 = 37;
     pub(super) const CONSUMERS: i32 = 38;
     pub(super) const SEND: i32 = 310;
     pub(super) const SEND_BATCH: i32 = 320;
@@ -314,6 +316,32 @@ impl Broker {
         let request = Command::request(code::HEARTBEAT, []).with_body(body.to_string());
         let answer = self.connection.ask(request, LIMIT).await?;
         succeeded(&self.connection, answer).map(drop)
+    }
+
+    /// Says that a producer of a group is there, to be asked what became of transactions.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn produce(&self, client: &str, group: &str) -> Result<(), RocketMqError> {
+        let body = json!({
+            "clientID": client,
+            "producerDataSet": [{ "groupName": group }],
+            "consumerDataSet": [],
+        });
+        let request = Command::request(code::HEARTBEAT, []).with_body(body.to_string());
+        let answer = self.connection.ask(request, LIMIT).await?;
+        succeeded(&self.connection, answer).map(drop)
+    }
+
+    /// Says what became of a transaction, to a broker that does not answer.
+    pub(super) async fn end_transaction(
+        &self,
+        fields: BTreeMap<&str, String>,
+    ) -> Result<(), RocketMqError> {
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let request = Command { fields, ..Command::request(code::END_TRANSACTION, []) };
+        self.connection.tell(request).await
     }
 
     /// Says that a consumer goes.

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::command::Command;
@@ -33,6 +33,9 @@ const CREATED: u32 = 4;
 /// `NOTIFY_CONSUMER_IDS_CHANGED` of the protocol.
 const CONSUMERS_CHANGED: i32 = 40;
 
+/// `CHECK_TRANSACTION_STATE` of the protocol.
+const CHECK_TRANSACTION: i32 = 39;
+
 /// The brokers of a cluster, found by its name servers.
 ///
 /// Connections are made when they are needed, and again when they have broken, at most one a second to
@@ -44,6 +47,14 @@ pub struct RocketMq {
     routes: Mutex<HashMap<String, (Instant, TopicRoute)>>,
     brokers: Mutex<BTreeMap<String, Arc<Known>>>,
     changes: watch::Sender<u64>,
+    checks: broadcast::Sender<Check>,
+}
+
+/// A broker asks what became of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) broker: String,
+    pub(super) request: Command,
 }
 
 /// A broker whose address is known.
@@ -78,6 +89,7 @@ impl RocketMq {
             routes: Mutex::default(),
             brokers: Mutex::default(),
             changes: watch::Sender::new(0),
+            checks: broadcast::Sender::new(256),
         }
     }
 
@@ -118,6 +130,11 @@ impl RocketMq {
         lock(&self.brokers).keys().cloned().collect()
     }
 
+    /// Returns what brokers ask about transactions from now on.
+    pub(super) fn checks(&self) -> broadcast::Receiver<Check> {
+        self.checks.subscribe()
+    }
+
     fn know(&self, name: &str, address: &str) {
         let new = || {
             let (address, connection) = (Mutex::default(), tokio::sync::Mutex::default());
@@ -139,11 +156,13 @@ impl RocketMq {
         if slot.failed.is_some_and(|failed| failed.elapsed() < REST) {
             return Err(RocketMqError::Broken { address });
         }
-        let changes = self.changes.clone();
-        let on_request: OnRequest = Arc::new(move |request: Command| {
-            if request.code == CONSUMERS_CHANGED {
-                changes.send_modify(|count| *count += 1);
-            }
+        let (changes, checks) = (self.changes.clone(), self.checks.clone());
+        let name = known.name.clone();
+        let on_request: OnRequest = Arc::new(move |request: Command| match request.code {
+            CONSUMERS_CHANGED => changes.send_modify(|count| *count += 1),
+            // Whom nobody answers the broker asks again.
+            CHECK_TRANSACTION => drop(checks.send(Check { broker: name.clone(), request })),
+            _ => {}
         });
         match Connection::open_with(&address, CONNECT, on_request).await {
             Ok(connection) => {

@@ -11,9 +11,11 @@ mod command;
 mod connection;
 mod message;
 mod route;
+mod transaction;
 
 pub use self::broker::Broker;
 pub use self::cluster::RocketMq;
 pub use self::command::FrameError;
 pub use self::connection::{Connection, RocketMqError};
 pub use self::route::{TopicRoute, route};
+pub use self::transaction::{Transaction, TransactionProducer};

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gray_config::{Publisher, live};
-use gray_mq::rocketmq::{Connection, RocketMq, route};
+use gray_mq::rocketmq::{Connection, RocketMq, Transaction, TransactionProducer, route};
 use gray_mq::{
     ConsumeMode, Consumer, ConsumerProperties, Delivery, HandlerError, Ledger, MemoryStore,
-    Message, MessageBroker, MessageSettings, Messaging, OwnStatus, Producer, Settings, Side,
+    Message, MessageBroker, MessageSettings, Messaging, Order, OwnStatus, Producer,
+    ReceivedMessage, Settings, Side,
 };
 use gray_propagation::{Context, GrayStatus, Lane, MessageCarrier, current_status, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
@@ -79,10 +80,21 @@ impl System {
     /// Starts a process with a consumer whose handler fails for a body that says so the first `fails`
     /// times, or never ends.
     fn consumer(&self, name: &str, own: GrayStatus, fails: usize) -> anyhow::Result<Consumer> {
+        self.consumer_with(name, own, fails, Order::Concurrent)
+    }
+
+    fn consumer_with(
+        &self,
+        name: &str,
+        own: GrayStatus,
+        fails: usize,
+        order: Order,
+    ) -> anyhow::Result<Consumer> {
         let properties = ConsumerProperties {
             group: GROUP.to_owned(),
             client: Some(name.to_owned()),
             topics: vec![TOPIC.to_owned()],
+            order,
             poll: Duration::from_millis(200),
             lease: Duration::from_secs(2),
             ..ConsumerProperties::default()
@@ -114,10 +126,14 @@ impl System {
         Ok(Consumer::start(cluster, self.messaging(own), properties, handler)?)
     }
 
+    fn producer(&self) -> Producer<RocketMq> {
+        let messaging = self.messaging(GrayStatus::Prod);
+        Producer::new(Arc::clone(&self.cluster), messaging, "producers")
+    }
+
     /// Sends messages in a lane, as a request of that lane would.
     async fn send(&self, lane: GrayStatus, bodies: &[&str]) -> anyhow::Result<()> {
-        let producer =
-            Producer::new(Arc::clone(&self.cluster), self.messaging(GrayStatus::Prod), "producers");
+        let producer = self.producer();
         for body in bodies {
             let message = Message::new(TOPIC, (*body).to_owned());
             scope(Context::of(lane), producer.send(message)).await?;
@@ -314,6 +330,94 @@ async fn what_gray_leaves_behind_is_handled_by_base(release: Release) -> anyhow:
     Ok(())
 }
 
+/// Batches, messages that are not waited for, delayed, ordered and transactional ones.
+async fn every_kind_of_message_keeps_its_lane(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    let base = system.consumer("base", GrayStatus::Prod, 0)?;
+    let gray = system.consumer("gray", GRAY, 0)?;
+    system.is_open(true).await?;
+    let producer = system.producer();
+    let message = |body: &str| Message::new(TOPIC, body.to_owned());
+    // Whoever is asked says that what it knows of was committed.
+    let answer = async |message: ReceivedMessage| match &*message.body {
+        b"asked" => Transaction::Committed,
+        _ => Transaction::RolledBack,
+    };
+    let (cluster, topics) = (Arc::clone(&system.cluster), vec![TOPIC.to_owned()]);
+    let transactions =
+        TransactionProducer::start(producer.clone(), cluster, "producers", topics, answer);
+    let send = async {
+        producer.send_batch(vec![message("batch 1"), message("batch 2")]).await?;
+        producer.send_one_way(message("one way")).await?;
+        producer.send(message("delayed").with("DELAY", "1")).await?;
+        producer.send_in_order(message("in order"), "key").await?;
+        let outcomes = [
+            ("committed", Transaction::Committed),
+            ("rolled back", Transaction::RolledBack),
+            ("asked", Transaction::Unknown),
+            ("asked in vain", Transaction::Unknown),
+        ];
+        for (body, outcome) in outcomes {
+            transactions.send(message(body), async { outcome }).await?;
+        }
+        anyhow::Ok(())
+    };
+    scope(Context::of(GRAY), send).await?;
+    let bodies = ["batch 1", "batch 2", "one way", "delayed", "in order", "committed", "asked"];
+    system.handled(&bodies.map(|body| ("gray", body, "GRAY"))).await?;
+    gray.stop().await;
+    base.stop().await;
+    Ok(())
+}
+
+/// Nobody passes a fence in order before the other side has come up to it.
+async fn order_is_kept_over_switches(release: Release) -> anyhow::Result<()> {
+    const KEYS: usize = 3;
+    let system = System::start(release, auto()).await?;
+    let base = system.consumer_with("base", GrayStatus::Prod, 0, Order::Queue)?;
+    system.is_open(false).await?;
+    let producer = system.producer();
+    let mut count = 0;
+    let mut send = async |more: usize| {
+        for _ in 0..more {
+            let body = format!("{} {count}", count % KEYS);
+            let message = Message::new(TOPIC, body);
+            let key = (count % KEYS).to_string();
+            scope(Context::of(GRAY), producer.send_in_order(message, &key)).await?;
+            count += 1;
+        }
+        anyhow::Ok(count)
+    };
+    send(100).await?;
+    for round in 0..3 {
+        let gray = system.consumer_with(&format!("gray-{round}"), GRAY, 0, Order::Queue)?;
+        send(50).await?;
+        system.is_open(true).await?;
+        send(50).await?;
+        gray.stop().await;
+        send(50).await?;
+        system.is_open(false).await?;
+    }
+    let all = send(20).await?;
+    eventually(PATIENCE, async || {
+        let handled = system.log.lock().unwrap().len();
+        ensure!(handled == all, "{handled} of {all}");
+        Ok(())
+    })
+    .await?;
+    let mut last = [None; KEYS];
+    let log = system.log.lock().unwrap().clone();
+    ensure!(log.iter().any(|handled| handled.by != "base"), "gray has handled nothing");
+    for handled in log {
+        let (key, number) = handled.body.split_once(' ').context("no key")?;
+        let (key, number): (usize, usize) = (key.parse()?, number.parse()?);
+        ensure!(last[key] < Some(number), "{number} of {key} after {:?}", last[key]);
+        last[key] = Some(number);
+    }
+    base.stop().await;
+    Ok(())
+}
+
 macro_rules! on {
     ($module:ident, $release:expr, $($test:ident),*) => {
         mod $module {
@@ -338,4 +442,6 @@ on!(
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,
     what_gray_leaves_behind_is_handled_by_base,
+    every_kind_of_message_keeps_its_lane,
+    order_is_kept_over_switches,
 );

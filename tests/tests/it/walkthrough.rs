@@ -10,7 +10,7 @@ use gray_tests::{Kind, Nacos, Release, RocketMq, binary, eventually};
 use crate::chain::Chain;
 
 /// How long it may take until services follow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const BASE: &str = "topic:TEST_MQ, producer:C[127.0.0.1], invoke result:A[127.0.0.1] -> \
                     B[127.0.0.1] -> C[127.0.0.1]";
