@@ -10,7 +10,7 @@ use super::core::{Core, DRAINS, Role};
 use super::reader::Topic;
 use crate::{
     Absence, ChangeError, ConsumeMode, FenceError, Ledger, MemberId, MessageBroker, Owner,
-    Ownership, Side, StoreError,
+    Ownership, QueueKey, Side, StoreError,
 };
 
 /// How long a change may wait for members that do not agree, as a multiple of the lease: one that has
@@ -19,6 +19,10 @@ const PATIENCE: u32 = 3;
 
 /// How long nothing is asked for again that was given up.
 const REST: Duration = Duration::from_secs(30);
+
+/// How many fences of a lane a queue may have before old ones are looked for, and how often.
+const KEPT: usize = 16;
+const TIDY: Duration = Duration::from_secs(30);
 
 /// Brings the table of a topic to what is wanted: asks for changes, writes fences, takes off who is
 /// gone, gives up what cannot be finished. Every member could do all of it at any time.
@@ -36,6 +40,9 @@ pub(super) struct Steering<B> {
     waiting: Option<(u64, Instant)>,
     resting: Option<Instant>,
     asked: Option<Instant>,
+    tidied: Option<Instant>,
+    /// Up to where both groups had committed when it was last looked at.
+    behind: Vec<(QueueKey, Lane, u64)>,
 }
 
 /// The fences cannot be written by what was read.
@@ -61,6 +68,8 @@ impl<B: MessageBroker> Steering<B> {
             waiting: None,
             resting: None,
             asked: None,
+            tidied: None,
+            behind: Vec::new(),
         }
     }
 
@@ -196,6 +205,7 @@ impl<B: MessageBroker> Steering<B> {
             .filter(|(lane, wanted)| has(*lane) != *wanted)
             .collect();
         if changes.is_empty() {
+            self.forget(ledger, table).await?;
             return Ok(false);
         }
         let (topic, group) = (&self.topic.name, self.core.group.as_str());
@@ -208,6 +218,43 @@ impl<B: MessageBroker> Steering<B> {
         };
         changed(ledger.change(request).await)?;
         Ok(true)
+    }
+
+    /// Forgets fences that both groups have left behind, now and then, so that a table does not grow for
+    /// ever: by what they had committed a while ago, which a broker that is killed has kept.
+    async fn forget(&mut self, ledger: &Ledger, table: &Ownership) -> Result<(), StoreError> {
+        if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
+            return Ok(());
+        }
+        self.tidied = Some(Instant::now());
+        let mut behind = Vec::new();
+        for queue in table.fences().queues() {
+            for lane in table.fences().lanes() {
+                if table.fences().of(queue, lane).len() <= KEPT {
+                    continue;
+                }
+                let sides = [Side::Base, Side::Lane(lane)];
+                let groups = sides.map(|side| self.core.group.of(side));
+                let mut lowest = u64::MAX;
+                for group in groups.into_iter().flatten() {
+                    let name = &self.topic.name;
+                    let committed = self.core.broker.committed(&group, name, queue).await;
+                    lowest = lowest.min(committed.ok().flatten().unwrap_or_default());
+                }
+                behind.push((queue.clone(), lane, lowest));
+            }
+        }
+        let behind = std::mem::replace(&mut self.behind, behind);
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let forget = |table: &mut Ownership| {
+            for (queue, lane, committed) in &behind {
+                table.forget(queue, *lane, *committed);
+            }
+            Ok::<_, NotFenced>(())
+        };
+        changed(ledger.change(forget).await)
     }
 
     /// Finishes a change that everybody has agreed to, or gives it up after a while.

@@ -172,9 +172,9 @@ async fn settle(system: &mut System) -> anyhow::Result<Findings> {
     }
 }
 
-async fn look(system: &System) -> anyhow::Result<Findings> {
+async fn look(system: &mut System) -> anyhow::Result<Findings> {
+    let table = system.whole_table().await?;
     let read = |name: &str| std::fs::read_to_string(system.logs.join(name));
-    let table = system.table().await?;
     let (produced, killed) = (read("produced.tsv")?, read("killed.tsv")?);
     let handled = all_handled(&system.logs)?;
     let (handled, table) = (handled.as_str(), table.as_str());

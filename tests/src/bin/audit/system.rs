@@ -30,6 +30,8 @@ pub(crate) struct System {
     pub(crate) members: BTreeMap<String, Running>,
     started: u32,
     pub(crate) kills: u32,
+    /// All fences that there ever were, by queue: consumers forget what they need no more.
+    pub(crate) fences: BTreeMap<String, Vec<Value>>,
     /// How often each fail point killed a process.
     pub(crate) failed: BTreeMap<String, u32>,
 }
@@ -67,6 +69,7 @@ impl System {
             members: BTreeMap::new(),
             started: 0,
             kills: 0,
+            fences: BTreeMap::new(),
             failed: BTreeMap::new(),
         })
     }
@@ -164,6 +167,32 @@ impl System {
         Ok(self.store.read(&key).await?.context("there is no table yet")?.text)
     }
 
+    /// Adds the fences of a table to those of before, of which it has the last ones.
+    fn remember(&mut self, table: &Value) {
+        let queues = table.pointer("/table/fences").and_then(Value::as_object);
+        for (queue, lanes) in queues.into_iter().flatten() {
+            let now = lanes.get("gray").and_then(Value::as_array).cloned().unwrap_or_default();
+            let all = self.fences.entry(queue.clone()).or_default();
+            let kept = (0..=all.len())
+                .find(|at| now.starts_with(all.get(*at..).unwrap_or_default()))
+                .unwrap_or_default();
+            all.truncate(kept);
+            all.extend(now);
+        }
+    }
+
+    /// The table with all fences that there ever were.
+    pub(crate) async fn whole_table(&mut self) -> anyhow::Result<String> {
+        let mut table: Value = serde_json::from_str(&self.table().await?)?;
+        self.remember(&table);
+        let fences = table.pointer_mut("/table/fences").and_then(Value::as_object_mut);
+        for (queue, lanes) in fences.into_iter().flatten() {
+            let all = self.fences.get(queue).cloned().unwrap_or_default();
+            *lanes = serde_json::json!({ "gray": all });
+        }
+        Ok(table.to_string())
+    }
+
     /// Waits until the lane is open, or is not, and nothing is to be changed.
     pub(crate) async fn until_open(&mut self, open: bool) -> anyhow::Result<()> {
         let began = tokio::time::Instant::now();
@@ -171,6 +200,7 @@ impl System {
             self.reap(open).await?;
             let text = self.table().await.unwrap_or_default();
             let table: Value = serde_json::from_str(&text).unwrap_or_default();
+            self.remember(&table);
             let lanes = table.pointer("/table/open").and_then(Value::as_array).map_or(0, Vec::len);
             let settled = table.pointer("/table/intent").is_none();
             if !text.is_empty() && (lanes > 0) == open && settled {
