@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::process::Command;
 
 use crate::servers::{self, run};
@@ -46,6 +47,21 @@ impl Audit {
             build.arg("--report").arg(report);
         }
         say(&format!("{build:?}"));
-        run(build.current_dir(root()))
+        run(build.current_dir(root()))?;
+        self.report.as_deref().map_or(Ok(()), |report| self.sign(report))
+    }
+
+    /// Says in a report how it was made, and of which code it is.
+    fn sign(&self, report: &Path) -> anyhow::Result<()> {
+        let mut commit = Command::new("git");
+        commit.args(["describe", "--always", "--dirty"]).current_dir(root());
+        let commit = String::from_utf8_lossy(&commit.output()?.stdout).trim().to_owned();
+        let Self { scheme, cycles, messages, rate, rocketmq, .. } = self;
+        let text = std::fs::read_to_string(report)?;
+        let command = format!(
+            "cargo xtask audit --scheme {scheme} --cycles {cycles} --messages {messages} --rate {rate} \
+             --rocketmq {rocketmq}, at {commit}"
+        );
+        Ok(std::fs::write(report, format!("{command}\n\n{text}"))?)
     }
 }

@@ -44,3 +44,43 @@ async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
     assert_eq!(process.wait(Duration::from_secs(10))?, Some(0));
     Ok(())
 }
+
+mod on_rocketmq_5 {
+    use anyhow::ensure;
+    use gray_tests::{Release, RocketMq};
+
+    use super::*;
+
+    /// `graylane demo --mq`: each lane's message is handled in it, and the log says so.
+    #[tokio::test]
+    async fn the_demo_keeps_messages_in_their_lanes() -> anyhow::Result<()> {
+        let broker = RocketMq::start(Release::Five)?;
+        let folder = tempfile::tempdir()?;
+        let port = free_port(&[]).to_string();
+        let mut command = Command::new(binary("graylane")?);
+        command.arg("demo").args(["--port", &port, "--admin-port", &free_port(&[]).to_string()]);
+        command.args(["--user-ports", "0,0", "--order-ports", "0,0", "--mq", &broker.names()]);
+        let mut process = Process::start(&mut command, &folder.path().join("log"))?;
+        process
+            .until(Duration::from_secs(30), |printed| printed.contains("/A/dubbo").then_some(()))?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://127.0.0.1:{port}/A/dubbo");
+        let limit = Duration::from_secs(40);
+        // Gray has its own consumers once the lane is open; before that base handles for it.
+        for (header, lane) in [("none", ""), ("gray-996", "gray")] {
+            let way = ["A", "B", "C"].map(|letter| format!("{letter}{lane}[127.0.0.1]"));
+            let line = format!("producer:{}, invoke result:{}", way[2], way.join(" -> "));
+            eventually(limit, async || {
+                let answer = client.get(&url).header("gray", header).send().await?;
+                ensure!(answer.text().await?.trim_end() == way.join(" -> "), "another way");
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                ensure!(process.printed().contains(&line), "{}", process.printed());
+                Ok(())
+            })
+            .await?;
+        }
+        process.terminate()?;
+        assert_eq!(process.wait(Duration::from_secs(20))?, Some(0));
+        Ok(())
+    }
+}

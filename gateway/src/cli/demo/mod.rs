@@ -1,3 +1,6 @@
+#[cfg(feature = "mq")]
+mod messages;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{runtime, say, told_to_stop};
+#[cfg(feature = "mq")]
+use messages::Chain;
 
 /// The rules that every service reads, as in the Spring Cloud design.
 const COMMON: &str = "\
@@ -59,6 +64,11 @@ pub(super) struct Demo {
     /// The ports of order-app V1 and V2; free ones where 7301 and 7302 are taken.
     #[arg(long, value_delimiter = ',')]
     order_ports: Vec<u16>,
+    /// Tries messages as well, over the RocketMQ of this name server (127.0.0.1:9876 where none is
+    /// named), which `cargo xtask servers rocketmq` starts.
+    #[cfg(feature = "mq")]
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:9876")]
+    mq: Option<String>,
 }
 
 impl Demo {
@@ -71,6 +81,8 @@ impl Demo {
         let users = bind(&self.user_ports, [7201, 7202]).await?;
         let orders = bind(&self.order_ports, [7301, 7302]).await?;
         write_documents(folder.path(), &users, &orders)?;
+        #[cfg(feature = "mq")]
+        let chain = self.chain(folder.path()).await?;
         let secret = secret()?;
         let running = App::new(self.settings(folder.path(), &secret)?).start().await?;
         let mut services = JoinSet::new();
@@ -79,21 +91,58 @@ impl Demo {
                 services.spawn(copy(folder.path(), &secret, service, version, listener)?);
             }
         }
-        say(&introduction(&running, folder.path(), &secret)?)?;
+        let mut text = introduction(&running, folder.path(), &secret)?;
+        #[cfg(feature = "mq")]
+        let consumers = match chain {
+            Some(chain) => {
+                let gateway = running.addrs().first().context("there is no listener")?;
+                text += &messages::introduction(*gateway);
+                chain.serve(folder.path(), &mut services).await?
+            }
+            None => Vec::new(),
+        };
+        say(&text)?;
         told_to_stop().await?;
+        #[cfg(feature = "mq")]
+        for consumer in consumers {
+            consumer.stop().await;
+        }
         running.stop().await;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Tells whether the chain of services with messages is there too.
+    const fn with_chain(&self) -> bool {
+        #[cfg(feature = "mq")]
+        return self.mq.is_some();
+        #[cfg(not(feature = "mq"))]
+        return false;
+    }
+
+    #[cfg(feature = "mq")]
+    async fn chain(&self, folder: &Path) -> anyhow::Result<Option<Chain>> {
+        let Some(names) = &self.mq else { return Ok(None) };
+        let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+        let chain = Chain::prepare(&names).await?;
+        let path = folder.join("registry.yaml");
+        let mut registry = std::fs::read_to_string(&path)?;
+        chain.register(&mut registry)?;
+        std::fs::write(path, registry)?;
+        Ok(Some(chain))
     }
 
     fn settings(&self, folder: &Path, secret: &str) -> anyhow::Result<Settings> {
         let (port, admin) = (self.port, self.admin_port);
         let folder = folder.display();
+        let route = "- {service: spring-cloud-a, match: {path: {prefix: /A}}}\n";
+        let chain = if self.with_chain() { route } else { "" };
         let text = format!(
             "listeners: [{{address: '127.0.0.1:{port}'}}]\n\
              admin: {{address: '127.0.0.1:{admin}'}}\n\
              routes:\n\
              - {{service: order-app, match: {{path: {{prefix: /order}}}}}}\n\
              - {{service: user-app, match: {{path: {{prefix: /user}}}}}}\n\
+             {chain}\
              discovery: {{files: ['{folder}/registry.yaml']}}\n\
              rules: {{files: ['{folder}/common-config.yaml', '{folder}/gateway-app.yaml']}}\n\
              propagation: {{decisionHeader: true}}\n\
