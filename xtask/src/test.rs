@@ -35,6 +35,8 @@ impl Test {
             say("checking format and lints");
             cargo(&["fmt", "--all", "--check"])?;
             cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+            let audit = ["--package", "gray-tests", "--features", "audit", "--bin", "audit"];
+            cargo(&[&["clippy", "--quiet"][..], &audit, &["--", "-D", "warnings"]].concat())?;
         }
         cargo(&["build", "--workspace", "--bins", "--quiet"])?;
         // Tests that need a server say so in their path: `on_nacos::`, `on_rnacos::`.

@@ -1,11 +1,18 @@
 use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use gray_propagation::Lane;
 
-/// What became of messages, by topic, group, lane and outcome.
+/// What became of messages, by topic, group, lane and outcome, and how long switches took.
 #[derive(Debug, Default)]
-pub struct Counts(Mutex<BTreeMap<Count, u64>>);
+pub struct Counts {
+    messages: Mutex<BTreeMap<Count, u64>>,
+    switches: AtomicU64,
+    switching: AtomicU64,
+}
 
 /// What is counted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,11 +54,76 @@ impl Outcome {
 
 impl Counts {
     pub(super) fn add(&self, count: Count) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(count).or_default() += 1;
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        *messages.entry(count).or_default() += 1;
     }
 
-    /// Returns everything that was counted.
+    /// Takes note of a switch that this consumer has finished.
+    pub(super) fn switched(&self, took: Duration) {
+        self.switches.fetch_add(1, Ordering::Relaxed);
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.switching.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Returns what became of messages.
     pub fn all(&self) -> BTreeMap<Count, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns everything that was counted in the text format of Prometheus.
+    pub fn to_prometheus(&self) -> String {
+        let mut text = String::from(
+            "# HELP graylane_mq_messages What became of messages.\n\
+             # TYPE graylane_mq_messages counter\n",
+        );
+        for (count, value) in self.all() {
+            let Count { topic, group, lane, outcome } = count;
+            let lane = lane.map_or_else(|| "base".to_owned(), |lane| lane.to_string());
+            let (topic, group, outcome) = (escaped(&topic), escaped(&group), outcome.as_str());
+            // Writing into a text does not fail.
+            let _ = writeln!(
+                text,
+                "graylane_mq_messages_total{{topic=\"{topic}\",group=\"{group}\",lane=\"{lane}\",\
+                 outcome=\"{outcome}\"}} {value}"
+            );
+        }
+        let switches = self.switches.load(Ordering::Relaxed);
+        let millis = Duration::from_millis(self.switching.load(Ordering::Relaxed));
+        let _ = writeln!(
+            text,
+            "# HELP graylane_mq_switch_seconds How long switches took that this consumer finished.\n\
+             # TYPE graylane_mq_switch_seconds summary\n\
+             graylane_mq_switch_seconds_sum {}\ngraylane_mq_switch_seconds_count {switches}",
+            millis.as_secs_f64()
+        );
+        text
+    }
+}
+
+/// A label's value as the text format has it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_said_in_the_text_format() {
+        let counts = Counts::default();
+        let count = Count {
+            topic: "t\"".to_owned(),
+            group: "g".to_owned(),
+            lane: Some(Lane::GRAY),
+            outcome: Outcome::GivenBack,
+        };
+        counts.add(count.clone());
+        counts.add(count);
+        counts.switched(Duration::from_millis(1500));
+        let text = counts.to_prometheus();
+        let line = r#"graylane_mq_messages_total{topic="t\"",group="g",lane="gray",outcome="given_back"} 2"#;
+        assert!(text.lines().any(|it| it == line), "{text}");
+        assert!(text.contains("graylane_mq_switch_seconds_sum 1.5\n"), "{text}");
     }
 }

@@ -271,7 +271,11 @@ impl<B: MessageBroker> Steering<B> {
         };
         if table.awaited().is_empty() {
             match self.fence(ledger, table).await {
-                Ok(()) | Err(ChangeError::Step(NotFenced::Changed)) => return Ok(()),
+                Ok(()) => {
+                    self.core.counts.switched(since.elapsed());
+                    return Ok(());
+                }
+                Err(ChangeError::Step(NotFenced::Changed)) => return Ok(()),
                 Err(ChangeError::Store(error)) => return Err(error),
                 Err(ChangeError::Step(NotFenced::Fence(error))) => {
                     debug!(%error, "the fences cannot be written");

@@ -155,6 +155,7 @@ fn the_other_guides_can_be_followed() -> anyhow::Result<()> {
         "docs/migrate-from-spring.md",
         "docs/services.md",
         "docs/java.md",
+        "docs/messages.md",
     ] {
         try_document(document)?;
     }

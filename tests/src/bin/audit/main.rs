@@ -8,6 +8,7 @@ mod check;
 mod cycle;
 mod events;
 mod member;
+mod overhead;
 mod produce;
 mod system;
 
@@ -25,6 +26,8 @@ struct Cli {
 enum Task {
     /// Runs the audit, and writes its report.
     Run(Run),
+    /// Measures what the wrapped producer and consumer cost beside the bare client.
+    Overhead,
     /// Consumes, as one process of several.
     Member(member::Member),
 }
@@ -59,6 +62,7 @@ struct Run {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Run(run) => cycle::run(run).await,
+        Task::Overhead => overhead::run().await,
         Task::Member(member) => member.run().await,
     }
 }
