@@ -149,6 +149,8 @@ pub struct Attendance<'a> {
     pub group: &'a str,
     /// What it reads. All consumers of a group must read the same.
     pub subscriptions: &'a [Subscription],
+    /// How long a broker may take to answer.
+    pub limit: Duration,
 }
 
 /// A topic that is read.

@@ -24,7 +24,8 @@ mod store;
 
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
-    Consumer, ConsumerProperties, Count, Counts, Delivery, From, HandlerError, Order, Outcome,
+    Consumer, ConsumerProperties, Count, Counts, Delivery, Filtering, From, HandlerError, Order,
+    Outcome,
 };
 pub use self::group::{GroupName, InvalidGroup};
 pub use self::message::{Message, Receipt, ReceivedMessage};

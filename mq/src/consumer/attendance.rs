@@ -23,8 +23,13 @@ pub(super) async fn attend<B: MessageBroker>(
     let every = (core.properties.lease / BEATS).min(SLOWEST);
     let subscriptions = subscriptions(&core, &role);
     loop {
-        let attendance =
-            Attendance { client: &role.client, group: &role.group, subscriptions: &subscriptions };
+        let attendance = Attendance {
+            client: &role.client,
+            group: &role.group,
+            subscriptions: &subscriptions,
+            // One that is silent must not keep the others from hearing of it in time.
+            limit: core.properties.lease / 4,
+        };
         let answered = core.broker.attend(&attendance).await;
         let now = Instant::now();
         for place in &places {

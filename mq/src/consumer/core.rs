@@ -38,6 +38,8 @@ pub struct ConsumerProperties {
     pub topics: Vec<String>,
     /// Which messages the application wants; the same for all consumers of a group.
     pub filter: Filter,
+    /// Who leaves out what is not of the lane.
+    pub filtering: Filtering,
     /// How many messages are handled at a time.
     pub concurrency: usize,
     /// Whether the messages of a queue are handled one after the other.
@@ -53,6 +55,16 @@ pub struct ConsumerProperties {
     pub lease: Duration,
     /// How long messages that are being handled may take at the end.
     pub drain: Duration,
+}
+
+/// Who leaves out what is not of a lane, for its consumers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filtering {
+    /// The broker, which has to have `enablePropertyFilter` switched on.
+    #[default]
+    Broker,
+    /// The consumer, which then reads everything.
+    Consumer,
 }
 
 /// In which order messages are handled.
@@ -82,6 +94,7 @@ impl Default for ConsumerProperties {
             client: None,
             topics: Vec::new(),
             filter: Filter::default(),
+            filtering: Filtering::default(),
             concurrency: 20,
             order: Order::default(),
             from: From::default(),
@@ -146,6 +159,9 @@ impl<B> Core<B> {
     pub(super) fn filter(&self, side: Side) -> Filter {
         let wanted = &self.properties.filter;
         let Side::Lane(lane) = side else { return wanted.clone() };
+        if self.properties.filtering == Filtering::Consumer {
+            return wanted.clone();
+        }
         let of_lane = format!("{} in ('{}')", self.carrier.name(), GrayStatus::Gray(lane));
         let quoted = |tag: &str| format!("'{}'", tag.trim().replace('\'', "''"));
         Filter::Sql(match wanted {

@@ -130,10 +130,9 @@ impl<B: MessageBroker> Membership<B> {
         let Ok(ends) = self.ends(&queues).await else { return Ok(false) };
         self.registrations += 1;
         let id = MemberId::new(&self.role.client, self.registrations);
-        let old = MemberId::new(&self.role.client, self.registrations - 1);
         let step = |table: &mut Ownership| {
             queues.iter().cloned().for_each(|queue| table.add_queue(queue));
-            table.leave(&old);
+            table.leave_all(&self.role.client);
             table.register(id.clone(), self.topic.side);
             Ok::<_, UnknownMember>(())
         };
@@ -343,7 +342,7 @@ impl<B: MessageBroker> Membership<B> {
         let Some(id) = self.place.id() else { return };
         self.place.leave();
         let leave = self.step(|table| {
-            table.leave(&id);
+            table.leave_all(&self.role.client);
             Ok(())
         });
         match tokio::time::timeout(FAREWELL, leave).await {

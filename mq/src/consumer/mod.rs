@@ -15,5 +15,5 @@ mod reader;
 mod steering;
 
 pub use self::consumer::Consumer;
-pub use self::core::{ConsumerProperties, Delivery, From, HandlerError, Order};
+pub use self::core::{ConsumerProperties, Delivery, Filtering, From, HandlerError, Order};
 pub use self::counts::{Count, Counts, Outcome};

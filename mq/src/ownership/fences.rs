@@ -67,12 +67,14 @@ impl Fences {
     }
 
     /// Forgets fences that no message can need any more: those of which the next lies at or below an
-    /// offset that both sides have durably committed.
+    /// offset that both sides have durably committed. The last one by which the lane owns anything
+    /// stays, since it may have retries that are still to come.
     pub(super) fn forget(&mut self, queue: &QueueKey, lane: Lane, committed: u64) {
         let Some(fences) = self.0.get_mut(queue).and_then(|lanes| lanes.get_mut(&lane)) else {
             return;
         };
         let needed = fences.iter().rposition(|fence| fence.from <= committed).unwrap_or_default();
-        fences.drain(..needed);
+        let last = fences.iter().rposition(|fence| fence.owner == Owner::Lane);
+        fences.drain(..needed.min(last.unwrap_or(needed)));
     }
 }

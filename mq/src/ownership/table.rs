@@ -178,6 +178,16 @@ impl Ownership {
         }
     }
 
+    /// Takes every registration of a consumer off, by what it is known by to its brokers: one that got no
+    /// answer when it registered does not know which of them were written.
+    pub fn leave_all(&mut self, client: &str) {
+        let own = self.members.keys().filter(|id| id.client() == client);
+        let own: Vec<_> = own.cloned().collect();
+        for id in own {
+            self.leave(&id);
+        }
+    }
+
     /// Lets a queue be read. Nobody has, so no one has to be asked.
     pub fn add_queue(&mut self, queue: QueueKey) {
         let first = Fence { from: 0, owner: Owner::Lane };
@@ -460,6 +470,18 @@ mod tests {
         table.renew(&id("base"), id("base again")).unwrap();
         assert_eq!(table.members(), &[(id("base again"), before)].into());
         assert!(table.renew(&id("base"), id("third")).is_err());
+    }
+
+    /// A store that gave no answer had written a registration that its member did not know of: nobody
+    /// else could take it off either, since the member was there.
+    #[test]
+    fn all_registrations_of_a_consumer_are_taken_off() {
+        let mut table = table();
+        for number in [1, 2] {
+            table.register(MemberId::new("a", number), Side::Base);
+        }
+        table.leave_all("a");
+        assert_eq!(table.members().keys().collect::<Vec<_>>(), [&id("base")]);
     }
 
     #[test]

@@ -210,7 +210,10 @@ impl Broker {
         let answer = self.connection.ask(request, pull.wait + LIMIT).await?;
         // Found, nothing new, nothing that fits, and no such offset.
         if ![0, 19, 20, 21].contains(&answer.code) {
-            return Err(self.refused(answer));
+            let address = self.connection.address().to_owned();
+            let filters = !answer.remark.contains("SQL92");
+            let unfit = RocketMqError::NoPropertyFilter { address };
+            return Err(if filters { self.refused(answer) } else { unfit });
         }
         Ok(Pulled {
             next: self.number(&answer, "nextBeginOffset")?,

@@ -24,8 +24,8 @@ const REST: Duration = Duration::from_secs(1);
 /// How long it is believed where the queues of a topic are, and that there is no such topic.
 const FRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
 
-/// How long a broker may take to answer a heartbeat: less than a lease lasts without one.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+/// How long a broker may take to hear that a consumer goes.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How many queues a topic gets that is created by sending to it.
 const CREATED: u32 = 4;
@@ -93,24 +93,48 @@ impl RocketMq {
         }
     }
 
-    /// Returns where the queues of a topic are, as a name server has said it some seconds ago.
+    /// Returns where the queues of a topic are, as a name server has said it some seconds ago; while
+    /// none answers, as one has said it last.
     ///
     /// # Errors
     ///
-    /// Where no name server answers.
+    /// Where no name server answers, and none ever has.
     pub async fn route(&self, topic: &str) -> Result<TopicRoute, RocketMqError> {
-        if let Some((asked, known)) = lock(&self.routes).get(topic) {
+        let known = lock(&self.routes).get(topic).cloned();
+        if let Some((asked, known)) = &known {
             let fresh = if known.brokers.is_empty() { FRESH.1 } else { FRESH.0 };
             if asked.elapsed() < fresh {
                 return Ok(known.clone());
             }
         }
-        let found = route(&*self.name_server().await?, topic).await?.unwrap_or_default();
+        let found = match (self.ask_route(topic).await, known) {
+            (Ok(found), _) => found,
+            (Err(error), Some((_, known))) if !known.brokers.is_empty() => {
+                tracing::debug!(%error, topic, "no name server answers, the last route is kept");
+                known
+            }
+            (Err(error), _) => return Err(error),
+        };
         for (name, (address, ..)) in &found.brokers {
             self.know(name, address);
         }
         lock(&self.routes).insert(topic.to_owned(), (Instant::now(), found.clone()));
         Ok(found)
+    }
+
+    async fn ask_route(&self, topic: &str) -> Result<TopicRoute, RocketMqError> {
+        Ok(route(&*self.name_server().await?, topic).await?.unwrap_or_default())
+    }
+
+    /// Returns the brokers of a topic as they were last said to be, however long ago.
+    async fn brokers_of(&self, topic: &str) -> BTreeSet<String> {
+        let known = lock(&self.routes).get(topic).map(|(_, known)| known.clone());
+        let known = known.filter(|known| !known.brokers.is_empty());
+        let route = match known {
+            Some(known) => known,
+            None => self.route(topic).await.unwrap_or_default(),
+        };
+        route.brokers.into_keys().collect()
     }
 
     /// Returns the broker of a name that some topic has led to.
@@ -215,7 +239,7 @@ impl RocketMq {
             broker.heartbeat(attendance).await?;
             Ok::<_, RocketMqError>((ConnectionId { broker: name.to_owned(), number }, sent))
         };
-        match tokio::time::timeout(HEARTBEAT, beat).await {
+        match tokio::time::timeout(attendance.limit, beat).await {
             Ok(Ok(answered)) => Some(answered),
             Ok(Err(error)) => {
                 tracing::debug!(%error, broker = name, "a heartbeat was not answered");
@@ -274,9 +298,8 @@ impl MessageBroker for RocketMq {
     async fn attend(&self, attendance: &Attendance<'_>) -> BTreeMap<ConnectionId, Instant> {
         let mut names = BTreeSet::new();
         for subscription in attendance.subscriptions {
-            if let Ok(route) = self.route(&subscription.topic).await {
-                names.extend(route.brokers.into_keys());
-            }
+            // Whoever has to be heard in time does not wait for a name server.
+            names.extend(self.brokers_of(&subscription.topic).await);
         }
         let beats = names.iter().map(|name| self.attend_at(name, attendance));
         join_all(beats).await.into_iter().flatten().collect()
@@ -285,7 +308,7 @@ impl MessageBroker for RocketMq {
     async fn leave(&self, client: &str, group: &str) {
         for name in self.brokers() {
             let leave = async { self.broker(&name).await?.leave(client, group).await };
-            if let Ok(Err(error)) = tokio::time::timeout(HEARTBEAT, leave).await {
+            if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, leave).await {
                 tracing::debug!(%error, broker = name, client, "still listed, until it is missed");
             }
         }

@@ -52,6 +52,15 @@ pub enum RocketMqError {
         /// What the server says about it.
         remark: String,
     },
+    /// It does not filter by properties.
+    #[error(
+        "broker {address} does not filter by properties: set enablePropertyFilter=true in its \
+         broker.conf, or have consumers filter (`filtering`)"
+    )]
+    NoPropertyFilter {
+        /// The broker.
+        address: String,
+    },
     /// It answered something that cannot be read.
     #[error("{address} answered something unreadable: {what}")]
     Garbled {

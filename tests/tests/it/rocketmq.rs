@@ -140,7 +140,9 @@ async fn members_are_listed_and_retries_come_back(release: Release) -> anyhow::R
         Subscription { topic, filter, version: 1 }
     };
     let subscriptions = [subscription(TOPIC), subscription(&retries)];
-    let heartbeat = Attendance { client: "one@1", group: GROUP, subscriptions: &subscriptions };
+    let limit = LIMIT;
+    let heartbeat =
+        Attendance { client: "one@1", group: GROUP, subscriptions: &subscriptions, limit };
     broker.heartbeat(&heartbeat).await?;
     ensure!(broker.consumers(GROUP).await? == ["one@1"]);
 
