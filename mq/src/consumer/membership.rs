@@ -40,7 +40,7 @@ pub(super) struct Membership<B> {
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
     failing: bool,
-    /// Whether it has been said that the topic is not there.
+    /// Whether it has been said why nothing is consumed yet.
     waiting: bool,
 }
 
@@ -115,7 +115,13 @@ impl<B: MessageBroker> Membership<B> {
 
     /// Takes a place in the table; `false` while brokers do not list this consumer.
     async fn register(&mut self) -> Result<bool, StoreError> {
-        let Ok(queues) = self.core.broker.queues(&self.topic.name).await else { return Ok(false) };
+        let queues = match self.core.broker.queues(&self.topic.name).await {
+            Ok(queues) => queues,
+            Err(error) => {
+                self.cannot_begin(&error);
+                return Ok(false);
+            }
+        };
         if queues.is_empty() && !self.topic.is_retry && !std::mem::replace(&mut self.waiting, true)
         {
             warn!(topic = self.topic.name, "no broker has the topic, waiting for it to be created");
@@ -127,7 +133,13 @@ impl<B: MessageBroker> Membership<B> {
         if listed.is_empty() {
             return Ok(false);
         }
-        let Ok(ends) = self.ends(&queues).await else { return Ok(false) };
+        let ends = match self.ends(&queues).await {
+            Ok(ends) => ends,
+            Err(error) => {
+                self.cannot_begin(&error);
+                return Ok(false);
+            }
+        };
         self.registrations += 1;
         let id = MemberId::new(&self.role.client, self.registrations);
         let step = |table: &mut Ownership| {
@@ -142,9 +154,18 @@ impl<B: MessageBroker> Membership<B> {
             Err(ChangeError::Step(_)) => return Ok(false),
         };
         debug!(%id, topic = self.topic.name, "registered");
+        self.waiting = false;
         self.ends = ends;
         self.place.take(id, &table, listed);
         Ok(true)
+    }
+
+    /// Says once that brokers cannot be asked.
+    fn cannot_begin(&mut self, error: &B::Error) {
+        if !std::mem::replace(&mut self.waiting, true) {
+            let (topic, causes) = (&self.topic.name, gray_config::causes(error));
+            warn!(topic, causes, "nothing can be consumed yet, trying on");
+        }
     }
 
     /// Where queues end that a lane may come to own.

@@ -184,6 +184,24 @@ impl System {
         self.handled(&expected).await
     }
 
+    /// Waits until a gray message is handled by each of these, and forgets it.
+    async fn shares(&self, by: &[&str]) -> anyhow::Result<()> {
+        eventually(PATIENCE, async || {
+            let body = format!("probe {}", self.begun.lock().unwrap().len());
+            self.send(GRAY, &[&body]).await?;
+            let all = async || {
+                let log = self.log.lock().unwrap().clone();
+                let has = |name: &&str| log.iter().any(|it| it.body == body && it.by == *name);
+                ensure!(by.iter().all(has), "{log:?}");
+                Ok(())
+            };
+            eventually(Duration::from_secs(2), all).await
+        })
+        .await?;
+        self.log.lock().unwrap().clear();
+        Ok(())
+    }
+
     /// Waits until so many members read the topic as base's group.
     async fn are_in_one_group(&self, count: usize) -> anyhow::Result<()> {
         let ledger = Ledger::new(Arc::clone(&self.store) as _, GROUP, TOPIC);
@@ -261,7 +279,7 @@ async fn each_mode_gives_messages_to_whom_it_says(release: Release) -> anyhow::R
     // Base consumes everything, and gray its own too, where it is asked for.
     system.set(ConsumeMode::Base, &[]);
     system.is_open(false).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    system.shares(&["base", "gray"]).await?;
     system.send(GrayStatus::Prod, &["p2"]).await?;
     system.send(GRAY, &["g2"]).await?;
     let expected = [("base", "p2", "PROD"), ("base", "g2", "GRAY"), ("gray", "g2", "GRAY")];
