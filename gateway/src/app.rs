@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, View};
+use crate::background::Background;
 use crate::metrics::Metrics;
 use crate::nacos::{Registration, Servers};
 use crate::observe::Observer;
@@ -39,6 +40,9 @@ pub enum StartError {
     /// A listener's address cannot be had.
     #[error("{0}")]
     Listen(#[source] std::io::Error),
+    /// The system has no thread for it.
+    #[error("no thread can be had for what runs beside requests")]
+    Background(#[source] std::io::Error),
     /// The access log cannot be opened.
     #[error("the access log cannot be opened")]
     AccessLog(#[source] std::io::Error),
@@ -50,12 +54,18 @@ pub enum StartError {
     NoInstances,
 }
 
-/// A gateway that is being put together.
+/// A gateway that is to be started.
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
+}
+
+/// A gateway that is being put together.
+#[derive(Debug)]
+struct Parts {
+    settings: Settings,
     servers: Servers,
-    tasks: JoinSet<()>,
+    background: Background,
 }
 
 /// A gateway that is serving.
@@ -70,15 +80,16 @@ pub struct Running {
     view: Arc<View>,
     /// The gateway's own place in a registry, and the task that keeps it.
     registration: Option<(Registration, AbortHandle)>,
-    /// Everything that runs in the background; aborted when the gateway is dropped.
-    _tasks: JoinSet<()>,
+    /// What takes connections; aborted when the gateway is dropped.
+    _listening: JoinSet<()>,
+    /// Everything else, which ends with it.
+    _background: Background,
 }
 
 impl App {
-    /// Puts a gateway together.
-    pub fn new(settings: Settings) -> Self {
-        let servers = Servers::new(settings.properties.nacos.clone());
-        Self { settings, servers, tasks: JoinSet::new() }
+    /// Takes what the gateway is to be like.
+    pub const fn new(settings: Settings) -> Self {
+        Self { settings }
     }
 
     /// Starts serving.
@@ -86,7 +97,15 @@ impl App {
     /// # Errors
     ///
     /// See [`StartError`].
-    pub async fn start(mut self) -> Result<Running, StartError> {
+    pub async fn start(self) -> Result<Running, StartError> {
+        let servers = Servers::new(self.settings.properties.nacos.clone());
+        let background = Background::start().map_err(StartError::Background)?;
+        Parts { settings: self.settings, servers, background }.start().await
+    }
+}
+
+impl Parts {
+    async fn start(mut self) -> Result<Running, StartError> {
         let listeners = self.listen().await?;
         let addrs: Vec<SocketAddr> =
             listeners.iter().filter_map(|listener| listener.addr().ok()).collect();
@@ -97,7 +116,7 @@ impl App {
         let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let own = addrs.iter().copied().chain(admin_addr).collect();
         if let Some(senses) = self.settings.senses.take() {
-            self.tasks.spawn(senses::follow(self.settings.properties.clone(), senses));
+            self.background.spawn(senses::follow(self.settings.properties.clone(), senses));
         }
         let (directory, instances) = self.discover(own);
         let (revision, rules) = self.follow_rules().await?;
@@ -116,18 +135,19 @@ impl App {
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
         if let Some(listener) = admin {
-            self.tasks.spawn(admin::serve(listener, Arc::clone(&view)));
+            self.background.spawn(admin::serve(listener, Arc::clone(&view)));
         }
-        self.tasks.spawn(forget_connections(Arc::clone(&gateway)));
+        self.background.spawn(forget_connections(Arc::clone(&gateway)));
         let registration = self.register();
         let limits = self.settings.properties.limits;
         let server = Server::new(Arc::clone(&gateway), limits, stop.clone());
+        let mut listening = JoinSet::new();
         for listener in listeners {
-            self.tasks.spawn(server.clone().run(listener));
+            listening.spawn(server.clone().run(listener));
         }
         info!(?addrs, admin = ?admin_addr, "serving");
         let upgrades = gateway.upgrades.clone();
-        let (unready, drain, tasks) = (limits.unready.0, limits.drain.0, self.tasks);
+        let (unready, drain) = (limits.unready.0, limits.drain.0);
         Ok(Running {
             addrs,
             admin: admin_addr,
@@ -137,7 +157,8 @@ impl App {
             drain,
             view,
             registration,
-            _tasks: tasks,
+            _listening: listening,
+            _background: self.background,
         })
     }
 
@@ -148,7 +169,7 @@ impl App {
             let listener = Listener::bind(addr, tls.as_ref(), proxy_protocol).await;
             listeners.push(listener.map_err(StartError::Listen)?);
             if let Some(tls) = tls {
-                self.tasks.spawn(tls.follow());
+                self.background.spawn(tls.follow());
             }
         }
         Ok(listeners)
@@ -194,9 +215,10 @@ impl App {
     /// Registers the gateway itself, where it is to be found by others.
     fn register(&mut self) -> Option<(Registration, AbortHandle)> {
         let register = self.settings.properties.discovery.register.clone()?;
-        let registration = self.servers.registration(register, self.settings.registered?);
+        let addr = self.settings.registered?;
+        let registration = self.background.within(|| self.servers.registration(register, addr));
         let kept = registration.clone();
-        let keeping = self.tasks.spawn(async move { kept.keep().await });
+        let keeping = self.background.spawn(async move { kept.keep().await });
         Some((registration, keeping))
     }
 
@@ -211,7 +233,8 @@ impl App {
         let services: Vec<_> = self.settings.routes.services().into_iter().collect();
         let lanes = self.settings.nacos_lanes.clone();
         for (group, lane) in properties.nacos.iter().zip(lanes) {
-            registries.push(Box::new(self.servers.registry(group, lane, services.clone())));
+            let registry = || self.servers.registry(group, lane, services.clone());
+            registries.push(Box::new(self.background.within(registry)));
         }
         let mut maintenance = Maintenance::new(self.settings.guard(own));
         maintenance.version_key = properties.version_key;
@@ -221,7 +244,7 @@ impl App {
         maintenance.snapshot = snapshot(&properties.snapshot);
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());
-        self.tasks.spawn(maintain(registries, maintenance, publisher));
+        self.background.spawn(maintain(registries, maintenance, publisher));
         (directory, health)
     }
 
@@ -235,7 +258,7 @@ impl App {
         let (publisher, revision) = live(Revision::off());
         if sources.is_empty() {
             warn!("no rules are configured, so gray release is off");
-            self.tasks.spawn(hold(publisher));
+            self.background.spawn(hold(publisher));
             return Ok((revision, health));
         }
         let updates = Box::new(Merged::new(sources)).updates();
@@ -247,7 +270,7 @@ impl App {
         if !good {
             restore(&following, &publisher);
         }
-        self.tasks.spawn(follow(updates, following, publisher));
+        self.background.spawn(follow(updates, following, publisher));
         self.await_rules(&health).await?;
         Ok((revision, health))
     }
@@ -263,7 +286,8 @@ impl App {
         if !files.is_empty() {
             sources.push(Box::new(FileSource::new(files, MAX_FILE)));
         }
-        if let Some(source) = self.servers.rules(&self.settings.properties) {
+        let on_nacos = || self.servers.rules(&self.settings.properties);
+        if let Some(source) = self.background.within(on_nacos) {
             sources.push(Box::new(source));
         }
         sources

@@ -7,6 +7,7 @@
 mod access_log;
 mod admin;
 mod app;
+mod background;
 mod body;
 pub mod check;
 mod error;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::discovery::{News, Trust};
+use crate::pause::after;
 use crate::retention::Retention;
 use crate::saving::Saving;
 use crate::{Algorithm, Discovery, Guard, Instance, ServiceName, Subsets, snapshot};
@@ -264,11 +265,6 @@ impl Keeper {
         }
         restored
     }
-}
-
-async fn after<T>(ready_at: Instant, future: impl Future<Output = T>) -> T {
-    tokio::time::sleep_until(ready_at).await;
-    future.await
 }
 
 async fn save(saving: &mut Option<Saving>, announced: &Documents) {

@@ -14,6 +14,7 @@ mod guard;
 mod instance;
 mod lanes;
 mod member;
+mod pause;
 mod picker;
 mod properties;
 mod retention;

@@ -25,7 +25,7 @@ mod store;
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
     Consumer, ConsumerProperties, Count, Counts, Delivery, Filtering, From, HandlerError, Order,
-    Outcome,
+    Outcome, Reading,
 };
 pub use self::group::{GroupName, InvalidGroup};
 pub use self::message::{Message, Receipt, ReceivedMessage};

@@ -34,12 +34,8 @@ struct Core {
 }
 
 /// The URL of each instance, parsed once: parsing is a tenth of what a call costs.
-#[derive(Debug)]
-struct Bases {
-    /// What stands for the address of a call before it has one.
-    nowhere: Url,
-    known: Mutex<BTreeMap<SocketAddr, Url>>,
-}
+#[derive(Debug, Default)]
+struct Bases(Mutex<BTreeMap<SocketAddr, Url>>);
 
 /// How many URLs are kept; instances come and go.
 const MAX_BASES: usize = 4096;
@@ -47,7 +43,7 @@ const MAX_BASES: usize = 4096;
 impl Bases {
     /// Returns the URL of a path, with its query, at an address.
     fn at(&self, addr: SocketAddr, path: &str) -> Result<Url, CallError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).cloned();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).cloned();
         let mut url = match known {
             Some(url) => url,
             None => self.learn(addr)?,
@@ -69,7 +65,7 @@ impl Bases {
     fn learn(&self, addr: SocketAddr) -> Result<Url, CallError> {
         let text = format!("http://{addr}/");
         let url = Url::parse(&text).map_err(|_| CallError::Url(text))?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_BASES {
             known.clear();
         }
@@ -100,8 +96,8 @@ pub enum CallError {
 }
 
 impl GrayClient {
-    pub(crate) fn new(outgoing: Outgoing, http: reqwest::Client, nowhere: Url) -> Self {
-        Self(Arc::new(Core { outgoing, http, bases: Bases { nowhere, known: Mutex::default() } }))
+    pub(crate) fn new(outgoing: Outgoing, http: reqwest::Client) -> Self {
+        Self(Arc::new(Core { outgoing, http, bases: Bases::default() }))
     }
 
     /// Begins a GET.
@@ -129,10 +125,13 @@ impl GrayClient {
         let service = service_of(url).ok_or_else(|| CallError::Url(url.to_owned()));
         let rest = url.strip_prefix("http://").unwrap_or_default();
         let path = rest.find(['/', '?', '#']).map_or("/", |at| rest.split_at(at).1).to_owned();
-        // The address takes the place of this URL when an instance is picked: the name of a service
-        // need not be one of a host.
-        let builder = self.0.http.request(method, self.0.bases.nowhere.clone());
-        Call { client: self.clone(), service, path, builder, begun_in: current() }
+        Call {
+            client: self.clone(),
+            service,
+            path,
+            parts: Parts { method, headers: HeaderMap::new(), body: None, timeout: None },
+            begun_in: current(),
+        }
     }
 }
 
@@ -151,31 +150,69 @@ pub struct Call {
     client: GrayClient,
     service: Result<ServiceName, CallError>,
     path: String,
-    builder: reqwest::RequestBuilder,
+    parts: Parts,
     /// The request that was being served: whoever polls the call later, it belongs to that one.
     begun_in: Option<Arc<Context>>,
 }
 
+/// What a request is made of once it is known where it goes: the name of a service need not be one of
+/// a host, and would be no URL of reqwest's.
+#[derive(Debug)]
+struct Parts {
+    method: Method,
+    headers: HeaderMap,
+    body: Option<reqwest::Body>,
+    timeout: Option<Duration>,
+}
+
+impl Parts {
+    fn at(self, url: Url) -> reqwest::Request {
+        let mut request = reqwest::Request::new(self.method, url);
+        *request.headers_mut() = self.headers;
+        *request.body_mut() = self.body;
+        *request.timeout_mut() = self.timeout;
+        request
+    }
+}
+
 impl Call {
     /// Adds a header.
-    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        self.with(|builder| builder.header(name, value))
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.parts.headers.append(name, value);
+        self
     }
 
-    /// Adds headers.
-    pub fn headers(self, headers: HeaderMap) -> Self {
-        self.with(|builder| builder.headers(headers))
+    /// Sets headers, each in place of what was there under its name.
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        let mut last = None;
+        for (name, value) in headers {
+            // Further values of a name come without it.
+            match name {
+                Some(name) => {
+                    self.parts.headers.insert(name.clone(), value);
+                    last = Some(name);
+                }
+                None => {
+                    if let Some(name) = &last {
+                        self.parts.headers.append(name, value);
+                    }
+                }
+            }
+        }
+        self
     }
 
     /// Sets the body. One that is streamed cannot be sent to another instance.
-    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        self.with(|builder| builder.body(body))
+    pub fn body(mut self, body: impl Into<reqwest::Body>) -> Self {
+        self.parts.body = Some(body.into());
+        self
     }
 
     /// Limits the time of each attempt, until the end of the answer. Without it an instance may be
     /// silent for a minute.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|builder| builder.timeout(timeout))
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.parts.timeout = Some(timeout);
+        self
     }
 
     /// Sends the call.
@@ -184,11 +221,11 @@ impl Call {
     ///
     /// See [`CallError`]; an answer with an error status is an answer.
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
-        let Self { client: GrayClient(client), service, path, builder, begun_in } = self;
+        let Self { client: GrayClient(client), service, path, parts, begun_in } = self;
         let service = service?;
         let failed = |source| CallError::Http { service: service.clone(), source };
-        let mut request = builder.build().map_err(failed)?;
         let context = client.outgoing.context(begun_in).await;
+        let mut next = Next::First(parts);
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
@@ -197,52 +234,52 @@ impl Call {
                 // Why the last instance failed says more than that there is no other.
                 Err(none) => return Err(failure.unwrap_or_else(|| none.into())),
             };
-            tried.push(picked.member.instance().addr);
-            let spare = Spare::of(&request).filter(|_| tried.len() < ATTEMPTS);
+            let addr = picked.member.instance().addr;
+            tried.push(addr);
+            let request = next.at(client.bases.at(addr, &path)?);
+            let spare = Next::again(&request).filter(|_| tried.len() < ATTEMPTS);
             let idempotent = request.method().is_idempotent();
-            *request.url_mut() = client.bases.at(picked.member.instance().addr, &path)?;
             let error = match client.send(&service, &context, &picked, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let broke_off = error.is_request() && !error.is_timeout();
             match spare.filter(|_| error.is_connect() || (broke_off && idempotent)) {
-                Some(spare) => request = spare.into_request(&client.bases.nowhere),
+                Some(spare) => next = spare,
                 None => return Err(failed(error)),
             }
             failure = Some(failed(error));
         }
     }
-
-    fn with(self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
-        Self { builder: change(self.builder), ..self }
-    }
 }
 
-/// What a request is made of again, should its instance be lost.
-enum Spare {
-    /// It has neither headers of the caller's nor a body, as most have: nothing needs to be copied.
-    Plain(Method, Option<Duration>),
-    Whole(Box<reqwest::Request>),
+/// What the next attempt is made of.
+enum Next {
+    /// What the application put together, or what it would have put together again: most requests have
+    /// neither headers of the caller's nor a body, and nothing needs to be copied.
+    First(Parts),
+    /// A copy of what was sent.
+    Copy(Box<reqwest::Request>),
 }
 
-impl Spare {
+impl Next {
     /// Returns what is needed to send a request once more; `None` where its body is streamed.
-    fn of(request: &reqwest::Request) -> Option<Self> {
+    fn again(request: &reqwest::Request) -> Option<Self> {
         if request.headers().is_empty() && request.body().is_none() {
-            return Some(Self::Plain(request.method().clone(), request.timeout().copied()));
+            let (method, timeout) = (request.method().clone(), request.timeout().copied());
+            let (headers, body) = (HeaderMap::new(), None);
+            return Some(Self::First(Parts { method, headers, body, timeout }));
         }
-        request.try_clone().map(|request| Self::Whole(Box::new(request)))
+        request.try_clone().map(|request| Self::Copy(Box::new(request)))
     }
 
-    fn into_request(self, nowhere: &Url) -> reqwest::Request {
+    fn at(self, url: Url) -> reqwest::Request {
         match self {
-            Self::Plain(method, timeout) => {
-                let mut request = reqwest::Request::new(method, nowhere.clone());
-                *request.timeout_mut() = timeout;
-                request
+            Self::First(parts) => parts.at(url),
+            Self::Copy(mut request) => {
+                *request.url_mut() = url;
+                *request
             }
-            Self::Whole(request) => *request,
         }
     }
 }
@@ -271,8 +308,7 @@ mod tests {
 
     #[test]
     fn the_path_and_the_query_go_where_the_instance_is() {
-        let nowhere = Url::parse("http://service/").unwrap();
-        let bases = Bases { nowhere, known: Mutex::default() };
+        let bases = Bases::default();
         let addr = "127.0.0.1:8080".parse().unwrap();
         for (path, expected) in [
             ("/", "http://127.0.0.1:8080/"),

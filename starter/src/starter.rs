@@ -135,7 +135,7 @@ impl Starter {
         };
         Ok(Self(Arc::new(Parts {
             #[cfg(feature = "client")]
-            client: GrayClient::new(outgoing.clone(), http_client()?, nowhere()?),
+            client: GrayClient::new(outgoing.clone(), http_client()?),
             #[cfg(feature = "grpc")]
             connections: Connections::default(),
             properties,
@@ -283,13 +283,6 @@ fn guard(properties: &StarterProperties) -> Result<Guard, StartError> {
         let messages: Vec<String> = errors.into_iter().map(|(_, _, message)| message).collect();
         StartError::Network(messages.join(", "))
     })
-}
-
-/// What stands for the address of a call before it has one.
-#[cfg(feature = "client")]
-fn nowhere() -> Result<reqwest::Url, StartError> {
-    let url = "http://service/";
-    reqwest::Url::parse(url).map_err(|_| StartError::Network(url.to_owned()))
 }
 
 #[cfg(feature = "client")]

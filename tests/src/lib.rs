@@ -18,6 +18,6 @@ pub use self::ports::free_port;
 pub use self::process::{Process, binary, eventually};
 pub use self::rocketmq::{Release, RocketMq};
 pub use self::spring::spring_service;
-pub use self::stand_in::StandIn;
+pub use self::stand_in::{Prepared, StandIn};
 pub use self::stub::{Echo, Stub};
 pub use self::verify::{scene_documents, verify};

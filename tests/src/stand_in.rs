@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -31,7 +32,7 @@ pub struct StandIn {
 #[derive(Debug, Default)]
 struct Known {
     /// What is answered about each service.
-    services: Mutex<HashMap<String, Value>>,
+    services: Mutex<HashMap<String, Arc<Value>>>,
     /// Where pushes go to.
     clients: Mutex<Vec<mpsc::UnboundedSender<Result<Payload, Status>>>>,
     /// How many subscriptions are still to be refused.
@@ -46,8 +47,8 @@ struct Metadata {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Body {
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,6 +57,14 @@ struct Payload {
     metadata: Option<Metadata>,
     #[prost(message, optional, tag = "3")]
     body: Option<Body>,
+}
+
+/// A push that has been written.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    service: String,
+    known: Arc<Value>,
+    payload: Payload,
 }
 
 impl StandIn {
@@ -96,14 +105,24 @@ impl StandIn {
 
     /// Sets what is answered about a service, and pushes it; `time` is the server's clock.
     pub fn push(&self, service: &str, time: u64, hosts: &Value) {
+        self.send(&Self::prepare(service, time, hosts));
+    }
+
+    /// Writes a push that is to be sent later, since writing it takes its time.
+    pub fn prepare(service: &str, time: u64, hosts: &Value) -> Prepared {
         let known = json!({
             "name": service, "groupName": "DEFAULT_GROUP", "lastRefTime": time, "hosts": hosts,
         });
-        lock(&self.state.services).insert(service.to_owned(), known.clone());
         let push = json!({ "requestId": time.to_string(), "serviceInfo": known });
-        let push = payload("NotifySubscriberRequest", &push);
+        let payload = payload("NotifySubscriberRequest", &push);
+        Prepared { service: service.to_owned(), known: Arc::new(known), payload }
+    }
+
+    /// Sets what is answered about a service, and pushes it.
+    pub fn send(&self, push: &Prepared) {
+        lock(&self.state.services).insert(push.service.clone(), Arc::clone(&push.known));
         // Those that have gone hear nothing.
-        lock(&self.state.clients).retain(|client| client.send(Ok(push.clone())).is_ok());
+        lock(&self.state.clients).retain(|client| client.send(Ok(push.payload.clone())).is_ok());
     }
 }
 
@@ -138,7 +157,7 @@ fn answer(known: &Known, request: &Payload) -> Payload {
     let service = lock(&known.services).get(service).cloned();
     let mut answer = json!({ "resultCode": 200, "errorCode": 0, "success": true });
     if let (Some(answer), Some(service)) = (answer.as_object_mut(), service) {
-        answer.insert("serviceInfo".to_owned(), service);
+        answer.insert("serviceInfo".to_owned(), Value::clone(&service));
     }
     payload(&name.replace("Request", "Response"), &answer)
 }
@@ -160,7 +179,7 @@ async fn connected(State(known): State<Arc<Known>>, request: Request) -> impl In
 fn payload(name: &str, body: &Value) -> Payload {
     Payload {
         metadata: Some(Metadata { r#type: name.to_owned() }),
-        body: Some(Body { value: body.to_string().into_bytes() }),
+        body: Some(Body { value: body.to_string().into() }),
     }
 }
 

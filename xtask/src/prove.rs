@@ -47,6 +47,16 @@ impl Prove {
             let test = "on_rnacos::instances_are_replaced_without_a_failed_request";
             cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
         }
+        for name in ["switches", "overhead"] {
+            if filter.is_none_or(|filter| name.contains(filter)) {
+                let report = root().join(format!("tests/reports/{name}.txt"));
+                let report = report.display().to_string();
+                let mut arguments = vec!["run", "--release", "--package", "gray-tests"];
+                arguments.extend(["--features", "audit", "--bin", "audit", "--", name]);
+                arguments.extend(["--report", &report]);
+                cargo(&arguments)?;
+            }
+        }
         let mut arguments = vec!["test", "--release", "--package", "gray-tests", "--test", "prove"];
         arguments.extend(["--", "--test-threads", "1"]);
         arguments.extend(filter);

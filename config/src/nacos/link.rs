@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Incoming, Opening};
 use super::login::{self, Token};
-use super::message::{ConfigKey, Message, NacosService, ServiceAnswer};
+use super::message::{ConfigKey, Message, PushedService};
 use super::wire::Payload;
 use super::{NacosError, NacosProperties};
 
@@ -61,7 +61,7 @@ pub enum Push {
     /// A document changed: ask for it again.
     Config(ConfigKey),
     /// A service changed, and this is how it looks now.
-    Service(Arc<NacosService>),
+    Service(Arc<PushedService>),
 }
 
 /// What a link has done so far, for the metrics.
@@ -220,7 +220,7 @@ impl Core {
         loop {
             tokio::select! {
                 payload = incoming.next() => {
-                    if !self.take(connection, &payload?).await {
+                    if !self.take(connection, payload?).await {
                         return Ok(());
                     }
                 }
@@ -237,26 +237,24 @@ impl Core {
     }
 
     /// Takes a message of the server; `false` if it asks to go elsewhere.
-    async fn take(&self, connection: &Connection, payload: &Payload) -> bool {
+    async fn take(&self, connection: &Connection, payload: Payload) -> bool {
         // Of a push, which may be large, only what is needed is read here.
         let message: Message = serde_json::from_slice(payload.json()).unwrap_or_default();
-        let name = payload.name();
+        let name = payload.name().to_owned();
         if let Some(stem) = name.strip_suffix("Request") {
             let id = message.request_id.as_deref().unwrap_or_default();
             connection.confirm(&format!("{stem}Response"), id).await;
         }
-        match name {
+        match name.as_str() {
             "ConnectResetRequest" => return false,
             "ConfigChangeNotifyRequest" => {
                 let Message { data_id, group, .. } = message;
                 let (data_id, group) = (data_id.unwrap_or_default(), group.unwrap_or_default());
                 self.push(Push::Config(ConfigKey { data_id, group }));
             }
-            "NotifySubscriberRequest" => match payload.read::<ServiceAnswer>("push") {
-                Ok(ServiceAnswer { service_info: Some(service) }) => {
-                    self.push(Push::Service(Arc::new(service)));
-                }
-                Ok(_) => {}
+            "NotifySubscriberRequest" => match PushedService::read_from(payload) {
+                Ok(Some(service)) => self.push(Push::Service(Arc::new(service))),
+                Ok(None) => {}
                 Err(error) => warn!(%error, "Nacos pushed something unreadable"),
             },
             _ => {}

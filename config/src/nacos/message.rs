@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::NacosError;
+use super::wire::Payload;
+
+/// What errors call a push.
+const PUSH: &str = "push";
+
 /// The three names that together identify a configuration document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConfigKey {
@@ -84,6 +90,56 @@ pub struct NacosService {
     pub last_ref_time: i64,
     /// The instances.
     pub hosts: Vec<NacosInstance>,
+}
+
+/// A service that was pushed: its name and time are read, the instances only if they are asked for, since
+/// in a storm of pushes most are out of date before anybody looks.
+#[derive(Clone, Debug)]
+pub struct PushedService {
+    /// The service's name.
+    pub name: String,
+    /// The group it is registered in.
+    pub group_name: String,
+    /// The server's clock when it looked, in milliseconds.
+    pub last_ref_time: i64,
+    payload: Payload,
+}
+
+impl PushedService {
+    /// Reads a push; `None` if it tells of no service.
+    pub(super) fn read_from(payload: Payload) -> Result<Option<Self>, NacosError> {
+        let answer: ServiceHeadAnswer = payload.read(PUSH)?;
+        Ok(answer.service_info.map(|ServiceHead { name, group_name, last_ref_time }| Self {
+            name,
+            group_name,
+            last_ref_time,
+            payload,
+        }))
+    }
+
+    /// Reads it whole.
+    ///
+    /// # Errors
+    ///
+    /// Where the server wrote something else than a service.
+    pub fn read(&self) -> Result<NacosService, NacosError> {
+        let answer: ServiceAnswer = self.payload.read(PUSH)?;
+        Ok(answer.service_info.unwrap_or_default())
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceHeadAnswer {
+    service_info: Option<ServiceHead>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceHead {
+    name: String,
+    group_name: String,
+    last_ref_time: i64,
 }
 
 /// An instance as the server tells it: nothing in it is to be trusted.

@@ -19,5 +19,5 @@ mod wire;
 
 pub use self::error::NacosError;
 pub use self::link::{Link, LinkState, Module, Push, Stats};
-pub use self::message::{ConfigKey, NacosInstance, NacosService};
+pub use self::message::{ConfigKey, NacosInstance, NacosService, PushedService};
 pub use self::properties::NacosProperties;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt, unfold};
-use gray_config::nacos::{Link, LinkState, NacosInstance, NacosService, Push};
+use gray_config::nacos::{Link, LinkState, NacosInstance, NacosService, Push, PushedService};
 use gray_propagation::Lane;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::heard::{Heard, Said};
 use super::{Discovery, News, Trust, Wanted};
+use crate::pause::after;
 use crate::{Announced, ServiceName};
 
 /// How often each service is asked for again unasked; at most fifty a second in all.
@@ -22,6 +23,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long the server's word is doubted after the link came back.
 const SETTLING: Duration = Duration::from_secs(30);
+
+/// How long pushes are left to gather after some have been taken, for each of these: a push that comes
+/// alone is taken at once, and of a storm only what is newest is read.
+const PAUSE_PER_PUSH: Duration = Duration::from_millis(1);
+
+/// The longest such pause.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many services are asked for at once when the link comes up.
 const CONCURRENCY: usize = 64;
@@ -78,6 +86,7 @@ impl Discovery for NacosDiscovery {
             epoch: 0,
             was_away: false,
             settled_at: Instant::now(),
+            ready_at: Instant::now(),
             turn: 0,
             missed: VecDeque::new(),
         };
@@ -104,6 +113,8 @@ struct State {
     /// Whether there was no connection at some time before the first.
     was_away: bool,
     settled_at: Instant,
+    /// When pushes are looked at again.
+    ready_at: Instant,
     turn: usize,
     /// Services that could not be subscribed to: they are asked for before all others.
     missed: VecDeque<ServiceName>,
@@ -134,7 +145,7 @@ impl State {
         let pause = (POLL / services).max(Duration::from_millis(20));
         let pause = if self.missed.is_empty() { pause } else { pause.min(RETRY) };
         tokio::select! {
-            push = self.pushes.recv() => match push {
+            push = after(self.ready_at, self.pushes.recv()) => match push {
                 Ok(push) => self.pushed(push),
                 // What was missed is asked for, as after a lost link.
                 Err(broadcast::error::RecvError::Lagged(_)) => self.epoch = 0,
@@ -219,9 +230,11 @@ impl State {
 
     /// Takes a push with all that have come since; of several about a service only the newest counts.
     fn pushed(&mut self, first: Push) {
-        let mut newest: BTreeMap<ServiceName, Arc<NacosService>> = BTreeMap::new();
+        let mut newest: BTreeMap<ServiceName, Arc<PushedService>> = BTreeMap::new();
         let mut next = Some(first);
+        let mut count = 0;
         while let Some(push) = next {
+            count += 1;
             if let Push::Service(service) = push
                 && let Some(name) = self.name_of(&service)
             {
@@ -240,12 +253,16 @@ impl State {
             };
         }
         for (name, service) in newest {
-            self.take(name, &service, Said::Unasked);
+            match service.read() {
+                Ok(service) => self.take(name, &service, Said::Unasked),
+                Err(error) => warn!(service = %name, %error, "Nacos pushed something unreadable"),
+            }
         }
+        self.ready_at = Instant::now() + (PAUSE_PER_PUSH * count).min(MAX_PAUSE);
     }
 
     /// Returns the name of a service that was pushed, if it is wanted and in the group.
-    fn name_of(&self, service: &NacosService) -> Option<ServiceName> {
+    fn name_of(&self, service: &PushedService) -> Option<ServiceName> {
         let (group, name) = match service.name.split_once("@@") {
             Some((group, name)) => (group, name),
             None => (service.group_name.as_str(), service.name.as_str()),

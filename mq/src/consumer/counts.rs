@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use gray_propagation::Lane;
 
-/// What became of messages, by topic, group, lane and outcome, and how long switches took.
+use crate::QueueKey;
+
+/// What became of messages, by topic, group, lane and outcome, how many are still to be read, and how
+/// long switches took.
 #[derive(Debug, Default)]
 pub struct Counts {
     messages: Mutex<BTreeMap<Count, u64>>,
+    behind: Mutex<BTreeMap<(Reading, QueueKey), u64>>,
     switches: AtomicU64,
     switching: AtomicU64,
 }
@@ -25,6 +29,17 @@ pub struct Count {
     pub lane: Option<Lane>,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+/// What a process reads, as a member of which group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reading {
+    /// The topic.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// The lane of the group; `None` for base.
+    pub lane: Option<Lane>,
 }
 
 /// What became of a message.
@@ -65,6 +80,30 @@ impl Counts {
         self.switching.fetch_add(millis, Ordering::Relaxed);
     }
 
+    /// Takes note of how many offsets of a queue are not committed.
+    pub(super) fn is_behind(&self, reading: Reading, queue: &QueueKey, offsets: u64) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.insert((reading, queue.clone()), offsets);
+    }
+
+    /// A queue is not read any more: others say how far behind its group is.
+    pub(super) fn reads_no_more(&self, reading: Reading, queue: &QueueKey) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.remove(&(reading, queue.clone()));
+    }
+
+    /// Returns how many offsets of the queues that this process reads are not committed: at most so many
+    /// messages are still to be handled.
+    pub fn behind(&self) -> BTreeMap<Reading, u64> {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = BTreeMap::new();
+        for ((reading, _), offsets) in &*behind {
+            *sums.entry(reading.clone()).or_default() += offsets;
+        }
+        drop(behind);
+        sums
+    }
+
     /// Returns what became of messages.
     pub fn all(&self) -> BTreeMap<Count, u64> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -78,13 +117,24 @@ impl Counts {
         );
         for (count, value) in self.all() {
             let Count { topic, group, lane, outcome } = count;
-            let lane = lane.map_or_else(|| "base".to_owned(), |lane| lane.to_string());
+            let lane = named(lane);
             let (topic, group, outcome) = (escaped(&topic), escaped(&group), outcome.as_str());
             // Writing into a text does not fail.
             let _ = writeln!(
                 text,
                 "graylane_mq_messages_total{{topic=\"{topic}\",group=\"{group}\",lane=\"{lane}\",\
                  outcome=\"{outcome}\"}} {value}"
+            );
+        }
+        text.push_str(
+            "# HELP graylane_mq_lag Offsets of the queues read here that are not committed.\n\
+             # TYPE graylane_mq_lag gauge\n",
+        );
+        for (Reading { topic, group, lane }, offsets) in self.behind() {
+            let (topic, group, lane) = (escaped(&topic), escaped(&group), named(lane));
+            let _ = writeln!(
+                text,
+                "graylane_mq_lag{{topic=\"{topic}\",group=\"{group}\",lane=\"{lane}\"}} {offsets}"
             );
         }
         let switches = self.switches.load(Ordering::Relaxed);
@@ -98,6 +148,10 @@ impl Counts {
         );
         text
     }
+}
+
+fn named(lane: Option<Lane>) -> String {
+    lane.map_or_else(|| "base".to_owned(), |lane| lane.to_string())
 }
 
 /// A label's value as the text format has it.
@@ -125,5 +179,19 @@ mod tests {
         let line = r#"graylane_mq_messages_total{topic="t\"",group="g",lane="gray",outcome="given_back"} 2"#;
         assert!(text.lines().any(|it| it == line), "{text}");
         assert!(text.contains("graylane_mq_switch_seconds_sum 1.5\n"), "{text}");
+    }
+
+    #[test]
+    fn a_queue_that_went_elsewhere_is_not_behind_here() {
+        let counts = Counts::default();
+        let reading = Reading { topic: "t".to_owned(), group: "g".to_owned(), lane: None };
+        let queue = |number| QueueKey { broker: "broker-a".to_owned(), number };
+        counts.is_behind(reading.clone(), &queue(0), 5);
+        counts.is_behind(reading.clone(), &queue(1), 2);
+        counts.is_behind(reading.clone(), &queue(0), 4);
+        let line = r#"graylane_mq_lag{topic="t",group="g",lane="base"} "#;
+        assert!(counts.to_prometheus().contains(&format!("{line}6\n")));
+        counts.reads_no_more(reading, &queue(0));
+        assert!(counts.to_prometheus().contains(&format!("{line}2\n")));
     }
 }

@@ -16,4 +16,4 @@ mod steering;
 
 pub use self::consumer::Consumer;
 pub use self::core::{ConsumerProperties, Delivery, Filtering, From, HandlerError, Order};
-pub use self::counts::{Count, Counts, Outcome};
+pub use self::counts::{Count, Counts, Outcome, Reading};

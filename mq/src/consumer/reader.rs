@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::core::{Core, Delivery, From, Order, Role};
-use super::counts::{Count, Outcome};
+use super::counts::{Count, Outcome, Reading};
 use super::place::Place;
 use super::progress::Progress;
 use crate::{Filter, MessageBroker, PullRequest, Pulled, QueueKey, ReceivedMessage, Side, Verdict};
@@ -60,6 +60,8 @@ struct Running {
     /// Messages of which it is not yet known whose they are.
     held: VecDeque<ReceivedMessage>,
     committed: u64,
+    /// Where the queue ended when it was last heard of.
+    end: u64,
     /// What the other side has committed, as far as is known.
     other: Option<u64>,
 }
@@ -80,6 +82,7 @@ impl<B: MessageBroker> Reader<B> {
             handled: JoinSet::new(),
             held: VecDeque::new(),
             committed: start,
+            end: start,
             other: None,
         };
         let ended = self.read(&mut running, &stop).await;
@@ -90,8 +93,18 @@ impl<B: MessageBroker> Reader<B> {
         }
         // What is still under way is not committed.
         if matches!(ended, Ended::Stopped) {
-            self.commit(&mut running).await;
+            let commit = self.commit_at_last(&mut running);
+            if tokio::time::timeout(self.core.properties.drain, commit).await.is_err() {
+                let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
+                warn!(%group, topic, %queue, "what was handled is not committed, it comes again");
+            }
         }
+        self.core.counts.reads_no_more(self.reading(), &self.queue);
+    }
+
+    fn reading(&self) -> Reading {
+        let (topic, group) = (self.topic.name.clone(), self.role.group.to_string());
+        Reading { topic, group, lane: self.role.side.lane() }
     }
 
     async fn read(&self, running: &mut Running, stop: &CancellationToken) -> Ended {
@@ -120,6 +133,8 @@ impl<B: MessageBroker> Reader<B> {
                 _ = changes.changed() => {}
                 _ = commit.tick() => {
                     self.commit(running).await;
+                    let behind = running.end.saturating_sub(running.committed);
+                    self.core.counts.is_behind(self.reading(), &self.queue, behind);
                     self.ask_other(running).await;
                 }
             }
@@ -170,6 +185,7 @@ impl<B: MessageBroker> Reader<B> {
     /// Takes what a pull brought, and returns how long to wait before the next.
     fn take(&self, running: &mut Running, pulled: Pulled) -> Duration {
         let next = running.progress.next();
+        running.end = pulled.end;
         if pulled.end < next {
             let (topic, queue, end) = (&self.topic.name, &self.queue, pulled.end);
             warn!(topic, %queue, end, next, "the broker has lost messages, reading from its end on");
@@ -295,6 +311,18 @@ impl<B: MessageBroker> Reader<B> {
     fn begins_last(&self) -> bool {
         let is_base = self.topic.side == Side::Base && !self.topic.is_retry;
         is_base && self.core.properties.from == From::Last
+    }
+
+    /// Commits, and tries again where that fails: nobody else will do it, and what was handled would be
+    /// handled again.
+    async fn commit_at_last(&self, running: &mut Running) {
+        loop {
+            self.commit(running).await;
+            if running.committed == running.progress.committable() || !self.place.is_held() {
+                return;
+            }
+            tokio::time::sleep(PAUSE.0).await;
+        }
     }
 
     async fn commit(&self, running: &mut Running) {

@@ -3,6 +3,7 @@
 mod system;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gray_mq::rocketmq::{Transaction, TransactionProducer};
@@ -120,8 +121,9 @@ async fn retries_stay_with_their_group(release: Release) -> anyhow::Result<()> {
 /// Gray dies, with messages in its hands and others not yet pulled: base handles them in its stead.
 async fn what_gray_leaves_behind_is_handled_by_base(release: Release) -> anyhow::Result<()> {
     let system = System::start(release, auto()).await?;
-    let base = system.consumer("base", GrayStatus::Prod, 0)?;
-    let gray = system.consumer("gray", GRAY, 1)?;
+    let soon = ConsumerProperties { lease: Duration::from_secs(3), ..Default::default() };
+    let base = system.consumer_with("base", GrayStatus::Prod, 0, soon.clone())?;
+    let gray = system.consumer_with("gray", GRAY, 1, soon)?;
     system.is_open(true).await?;
     system.send(GRAY, &["hangs 1", "hangs 2"]).await?;
     eventually(PATIENCE, async || {

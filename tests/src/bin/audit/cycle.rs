@@ -91,7 +91,7 @@ async fn one(
     let of_gray = (cycle / 6).is_multiple_of(2);
     if !of_gray {
         // Whichever of them gets there first.
-        for client in of(system, false) {
+        for client in system.of(false) {
             system.stop(&client)?;
             system.member(false, Some(point))?;
         }
@@ -115,7 +115,7 @@ async fn one(
     }
     stay(system, true).await?;
     let began = Instant::now();
-    let gray: Vec<String> = of(system, true);
+    let gray: Vec<String> = system.of(true);
     for (number, client) in gray.iter().enumerate() {
         match (cycle + u32::try_from(number)?) % 3 {
             0 => system.stop(client)?,
@@ -125,16 +125,11 @@ async fn one(
     system.until_open(false).await?;
     times.closed.push(began.elapsed());
     // As many of base as before, whoever has died.
-    let base = of(system, false);
+    let base = system.of(false);
     for client in base.iter().skip(2) {
         system.stop(client)?;
     }
     stay(system, false).await
-}
-
-fn of(system: &System, gray: bool) -> Vec<String> {
-    let members = system.members.iter().filter(|(_, running)| running.gray == gray);
-    members.map(|(client, _)| client.clone()).collect()
 }
 
 async fn stay(system: &mut System, gray_too: bool) -> anyhow::Result<()> {
@@ -221,7 +216,7 @@ fn report(
     Ok(text)
 }
 
-fn spread(times: &[Duration]) -> String {
+pub(crate) fn spread(times: &[Duration]) -> String {
     let mut times = times.to_vec();
     times.sort();
     let at = |part: usize| times.get((times.len() - 1) * part / 100).copied().unwrap_or_default();

@@ -10,6 +10,7 @@ mod events;
 mod member;
 mod overhead;
 mod produce;
+mod switches;
 mod system;
 
 use std::path::PathBuf;
@@ -27,7 +28,13 @@ enum Task {
     /// Runs the audit, and writes its report.
     Run(Run),
     /// Measures what the wrapped producer and consumer cost beside the bare client.
-    Overhead,
+    Overhead {
+        /// The file for the report.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+    /// Measures how long switches take.
+    Switches(switches::Switches),
     /// Consumes, as one process of several.
     Member(member::Member),
 }
@@ -62,7 +69,8 @@ struct Run {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Run(run) => cycle::run(run).await,
-        Task::Overhead => overhead::run().await,
+        Task::Overhead { report } => overhead::run(report).await,
+        Task::Switches(switches) => switches.run().await,
         Task::Member(member) => member.run().await,
     }
 }

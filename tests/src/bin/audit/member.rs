@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use gray_config::live;
+use gray_config::{HumanDuration, live};
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
     Consumer, ConsumerProperties, Delivery, HandlerError, MessageSettings, Messaging, OwnStatus,
     Settings, SqlStore,
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
-
-/// How long a consumer may be missed before it is gone; short, so that many cycles fit.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// A consumer of its own process.
 #[derive(Debug, Args)]
@@ -38,6 +35,12 @@ pub(crate) struct Member {
     /// The file that says what was handled.
     #[arg(long)]
     log: PathBuf,
+    /// How long it may be missed before it is gone; short, so that many cycles fit.
+    #[arg(long, default_value = "3s")]
+    lease: HumanDuration,
+    /// How often it reads the table.
+    #[arg(long, default_value = "200ms")]
+    poll: HumanDuration,
 }
 
 impl Member {
@@ -61,8 +64,8 @@ impl Member {
             group: self.group,
             client: Some(self.client.clone()),
             topics: vec![self.topic],
-            poll: Duration::from_millis(200),
-            lease: LEASE,
+            poll: self.poll.0,
+            lease: self.lease.0,
             drain: Duration::from_secs(20),
             ..ConsumerProperties::default()
         };

@@ -1,7 +1,8 @@
 //! What the wrapped producer and consumer cost beside the bare client, in turns that alternate.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -14,11 +15,13 @@ use gray_mq::{
 };
 use gray_propagation::{Context as Lanes, GrayStatus, Lane, MessageCarrier, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Messages of a turn, and turns of each kind.
-const MESSAGES: u64 = 10_000;
-const TURNS: usize = 10;
+const MESSAGES: u64 = 20_000;
+const TURNS: usize = 20;
 
 const BODY: &str = "a message of some thirty-two byte";
 
@@ -40,23 +43,57 @@ struct Bench {
     queues: Vec<QueueKey>,
 }
 
-/// The CPU time that this process has had, in microseconds.
-fn cpu() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|it| it.parse::<f64>().ok());
-    let all = ticks(11).zip(ticks(12)).context("no times in /proc/self/stat")?;
-    // A hundred ticks a second.
-    Ok((all.0 + all.1) * 10_000.0)
+/// When something began, and what CPU time this process had had by then.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Instant,
+    cpu: Duration,
 }
 
-async fn measured(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Cost> {
-    let (began, before) = (Instant::now(), cpu()?);
-    run.await?;
+impl Mark {
+    fn now() -> Self {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = Duration::from_secs(cpu.tv_sec.try_into().unwrap_or_default());
+        let nanos = Duration::from_nanos(cpu.tv_nsec.try_into().unwrap_or_default());
+        Self { at: Instant::now(), cpu: seconds + nanos }
+    }
+
+    /// What so many messages have cost since, each.
     #[allow(clippy::cast_precision_loss, reason = "a figure")]
-    let count = MESSAGES as f64;
-    let wall = began.elapsed().as_secs_f64() * 1e6 / count;
-    Ok(Cost { wall, cpu: (cpu()? - before) / count })
+    fn each(self, count: u64) -> Cost {
+        let now = Self::now();
+        let each = |all: Duration| all.as_secs_f64() * 1e6 / count as f64;
+        Cost { wall: each(now.at - self.at), cpu: each(now.cpu.saturating_sub(self.cpu)) }
+    }
+}
+
+/// Counts messages that were handled, and measures from the first of them to the last: neither how a
+/// consumer starts nor how it stops.
+#[derive(Default)]
+struct Seen {
+    count: AtomicU64,
+    first: OnceLock<Mark>,
+    cost: OnceLock<Cost>,
+}
+
+impl Seen {
+    fn handled(&self) {
+        let first = *self.first.get_or_init(Mark::now);
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 == MESSAGES {
+            let _ = self.cost.set(first.each(MESSAGES));
+        }
+    }
+
+    async fn cost(&self) -> anyhow::Result<Cost> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(cost) = self.cost.get() {
+                return Ok(*cost);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::bail!("{:?} of {MESSAGES} messages came", self.count)
+    }
 }
 
 impl Bench {
@@ -101,9 +138,10 @@ impl Bench {
         scope(Lanes::of(GrayStatus::Gray(Lane::GRAY)), all).await
     }
 
-    /// Reads every queue to its end, as the reader does, and commits.
-    async fn consume_bare(&self, topic: &str) -> anyhow::Result<()> {
-        let seen = Arc::new(AtomicU64::new(0));
+    /// Reads every queue to its end as an application does that uses the client alone: each message is
+    /// handled in a task of its own, and what was pulled is committed when all of it has been.
+    async fn consume_bare(&self, topic: &str) -> anyhow::Result<Cost> {
+        let seen = Arc::new(Seen::default());
         let read = self.queues.iter().map(|queue| {
             let (cluster, queue) = (Arc::clone(&self.cluster), queue.clone());
             tokio::spawn(read_bare(cluster, topic.to_owned(), queue, Arc::clone(&seen)))
@@ -111,29 +149,25 @@ impl Bench {
         for reading in read.collect::<Vec<_>>() {
             reading.await??;
         }
-        ensure!(seen.load(Ordering::Relaxed) == MESSAGES, "{seen:?}");
-        Ok(())
+        seen.cost().await
     }
 
-    /// Starts a consumer before the clock does, and reads what is then produced for it.
-    async fn consume_wrapped(&self, topic: &str) -> anyhow::Result<()> {
-        let seen = Arc::new(AtomicU64::new(0));
+    async fn consume_wrapped(&self, topic: &str) -> anyhow::Result<Cost> {
+        let seen = Arc::new(Seen::default());
         let counted = Arc::clone(&seen);
         let properties = ConsumerProperties {
             group: "wrapped".to_owned(),
             topics: vec![topic.to_owned()],
             ..ConsumerProperties::default()
         };
-        let (broker, messaging) = (Arc::clone(&self.cluster), self.messaging.clone());
-        let consumer = Consumer::start(broker, messaging, properties, move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
+        let (cluster, messaging) = (Arc::clone(&self.cluster), self.messaging.clone());
+        let consumer = Consumer::start(cluster, messaging, properties, move |_| {
+            counted.handled();
             async { Ok(()) }
         })?;
-        while seen.load(Ordering::Relaxed) < MESSAGES {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let cost = seen.cost().await;
         consumer.stop().await;
-        Ok(())
+        cost
     }
 }
 
@@ -141,7 +175,7 @@ async fn read_bare(
     cluster: Arc<RocketMq>,
     topic: String,
     queue: QueueKey,
-    seen: Arc<AtomicU64>,
+    seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
     let (mut offset, mut end, filter) = (0, 1, Filter::default());
     while offset < end {
@@ -155,15 +189,23 @@ async fn read_bare(
             filter: &filter,
         };
         let pulled = cluster.pull(&request).await?;
-        seen.fetch_add(pulled.messages.len() as u64, Ordering::Relaxed);
+        let mut handling = JoinSet::new();
+        for message in pulled.messages {
+            let seen = Arc::clone(&seen);
+            handling.spawn(async move {
+                seen.handled();
+                drop(message);
+            });
+        }
+        while handling.join_next().await.is_some() {}
         (offset, end) = (pulled.next, pulled.end);
+        cluster.commit("bare", &topic, &queue, offset).await?;
     }
-    cluster.commit("bare", &topic, &queue, offset).await?;
     Ok(())
 }
 
 /// Measures, and says what was found.
-pub(crate) async fn run() -> anyhow::Result<()> {
+pub(crate) async fn run(report: Option<PathBuf>) -> anyhow::Result<()> {
     let server = Server::start(Release::Five)?;
     let cluster = Arc::new(RocketMq::new(vec![server.names()]));
     eventually(PATIENCE, async || {
@@ -189,33 +231,43 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         let (bare, wrapped) = (format!("bare-{turn}"), format!("wrapped-{turn}"));
         bench.create(&bare).await?;
         bench.create(&wrapped).await?;
-        let one = measured(bench.produce_bare(&bare)).await?;
-        let other = measured(bench.produce_wrapped(&wrapped)).await?;
+        let one = produced_by(bench.produce_bare(&bare)).await?;
+        let other = produced_by(bench.produce_wrapped(&wrapped)).await?;
         produced.push((one, other));
-        let one = measured(bench.consume_bare(&bare)).await?;
-        let other = measured(bench.consume_wrapped(&wrapped)).await?;
+        let one = bench.consume_bare(&bare).await?;
+        let other = bench.consume_wrapped(&wrapped).await?;
         consumed.push((one, other));
     }
-    println!("{TURNS} turns of {MESSAGES} messages each, bare and wrapped in turns, RocketMQ 5");
-    show("producing, 32 at once", &produced.split_off(1));
-    show("consuming, 4 queues", &consumed.split_off(1));
-    Ok(())
+    let text = format!(
+        "{TURNS} turns of {MESSAGES} messages each, bare and wrapped in turns, RocketMQ 5, CPU of the \
+         client's process\n{}{}",
+        show("producing, 32 at once", &produced.split_off(1)),
+        show("consuming, 4 queues, each message handled in a task", &consumed.split_off(1)),
+    );
+    println!("{text}");
+    report.map_or(Ok(()), |path| Ok(std::fs::write(path, text)?))
 }
 
-fn show(what: &str, turns: &[(Cost, Cost)]) {
+async fn produced_by(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Cost> {
+    let began = Mark::now();
+    run.await?;
+    Ok(began.each(MESSAGES))
+}
+
+fn show(what: &str, turns: &[(Cost, Cost)]) -> String {
     let median = |mut all: Vec<f64>| {
         all.sort_by(f64::total_cmp);
         all.get(all.len() / 2).copied().unwrap_or_default()
     };
     let of = |part: fn(&(Cost, Cost)) -> f64| median(turns.iter().map(part).collect());
-    println!(
+    format!(
         "{what}: bare {:.1} us and {:.1} us of CPU a message, wrapped {:.1} us and {:.1} us; \
-         wrapped / bare: {:.3} of the time, {:.3} of the CPU",
+         wrapped / bare: {:.3} of the time, {:.3} of the CPU\n",
         of(|it| it.0.wall),
         of(|it| it.0.cpu),
         of(|it| it.1.wall),
         of(|it| it.1.cpu),
         of(|it| it.1.wall / it.0.wall),
         of(|it| it.1.cpu / it.0.cpu),
-    );
+    )
 }

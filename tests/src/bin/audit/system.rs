@@ -24,10 +24,12 @@ pub(crate) struct System {
     pub(crate) broker: RocketMq,
     pub(crate) database: Database,
     pub(crate) cluster: Arc<Cluster>,
-    store: SqlStore,
+    pub(crate) store: Arc<SqlStore>,
     pub(crate) logs: PathBuf,
     pub(crate) events: Events,
     pub(crate) members: BTreeMap<String, Running>,
+    /// What members are told beside where they belong.
+    pub(crate) more: Vec<String>,
     started: u32,
     pub(crate) kills: u32,
     /// All fences that there ever were, by queue: consumers forget what they need no more.
@@ -48,7 +50,7 @@ impl System {
         std::fs::create_dir_all(&logs)?;
         let broker = RocketMq::start(release)?;
         let database = Database::start(Sql::Postgres)?;
-        let store = SqlStore::open(&database.url())?;
+        let store = Arc::new(SqlStore::open(&database.url())?);
         let cluster = Arc::new(Cluster::new(vec![broker.names()]));
         eventually(PATIENCE, async || {
             ensure!(!cluster.route("TBW102").await?.brokers.is_empty(), "no broker");
@@ -67,6 +69,7 @@ impl System {
             logs,
             events,
             members: BTreeMap::new(),
+            more: Vec::new(),
             started: 0,
             kills: 0,
             fences: BTreeMap::new(),
@@ -86,11 +89,18 @@ impl System {
         if gray {
             command.arg("--gray");
         }
+        command.args(&self.more);
         command.env("FAILPOINTS", point.unwrap_or_default()).env("RUST_LOG", "info");
         let process = Process::start(&mut command, &self.logs.join(format!("{client}.log")))?;
         let point = point.map(str::to_owned);
         self.members.insert(client, Running { process, gray, point });
         Ok(())
+    }
+
+    /// The members of a side.
+    pub(crate) fn of(&self, gray: bool) -> Vec<String> {
+        let members = self.members.iter().filter(|(_, running)| running.gray == gray);
+        members.map(|(client, _)| client.clone()).collect()
     }
 
     /// Kills a process at once.
@@ -101,11 +111,16 @@ impl System {
         self.note(running.gray).await
     }
 
+    /// Tells a process to stop, and leaves it to whoever waits for it.
+    pub(crate) fn dismiss(&mut self, client: &str) -> anyhow::Result<Process> {
+        let running = self.members.remove(client).context("nobody of that name")?;
+        running.process.terminate()?;
+        Ok(running.process)
+    }
+
     /// Tells a process to stop, and waits until it has.
     pub(crate) fn stop(&mut self, client: &str) -> anyhow::Result<()> {
-        let mut running = self.members.remove(client).context("nobody of that name")?;
-        running.process.terminate()?;
-        let code = running.process.wait(Duration::from_secs(30))?;
+        let code = self.dismiss(client)?.wait(Duration::from_secs(30))?;
         ensure!(code.is_some(), "{client} does not stop");
         Ok(())
     }
@@ -207,7 +222,7 @@ impl System {
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {text}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }

@@ -48,6 +48,8 @@ impl System {
     }
 
     pub(super) async fn start_on(server: Server, settings: Settings) -> anyhow::Result<Self> {
+        // Shown where a test fails. Another test may have set it up.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_ansi(false).try_init();
         let cluster = Arc::new(RocketMq::new(vec![server.names()]));
         let names = Connection::open(&server.names(), PATIENCE).await?;
         eventually(PATIENCE, async || {
@@ -102,7 +104,6 @@ impl System {
             client: Some(name.to_owned()),
             topics: vec![TOPIC.to_owned()],
             poll: Duration::from_millis(200),
-            lease: Duration::from_secs(2),
             ..more
         };
         let (log, by) = (Arc::clone(&self.log), name.to_owned());
