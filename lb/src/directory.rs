@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The known services and their instances.
 #[derive(Clone, Debug, Default)]
-pub struct Directory(HashMap<ServiceName, Arc<Subsets>>);
+pub struct Directory(foldhash::HashMap<ServiceName, Arc<Subsets>>);
 
 impl Directory {
     /// Returns the instances of a service; `None` if nobody ever registered under that name.

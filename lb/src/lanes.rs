@@ -1,5 +1,6 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::HashMap;
 use gray_propagation::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

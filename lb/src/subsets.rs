@@ -17,7 +17,7 @@ pub struct Subsets {
     registered: Vec<Arc<Member>>,
     all: Subset,
     unversioned: Subset,
-    by_version: HashMap<Version, Versioned>,
+    by_version: foldhash::HashMap<Version, Versioned>,
     by_lane: BTreeMap<Lane, Subset>,
 }
 
@@ -42,7 +42,7 @@ impl Subsets {
             Subset::new(kept, algorithm, before)
         };
         let unversioned = pick(&Instance::is_unlabelled, before.map(|it| &it.unversioned));
-        let mut by_version: HashMap<Version, Versioned> = HashMap::new();
+        let mut by_version: foldhash::HashMap<Version, Versioned> = foldhash::HashMap::default();
         let mut by_lane: BTreeMap<Lane, Subset> = BTreeMap::new();
         for instance in available().map(|member| member.instance()) {
             match (&instance.lane, &instance.version) {

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gray_lb::{NoInstance, Picked, ServiceName};
+use gray_lb::{NoInstance, ServiceName};
 use gray_propagation::{Context, current};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -235,14 +235,21 @@ impl Call {
                 Err(none) => return Err(failure.unwrap_or_else(|| none.into())),
             };
             let addr = picked.member.instance().addr;
-            tried.push(addr);
-            let request = next.at(client.bases.at(addr, &path)?);
-            let spare = Next::again(&request).filter(|_| tried.len() < ATTEMPTS);
+            let mut request = next.at(client.bases.at(addr, &path)?);
+            let spare = Next::again(&request).filter(|_| tried.len() + 1 < ATTEMPTS);
             let idempotent = request.method().is_idempotent();
-            let error = match client.send(&service, &context, &picked, request).await {
-                Ok(answer) => return Ok(answer),
+            client.outgoing.write(&service, &context, &picked, request.headers_mut());
+            let in_flight = picked.member.begin();
+            let answer = client.http.execute(request).await;
+            drop(in_flight);
+            let error = match answer {
+                Ok(answer) => {
+                    client.outgoing.answered(&service, &context, &picked, answer.headers());
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
+            tried.push(addr);
             let broke_off = error.is_request() && !error.is_timeout();
             match spare.filter(|_| error.is_connect() || (broke_off && idempotent)) {
                 Some(spare) => next = spare,
@@ -281,22 +288,6 @@ impl Next {
                 *request
             }
         }
-    }
-}
-
-impl Core {
-    async fn send(
-        &self,
-        service: &ServiceName,
-        context: &Context,
-        picked: &Picked,
-        mut request: reqwest::Request,
-    ) -> Result<reqwest::Response, reqwest::Error> {
-        self.outgoing.write(service, context, picked, request.headers_mut());
-        let _in_flight = picked.member.begin();
-        let answer = self.http.execute(request).await?;
-        self.outgoing.answered(service, context, picked, answer.headers());
-        Ok(answer)
     }
 }
 

@@ -27,8 +27,8 @@ pub(crate) struct OwnLane {
     pub(crate) lanes: Live<ServedLanes>,
     /// How the documents are doing that say it, where there are any.
     health: Option<Live<Health>>,
-    /// Whether they were waited for in vain, which is done only once.
-    given_up: Arc<AtomicBool>,
+    /// Whether nothing is waited for any more: they are known, or were waited for in vain.
+    settled: Arc<AtomicBool>,
 }
 
 /// How long the documents may take before a service goes on without them.
@@ -43,7 +43,7 @@ impl OwnLane {
         let named = properties.lane.as_deref().map(named).transpose()?;
         let service = ServiceName::new(properties.service.as_str());
         let version = properties.version.as_deref().map(Version::new);
-        Ok(Self { service, version, named, lanes, health, given_up: Arc::default() })
+        Ok(Self { service, version, named, lanes, health, settled: Arc::default() })
     }
 
     /// Returns the status of what this copy does of its own accord.
@@ -75,8 +75,13 @@ impl OwnLane {
 
     /// Tells whether it is known how lanes are served.
     pub(crate) fn is_known(&self) -> bool {
+        if self.settled.load(Ordering::Relaxed) {
+            return true;
+        }
         let accepted = |health: &Live<Health>| health.peek().accepted > 0;
-        self.health.as_ref().is_none_or(accepted) || self.given_up.load(Ordering::Relaxed)
+        let known = self.health.as_ref().is_none_or(accepted);
+        self.settled.store(known, Ordering::Relaxed);
+        known
     }
 
     /// Waits until it is, but not for ever: without its documents a service knows no lane but base.
@@ -88,7 +93,7 @@ impl OwnLane {
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            self.given_up.store(true, Ordering::Relaxed);
+            self.settled.store(true, Ordering::Relaxed);
             tracing::warn!(service = %self.service, "it is not known which version each lane has");
         }
     }

@@ -72,15 +72,26 @@ impl Outgoing {
         if !self.0.own.is_known() {
             self.0.own.known().await;
         }
-        if !self.0.health.peek().answered.contains(service) {
-            self.0.wanted.add(service);
-            // Where nobody says anything, the pick says so.
-            let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
+        let picked = self.pick_now(service, context, tried);
+        let unknown = matches!(picked, Err(NoInstance::UnknownService(_)));
+        if !unknown || self.0.health.peek().answered.contains(service) {
+            return picked;
         }
-        let lanes = self.0.own.lanes.load();
-        let lanes = lanes.table.of(service);
-        let want = Want { service, status: context.status, lanes, key: None, tried };
-        self.0.balancer.pick(&want)
+        self.0.wanted.add(service);
+        // Where nobody says anything, the pick says so.
+        let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
+        self.pick_now(service, context, tried)
+    }
+
+    fn pick_now(
+        &self,
+        service: &ServiceName,
+        context: &Context,
+        tried: &[SocketAddr],
+    ) -> Result<Picked, NoInstance> {
+        let served = self.0.own.lanes.peek();
+        let lanes = served.table.of(service);
+        self.0.balancer.pick(&Want { service, status: context.status, lanes, key: None, tried })
     }
 
     /// Returns until when a service is waited for: for a while from the first call on.
