@@ -81,11 +81,13 @@ pub trait MessageBroker: fmt::Debug + Send + Sync + 'static {
         brokers: &BTreeSet<String>,
     ) -> impl Future<Output = Result<BTreeSet<String>, Self::Error>> + Send;
 
-    /// Gives a message back to its group, to come again after a delay that grows each time.
+    /// Gives a message back to its group, to come again after a delay that grows each time, or to be put
+    /// aside where it has come so often already.
     fn give_back(
         &self,
         group: &str,
         message: &ReceivedMessage,
+        attempts: u32,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// The topic that messages come back in which a group has given back, where there is one.

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +15,10 @@ pub trait MessageSink: std::fmt::Debug + Send + Sync + 'static {
     fn writable(
         &self,
         topic: &str,
-    ) -> impl Future<Output = Result<BTreeSet<QueueKey>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Arc<[QueueKey]>, Self::Error>> + Send;
+
+    /// Gives a message what the broker's own clients give each, such as a name.
+    fn identify(&self, message: &mut Message);
 
     /// Sends a message, and waits until it is stored.
     fn send(
@@ -151,6 +153,7 @@ impl<B: MessageSink> Producer<B> {
 
     /// Returns the message with its lane and trace.
     fn stamped(&self, mut message: Message) -> Message {
+        self.0.broker.identify(&mut message);
         let messaging = &self.0.messaging;
         let settings = messaging.settings.peek().of_producer(&messaging.application);
         if settings.mode == ConsumeMode::Off {
@@ -165,40 +168,41 @@ impl<B: MessageSink> Producer<B> {
         message
     }
 
-    async fn writable(&self, topic: &str) -> Result<Vec<QueueKey>, SendError<B::Error>> {
+    async fn writable(&self, topic: &str) -> Result<Arc<[QueueKey]>, SendError<B::Error>> {
         let queues = self.0.broker.writable(topic).await.map_err(SendError::Broker)?;
-        if queues.is_empty() {
-            return Err(SendError::NoQueue(topic.to_owned()));
-        }
-        Ok(queues.into_iter().collect())
+        if queues.is_empty() { Err(SendError::NoQueue(topic.to_owned())) } else { Ok(queues) }
     }
 
     /// Tries queues in turn, and after one that failed those of other brokers.
     async fn to_any(&self, topic: &str, what: Sending<'_>) -> Result<Receipt, SendError<B::Error>> {
         let queues = self.writable(topic).await?;
         let first = self.0.next.fetch_add(1, Ordering::Relaxed) % queues.len();
-        let mut turn: Vec<&QueueKey> =
-            queues.iter().cycle().skip(first).take(queues.len()).collect();
-        let mut failed = None;
-        for _ in 0..ATTEMPTS {
-            let Some(queue) = turn.first().copied() else { break };
+        let no_queue = || SendError::NoQueue(topic.to_owned());
+        let mut queue = queues.get(first).ok_or_else(no_queue)?;
+        let mut tried = Vec::new();
+        loop {
             let (broker, group) = (&self.0.broker, &self.0.group);
             let stored = match what {
                 Sending::One(message) => broker.send(group, message, queue).await,
                 Sending::Batch(messages) => broker.send_batch(group, messages, queue).await,
             };
-            match stored {
+            let error = match stored {
                 Ok(receipt) => return Ok(receipt),
-                Err(error) if B::is_worth_another(&error) => {
-                    failed = Some(error);
-                    // With one broker only, another queue of it is as good.
-                    turn.rotate_left(1);
-                    turn.sort_by_key(|next| next.broker == queue.broker);
-                }
-                Err(error) => return Err(SendError::Broker(error)),
+                Err(error) => error,
+            };
+            tried.push(queue);
+            if tried.len() == ATTEMPTS || !B::is_worth_another(&error) {
+                return Err(SendError::Broker(error));
+            }
+            let after = || queues.iter().cycle().skip(first + 1).take(queues.len());
+            let elsewhere = |next: &&QueueKey| tried.iter().all(|it| it.broker != next.broker);
+            let another = |next: &&QueueKey| !tried.contains(next);
+            // With one broker only, another queue of it is as good.
+            match after().find(elsewhere).or_else(|| after().find(another)) {
+                Some(next) => queue = next,
+                None => return Err(SendError::Broker(error)),
             }
         }
-        Err(failed.map_or_else(|| SendError::NoQueue(topic.to_owned()), SendError::Broker))
     }
 }
 

@@ -10,6 +10,9 @@ const CASES: &str = "1000000";
 /// How often every instance is replaced, politely and rudely.
 const ROUNDS: &str = "10";
 
+/// How long a broker is away in each of three ways, in seconds.
+const OUTAGE: &str = "20";
+
 /// Runs the long proofs, in release builds; their reports go to `tests/reports`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
@@ -47,6 +50,11 @@ impl Prove {
             let test = "on_rnacos::instances_are_replaced_without_a_failed_request";
             cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
         }
+        if filter.is_none_or(|filter| "outage".contains(filter)) {
+            say("a minute without a broker");
+            let test = "outage::";
+            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
+        }
         for name in ["switches", "overhead"] {
             if filter.is_none_or(|filter| name.contains(filter)) {
                 let report = root().join(format!("tests/reports/{name}.txt"));
@@ -69,8 +77,14 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root());
     command.env("GRAYLANE_CASES", CASES).env("GRAYLANE_REQUESTS", CASES);
-    let replacing = arguments.iter().any(|it| it.contains("replaced"));
-    let report = if replacing { "replacement.txt" } else { "flips.txt" };
-    command.env("GRAYLANE_ROUNDS", ROUNDS);
+    let is_of = |what: &str| arguments.iter().any(|it| it.contains(what));
+    let report = if is_of("replaced") {
+        "replacement.txt"
+    } else if is_of("outage") {
+        "outage.txt"
+    } else {
+        "flips.txt"
+    };
+    command.env("GRAYLANE_ROUNDS", ROUNDS).env("GRAYLANE_OUTAGE", OUTAGE);
     run(command.env("GRAYLANE_REPORT", root().join("tests/reports").join(report)))
 }

@@ -16,7 +16,7 @@ pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The message.
-    pub message: ReceivedMessage,
+    pub message: Arc<ReceivedMessage>,
     /// The consumer group that it was pulled by.
     pub group: Arc<str>,
     /// Whose messages this consumer handles.
@@ -46,8 +46,9 @@ pub struct ConsumerProperties {
     pub order: Order,
     /// Where a group begins that has never consumed.
     pub from: From,
-    /// How often a message that cannot be handled comes back before it is put aside; a concurrent
-    /// consumer leaves that to the broker.
+    /// How often a message that cannot be handled comes back before it is put aside, for RocketMQ in
+    /// `%DLQ%<group>`. Where a queue's order is kept it is handled so often at once, and then comes back
+    /// as often.
     pub attempts: u32,
     /// How often the table is looked at while nothing changes.
     pub poll: Duration,

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_propagation::Lane;
@@ -12,7 +12,7 @@ use crate::QueueKey;
 /// long switches took.
 #[derive(Debug, Default)]
 pub struct Counts {
-    messages: Mutex<BTreeMap<Count, u64>>,
+    messages: Mutex<BTreeMap<Count, Arc<AtomicU64>>>,
     behind: Mutex<BTreeMap<(Reading, QueueKey), u64>>,
     switches: AtomicU64,
     switching: AtomicU64,
@@ -68,9 +68,10 @@ impl Outcome {
 }
 
 impl Counts {
-    pub(super) fn add(&self, count: Count) {
+    /// Returns what counts messages of a kind.
+    pub(super) fn counter(&self, count: Count) -> Arc<AtomicU64> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        *messages.entry(count).or_default() += 1;
+        Arc::clone(messages.entry(count).or_default())
     }
 
     /// Takes note of a switch that this consumer has finished.
@@ -106,7 +107,11 @@ impl Counts {
 
     /// Returns what became of messages.
     pub fn all(&self) -> BTreeMap<Count, u64> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |(count, value): (&Count, &Arc<AtomicU64>)| {
+            (count.clone(), value.load(Ordering::Relaxed))
+        };
+        messages.iter().map(read).collect()
     }
 
     /// Returns everything that was counted in the text format of Prometheus.
@@ -172,8 +177,7 @@ mod tests {
             lane: Some(Lane::GRAY),
             outcome: Outcome::GivenBack,
         };
-        counts.add(count.clone());
-        counts.add(count);
+        counts.counter(count).fetch_add(2, Ordering::Relaxed);
         counts.switched(Duration::from_millis(1500));
         let text = counts.to_prometheus();
         let line = r#"graylane_mq_messages_total{topic="t\"",group="g",lane="gray",outcome="given_back"} 2"#;

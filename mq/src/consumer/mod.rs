@@ -8,6 +8,7 @@ mod core;
 mod counts;
 mod drain;
 mod engine;
+mod handling;
 mod membership;
 mod place;
 mod progress;

@@ -1,17 +1,18 @@
-use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt, pending};
-use gray_propagation::{Lane, scope};
-use tokio::task::JoinSet;
+use futures_util::future::{BoxFuture, FutureExt};
+use gray_propagation::Lane;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::core::{Core, Delivery, From, Order, Role};
+use super::core::{Core, From, Order, Role};
 use super::counts::{Count, Outcome, Reading};
+use super::handling::{Arrived, PAUSE, backoff, handle_until_done};
 use super::place::Place;
 use super::progress::Progress;
 use crate::{Filter, MessageBroker, PullRequest, Pulled, QueueKey, ReceivedMessage, Side, Verdict};
@@ -24,9 +25,6 @@ const MAX_RUNNING: (usize, usize) = (256, 8 << 20);
 
 /// For how long a broker waits for a message to come.
 const WAIT: Duration = Duration::from_secs(10);
-
-/// How long it takes until what failed is tried again, at first and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// How often what was handled is committed.
 const COMMIT: Duration = Duration::from_secs(1);
@@ -56,9 +54,11 @@ pub(super) struct Reader<B> {
 /// What runs while a queue is read.
 struct Running {
     progress: Progress,
-    handled: JoinSet<u64>,
+    handled: JoinSet<(Arrived, Outcome)>,
     /// Messages of which it is not yet known whose they are.
-    held: VecDeque<ReceivedMessage>,
+    held: VecDeque<Arrived>,
+    /// What was counted here before, by lane and outcome: looking it up takes longer.
+    counters: HashMap<(Option<Lane>, Outcome), Arc<AtomicU64>>,
     committed: u64,
     /// Where the queue ended when it was last heard of.
     end: u64,
@@ -81,6 +81,7 @@ impl<B: MessageBroker> Reader<B> {
             progress: Progress::new(start),
             handled: JoinSet::new(),
             held: VecDeque::new(),
+            counters: HashMap::new(),
             committed: start,
             end: start,
             other: None,
@@ -116,7 +117,7 @@ impl<B: MessageBroker> Reader<B> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ended::Stopped,
-                true = running.ended() => {}
+                Some(ended) = running.handled.join_next() => self.end(running, ended),
                 pulled = &mut pull, if running.has_room() => {
                     let pause = match pulled {
                         Ok(pulled) => {
@@ -151,14 +152,16 @@ impl<B: MessageBroker> Reader<B> {
         let mut changes = self.place.changes();
         while self.place.is_held() && running.progress.running().0 > 0 {
             tokio::select! {
-                true = running.ended() => {}
+                Some(ended) = running.handled.join_next() => self.end(running, ended),
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(COMMIT) => self.ask_other(running).await,
             }
             self.judge(running);
         }
         // Where the place is lost, whoever has it next handles what is held.
-        while running.ended().await {}
+        while let Some(ended) = running.handled.join_next().await {
+            self.end(running, ended);
+        }
     }
 
     /// Pulls after a pause; the future does not end early, so that a pull under way is not lost.
@@ -196,7 +199,7 @@ impl<B: MessageBroker> Reader<B> {
         }
         for message in pulled.messages {
             if running.progress.begin(message.offset, message.body.len()) {
-                running.held.push_back(message);
+                running.held.push_back(Arrived::new(message, &self.core.carrier));
             }
         }
         running.progress.reach(pulled.next);
@@ -207,27 +210,28 @@ impl<B: MessageBroker> Reader<B> {
     fn judge(&self, running: &mut Running) {
         let in_order = self.core.properties.order == Order::Queue;
         let held = std::mem::take(&mut running.held);
-        for message in held {
+        for arrived in held {
             // In order: one at a time, and nothing passes what waits.
             let waits = in_order && (!running.handled.is_empty() || !running.held.is_empty());
-            let verdict = if waits { Verdict::Hold } else { self.verdict(running, &message) };
+            let verdict = if waits { Verdict::Hold } else { self.verdict(running, &arrived) };
             match verdict {
-                Verdict::Handle => self.handle(running, message),
+                Verdict::Handle => self.handle(running, arrived),
                 Verdict::Skip => {
-                    self.count(&message, Outcome::Skipped);
-                    running.progress.end(message.offset);
+                    self.count(running, &arrived, Outcome::Skipped);
+                    running.progress.end(arrived.message.offset);
                 }
                 // What is thrown away is pulled again by whoever reads the queue next.
-                Verdict::Hold | Verdict::Discard => running.held.push_back(message),
+                Verdict::Hold | Verdict::Discard => running.held.push_back(arrived),
             }
         }
     }
 
-    fn verdict(&self, running: &Running, message: &ReceivedMessage) -> Verdict {
+    fn verdict(&self, running: &Running, arrived: &Arrived) -> Verdict {
+        let message = &*arrived.message;
         if !self.topic.is_retry && !self.core.wants(message) {
             return Verdict::Skip;
         }
-        let lane = self.lane_of(message).filter(|_| !self.topic.is_retry);
+        let lane = arrived.lane().filter(|_| !self.topic.is_retry);
         let verdict = self.place.judge(&self.queue, message.offset, lane);
         match lane {
             Some(lane)
@@ -248,8 +252,8 @@ impl<B: MessageBroker> Reader<B> {
     /// Asks what the other side has committed, where something waits for it.
     async fn ask_other(&self, running: &mut Running) {
         let in_order = self.core.properties.order == Order::Queue;
-        let Some(message) = running.held.front().filter(|_| in_order) else { return };
-        let Some(lane) = self.lane_of(message) else { return };
+        let Some(arrived) = running.held.front().filter(|_| in_order) else { return };
+        let Some(lane) = arrived.lane() else { return };
         let other = if self.topic.side == Side::Base { Side::Lane(lane) } else { Side::Base };
         let Ok(group) = self.core.group.of(other) else { return };
         match self.core.broker.committed(&group, &self.topic.name, &self.queue).await {
@@ -258,23 +262,33 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
-    fn lane_of(&self, message: &ReceivedMessage) -> Option<Lane> {
-        self.core.carrier.extract(&message.properties).status.lane().copied()
-    }
-
-    fn handle(&self, running: &mut Running, message: ReceivedMessage) {
-        let lane = self.lane_of(&message);
-        if self.topic.side == Side::Base && lane.is_some_and(|lane| self.place.is_alive(lane)) {
-            self.count(&message, Outcome::Escaped);
+    fn handle(&self, running: &mut Running, arrived: Arrived) {
+        let is_of_base = self.topic.side == Side::Base;
+        if is_of_base && arrived.lane().is_some_and(|lane| self.place.is_alive(lane)) {
+            self.count(running, &arrived, Outcome::Escaped);
         }
         let (core, role) = (Arc::clone(&self.core), Arc::clone(&self.role));
         let place = Arc::clone(&self.place);
         running.handled.spawn(async move {
-            let offset = message.offset;
-            let outcome = handle_until_done(&core, &role, &place, &message).await;
-            core.counts.add(count(&core, &role, &message, outcome));
-            offset
+            let outcome = handle_until_done(&core, &role, &place, &arrived).await;
+            (arrived, outcome)
         });
+    }
+
+    /// Takes note of messages that have ended: this one, and all others that have.
+    fn end(&self, running: &mut Running, ended: Result<(Arrived, Outcome), JoinError>) {
+        let mut next = Some(ended);
+        while let Some(ended) = next {
+            match ended {
+                Ok((arrived, outcome)) => {
+                    self.count(running, &arrived, outcome);
+                    running.progress.end(arrived.message.offset);
+                }
+                // The task itself does not panic, and nobody aborts it.
+                Err(error) => warn!(%error, "a message was given up"),
+            }
+            next = running.handled.try_join_next();
+        }
     }
 
     /// Returns the offset to begin with.
@@ -339,8 +353,19 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
-    fn count(&self, message: &ReceivedMessage, outcome: Outcome) {
-        self.core.counts.add(count(&self.core, &self.role, message, outcome));
+    fn count(&self, running: &mut Running, arrived: &Arrived, outcome: Outcome) {
+        let lane = arrived.lane();
+        let counter = || {
+            let (topic, group) = (arrived.message.topic.clone(), self.role.group.to_string());
+            self.core.counts.counter(Count { topic, group, lane, outcome })
+        };
+        // Retries are of several topics.
+        if self.topic.is_retry {
+            counter().fetch_add(1, Ordering::Relaxed);
+        } else {
+            let known = running.counters.entry((lane, outcome)).or_insert_with(counter);
+            known.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Says once that something failed, and returns how long to wait before it is tried again.
@@ -357,92 +382,5 @@ impl Running {
     fn has_room(&self) -> bool {
         let (count, bytes) = self.progress.running();
         count < MAX_RUNNING.0 && bytes < MAX_RUNNING.1
-    }
-
-    /// Waits for the next message to end; `false` where none is being handled.
-    async fn ended(&mut self) -> bool {
-        match self.handled.join_next().await {
-            Some(Ok(offset)) => self.progress.end(offset),
-            // The task itself does not panic, and nobody aborts it.
-            Some(Err(error)) => warn!(%error, "a message was given up"),
-            None => return false,
-        }
-        true
-    }
-}
-
-fn count<B>(core: &Core<B>, role: &Role, message: &ReceivedMessage, outcome: Outcome) -> Count {
-    let lane = core.carrier.extract(&message.properties).status.lane().copied();
-    Count { topic: message.topic.clone(), group: role.group.to_string(), lane, outcome }
-}
-
-/// How long to wait after so many failures: longer each time, and not all at the same moment.
-fn backoff(failures: u32) -> Duration {
-    let most = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
-    most.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
-}
-
-/// Handles a message until it is done, or somebody else will do it: it was given back.
-async fn handle_until_done<B: MessageBroker>(
-    core: &Arc<Core<B>>,
-    role: &Role,
-    place: &Place,
-    message: &ReceivedMessage,
-) -> Outcome {
-    let in_order = core.properties.order == Order::Queue;
-    let mut attempt = 1;
-    loop {
-        let error = match handle_once(core, role, message).await {
-            Ok(()) => return Outcome::Handled,
-            Err(error) => error,
-        };
-        let (group, topic, offset) = (&role.group, &message.topic, message.offset);
-        warn!(%group, topic, offset, error, "a message could not be handled, it comes again");
-        if in_order && attempt < core.properties.attempts {
-            attempt += 1;
-            tokio::time::sleep(PAUSE.1 / 2).await;
-            continue;
-        }
-        give_back(core, role, place, message).await;
-        return Outcome::GivenBack;
-    }
-}
-
-async fn give_back<B: MessageBroker>(
-    core: &Core<B>,
-    role: &Role,
-    place: &Place,
-    message: &ReceivedMessage,
-) {
-    let mut failures = 0;
-    while let Err(error) = core.broker.give_back(&role.group, message).await {
-        failures += 1;
-        if failures == 1 {
-            let (group, topic, offset) = (&role.group, &message.topic, message.offset);
-            warn!(%group, topic, offset, %error, "a message cannot be given back, trying again");
-        }
-        if !place.is_held() {
-            // Whoever reads the queue next gets it again, since nothing is committed any more.
-            pending::<()>().await;
-        }
-        tokio::time::sleep(backoff(failures)).await;
-    }
-}
-
-/// Handles a message in its own lane. A panic is an error like others.
-async fn handle_once<B: MessageBroker>(
-    core: &Arc<Core<B>>,
-    role: &Role,
-    message: &ReceivedMessage,
-) -> Result<(), String> {
-    let context = core.carrier.extract(&message.properties);
-    let _permit = core.permits.acquire().await;
-    let delivery =
-        Delivery { message: message.clone(), group: Arc::clone(&role.group), side: role.side };
-    // A handler may panic before its future is there.
-    let handled = async { (core.handle)(delivery).await };
-    match AssertUnwindSafe(scope(context, handled)).catch_unwind().await {
-        Ok(handled) => handled.map_err(|error| error.to_string()),
-        Err(_) => Err("the handler panicked".to_owned()),
     }
 }

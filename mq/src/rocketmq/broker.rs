@@ -393,8 +393,10 @@ impl Broker {
         group: &str,
         message: &ReceivedMessage,
         level: i32,
+        attempts: u32,
     ) -> Result<(), RocketMqError> {
         let fields = [
+            ("maxReconsumeTimes", attempts.to_string()),
             ("offset", message.position.to_string()),
             ("group", group.to_owned()),
             ("delayLevel", level.to_string()),

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::{
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How long a broker that could not be reached is left alone.
+/// How long a server is left alone after a connection to it was to be made.
 const REST: Duration = Duration::from_secs(1);
 
 /// How long it is believed where the queues of a topic are, and that there is no such topic.
@@ -29,6 +30,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How many queues a topic gets that is created by sending to it.
 const CREATED: u32 = 4;
+
+/// The property that names a message.
+const ID: &str = "UNIQ_KEY";
 
 /// `NOTIFY_CONSUMER_IDS_CHANGED` of the protocol.
 const CONSUMERS_CHANGED: i32 = 40;
@@ -43,11 +47,26 @@ const CHECK_TRANSACTION: i32 = 39;
 #[derive(Debug)]
 pub struct RocketMq {
     names: Vec<String>,
-    name_server: tokio::sync::Mutex<Option<Arc<Connection>>>,
-    routes: Mutex<HashMap<String, (Instant, TopicRoute)>>,
+    name_server: tokio::sync::Mutex<Asking>,
+    routes: Mutex<HashMap<String, Arc<KnownRoute>>>,
     brokers: Mutex<BTreeMap<String, Arc<Known>>>,
     changes: watch::Sender<u64>,
     checks: broadcast::Sender<Check>,
+}
+
+/// Where the queues of a topic are, as was said some time ago.
+#[derive(Debug)]
+struct KnownRoute {
+    asked: Instant,
+    route: Arc<TopicRoute>,
+    writable: Arc<[QueueKey]>,
+}
+
+impl KnownRoute {
+    fn new(route: TopicRoute) -> Self {
+        let writable = route.queues(|(_, _, writable)| *writable).collect();
+        Self { asked: Instant::now(), route: Arc::new(route), writable }
+    }
 }
 
 /// A broker asks what became of a transaction.
@@ -72,8 +91,30 @@ struct Slot {
     broker: Option<Arc<Broker>>,
     /// Which one it is.
     number: u64,
-    /// When none could be made.
-    failed: Option<Instant>,
+    tried: Tried,
+}
+
+/// How a name server is reached.
+#[derive(Debug, Default)]
+struct Asking {
+    connection: Option<Arc<Connection>>,
+    tried: Tried,
+}
+
+/// When a connection was last to be made: one that breaks at once is as bad as none.
+#[derive(Debug, Default)]
+struct Tried(Option<Instant>);
+
+impl Tried {
+    /// Takes note of an attempt; `false` where it comes too soon after the last.
+    fn again(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.0.is_none_or(|last| now - last >= REST);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -99,26 +140,31 @@ impl RocketMq {
     /// # Errors
     ///
     /// Where no name server answers, and none ever has.
-    pub async fn route(&self, topic: &str) -> Result<TopicRoute, RocketMqError> {
+    pub async fn route(&self, topic: &str) -> Result<Arc<TopicRoute>, RocketMqError> {
+        Ok(Arc::clone(&self.known_route(topic).await?.route))
+    }
+
+    async fn known_route(&self, topic: &str) -> Result<Arc<KnownRoute>, RocketMqError> {
         let known = lock(&self.routes).get(topic).cloned();
-        if let Some((asked, known)) = &known {
-            let fresh = if known.brokers.is_empty() { FRESH.1 } else { FRESH.0 };
-            if asked.elapsed() < fresh {
-                return Ok(known.clone());
+        if let Some(known) = &known {
+            let fresh = if known.route.brokers.is_empty() { FRESH.1 } else { FRESH.0 };
+            if known.asked.elapsed() < fresh {
+                return Ok(Arc::clone(known));
             }
         }
         let found = match (self.ask_route(topic).await, known) {
             (Ok(found), _) => found,
-            (Err(error), Some((_, known))) if !known.brokers.is_empty() => {
+            (Err(error), Some(known)) if !known.route.brokers.is_empty() => {
                 tracing::debug!(%error, topic, "no name server answers, the last route is kept");
-                known
+                TopicRoute::clone(&known.route)
             }
             (Err(error), _) => return Err(error),
         };
         for (name, (address, ..)) in &found.brokers {
             self.know(name, address);
         }
-        lock(&self.routes).insert(topic.to_owned(), (Instant::now(), found.clone()));
+        let found = Arc::new(KnownRoute::new(found));
+        lock(&self.routes).insert(topic.to_owned(), Arc::clone(&found));
         Ok(found)
     }
 
@@ -128,13 +174,13 @@ impl RocketMq {
 
     /// Returns the brokers of a topic as they were last said to be, however long ago.
     async fn brokers_of(&self, topic: &str) -> BTreeSet<String> {
-        let known = lock(&self.routes).get(topic).map(|(_, known)| known.clone());
+        let known = lock(&self.routes).get(topic).map(|known| Arc::clone(&known.route));
         let known = known.filter(|known| !known.brokers.is_empty());
         let route = match known {
             Some(known) => known,
             None => self.route(topic).await.unwrap_or_default(),
         };
-        route.brokers.into_keys().collect()
+        route.brokers.keys().cloned().collect()
     }
 
     /// Returns the broker of a name that some topic has led to.
@@ -177,7 +223,7 @@ impl RocketMq {
         if let Some(broker) = slot.broker.as_ref().filter(stands) {
             return Ok((slot.number, Arc::clone(broker)));
         }
-        if slot.failed.is_some_and(|failed| failed.elapsed() < REST) {
+        if !slot.tried.again() {
             return Err(RocketMqError::Broken { address });
         }
         let (changes, checks) = (self.changes.clone(), self.checks.clone());
@@ -188,32 +234,28 @@ impl RocketMq {
             CHECK_TRANSACTION => drop(checks.send(Check { broker: name.clone(), request })),
             _ => {}
         });
-        match Connection::open_with(&address, CONNECT, on_request).await {
-            Ok(connection) => {
-                let broker = Arc::new(Broker::new(known.name.clone(), connection));
-                let number = slot.number + 1;
-                *slot = Slot { broker: Some(Arc::clone(&broker)), number, failed: None };
-                Ok((number, broker))
-            }
-            Err(error) => {
-                slot.failed = Some(Instant::now());
-                Err(error)
-            }
-        }
+        let connection = Connection::open_with(&address, CONNECT, on_request).await?;
+        let broker = Arc::new(Broker::new(known.name.clone(), connection));
+        slot.number += 1;
+        slot.broker = Some(Arc::clone(&broker));
+        Ok((slot.number, broker))
     }
 
     #[allow(clippy::significant_drop_tightening, reason = "only one connection is made at a time")]
     async fn name_server(&self) -> Result<Arc<Connection>, RocketMqError> {
         let mut slot = self.name_server.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|it| !it.is_broken()) {
+        if let Some(connection) = slot.connection.as_ref().filter(|it| !it.is_broken()) {
             return Ok(Arc::clone(connection));
+        }
+        if !slot.tried.again() {
+            return Err(RocketMqError::Broken { address: self.names.join(", ") });
         }
         let mut failed = RocketMqError::NoNameServer;
         for address in &self.names {
             match Connection::open(address, CONNECT).await {
                 Ok(connection) => {
                     let connection = Arc::new(connection);
-                    *slot = Some(Arc::clone(&connection));
+                    slot.connection = Some(Arc::clone(&connection));
                     return Ok(connection);
                 }
                 Err(error) => failed = error,
@@ -257,11 +299,7 @@ impl MessageBroker for RocketMq {
     type Error = RocketMqError;
 
     async fn queues(&self, topic: &str) -> Result<BTreeSet<QueueKey>, RocketMqError> {
-        let route = self.route(topic).await?;
-        let queues = route.brokers.into_iter().flat_map(|(broker, (_, readable, _))| {
-            (0..readable).map(move |number| QueueKey { broker: broker.clone(), number })
-        });
-        Ok(queues.collect())
+        Ok(self.route(topic).await?.queues(|(_, readable, _)| *readable).collect())
     }
 
     async fn end(&self, topic: &str, queue: &QueueKey) -> Result<u64, RocketMqError> {
@@ -324,8 +362,13 @@ impl MessageBroker for RocketMq {
         Ok(listed.into_iter().flatten().collect())
     }
 
-    async fn give_back(&self, group: &str, message: &ReceivedMessage) -> Result<(), RocketMqError> {
-        self.of(&message.queue).await?.send_back(group, message, 0).await
+    async fn give_back(
+        &self,
+        group: &str,
+        message: &ReceivedMessage,
+        attempts: u32,
+    ) -> Result<(), RocketMqError> {
+        self.of(&message.queue).await?.send_back(group, message, 0, attempts).await
     }
 
     fn retry_topic(&self, group: &str) -> Option<String> {
@@ -340,19 +383,18 @@ impl MessageBroker for RocketMq {
 impl MessageSink for RocketMq {
     type Error = RocketMqError;
 
-    async fn writable(&self, topic: &str) -> Result<BTreeSet<QueueKey>, RocketMqError> {
-        let mut route = self.route(topic).await?;
-        if route.brokers.is_empty() {
-            // A broker that creates topics has this one, and creates others with four queues.
-            route = self.route("TBW102").await?;
-            for (_, _, writable) in route.brokers.values_mut() {
-                *writable = (*writable).min(CREATED);
-            }
+    async fn writable(&self, topic: &str) -> Result<Arc<[QueueKey]>, RocketMqError> {
+        let known = self.known_route(topic).await?;
+        if !known.route.brokers.is_empty() {
+            return Ok(Arc::clone(&known.writable));
         }
-        let queues = route.brokers.into_iter().flat_map(|(broker, (_, _, writable))| {
-            (0..writable).map(move |number| QueueKey { broker: broker.clone(), number })
-        });
-        Ok(queues.collect())
+        // A broker that creates topics has this one, and creates others with four queues.
+        let creating = self.route("TBW102").await?;
+        Ok(creating.queues(|(_, _, writable)| (*writable).min(CREATED)).collect())
+    }
+
+    fn identify(&self, message: &mut Message) {
+        message.properties.entry(ID.to_owned()).or_insert_with(new_id);
     }
 
     async fn send(
@@ -379,7 +421,8 @@ impl MessageSink for RocketMq {
         messages: &[Message],
         queue: &QueueKey,
     ) -> Result<Receipt, RocketMqError> {
-        let messages: Vec<_> = messages.iter().map(with_id).collect();
+        let messages: Vec<_> =
+            messages.iter().map(|message| with_id(message).into_owned()).collect();
         self.of(queue).await?.send_batch(group, &messages, queue.number).await
     }
 
@@ -388,11 +431,16 @@ impl MessageSink for RocketMq {
     }
 }
 
-/// Gives a message a name of its own, as the Java client does, by which it is found again however
+/// The message with a name of its own, as the Java client gives it, by which it is found again however
 /// often it comes round.
-fn with_id(message: &Message) -> Message {
-    let mut message = message.clone();
-    let id = || format!("{:032X}", fastrand::u128(..));
-    message.properties.entry("UNIQ_KEY".to_owned()).or_insert_with(id);
+fn with_id(message: &Message) -> Cow<'_, Message> {
+    let mut message = Cow::Borrowed(message);
+    if !message.properties.contains_key(ID) {
+        message.to_mut().properties.insert(ID.to_owned(), new_id());
+    }
     message
+}
+
+fn new_id() -> String {
+    format!("{:032X}", fastrand::u128(..))
 }

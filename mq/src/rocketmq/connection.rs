@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, FrameError, MAX_FRAME};
 
@@ -99,6 +101,10 @@ pub struct Connection {
     next: AtomicI32,
     pending: Arc<Pending>,
     outgoing: mpsc::Sender<Bytes>,
+    /// When something last came, in milliseconds since the connection was made.
+    heard: Arc<AtomicU64>,
+    made: Instant,
+    given_up: CancellationToken,
     _tasks: JoinSet<()>,
 }
 
@@ -126,10 +132,14 @@ impl Connection {
         let (read, write) = stream.into_split();
         let (outgoing, frames) = mpsc::channel(WAITING);
         let pending = Arc::<Pending>::default();
+        let (made, heard) = (Instant::now(), Arc::<AtomicU64>::default());
+        let given_up = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(read, write, frames, (Arc::clone(&pending), on_request)));
-        let address = address.to_owned();
-        Ok(Self { address, next: AtomicI32::new(0), pending, outgoing, _tasks: tasks })
+        let incoming =
+            Incoming { pending: Arc::clone(&pending), on_request, made, heard: Arc::clone(&heard) };
+        tasks.spawn(serve(read, write, frames, incoming, given_up.clone()));
+        let (address, next) = (address.to_owned(), AtomicI32::new(0));
+        Ok(Self { address, next, pending, outgoing, heard, made, given_up, _tasks: tasks })
     }
 
     /// Returns the server.
@@ -150,7 +160,9 @@ impl Connection {
         self.outgoing.send(frame).await.map_err(broken)
     }
 
-    /// Sends a request, and waits for its answer.
+    /// Sends a request, and waits for its answer. Where nothing at all has come in that time, whoever is at
+    /// the other end is taken for lost: a connection through which nothing comes may look sound for
+    /// a quarter of an hour.
     pub(super) async fn ask(
         &self,
         request: Command,
@@ -161,6 +173,7 @@ impl Connection {
         let (sender, answer) = oneshot::channel();
         lock(&self.pending).insert(opaque, sender);
         let _forget = Forget(&self.pending, opaque);
+        let asked = millis(self.made);
         let exchange = async {
             self.outgoing.send(frame).await.ok()?;
             answer.await.ok()
@@ -168,7 +181,12 @@ impl Connection {
         match tokio::time::timeout(limit, exchange).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(RocketMqError::Broken { address: self.address.clone() }),
-            Err(_) => Err(RocketMqError::Timeout { address: self.address.clone(), limit }),
+            Err(_) => {
+                if self.heard.load(Ordering::Relaxed) < asked.max(1) {
+                    self.given_up.cancel();
+                }
+                Err(RocketMqError::Timeout { address: self.address.clone(), limit })
+            }
         }
     }
 }
@@ -186,19 +204,34 @@ fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes and reads until either ends. Whoever waits for an answer then hears that there will be none,
+/// Milliseconds since a moment.
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is done with what comes.
+struct Incoming {
+    pending: Arc<Pending>,
+    on_request: OnRequest,
+    made: Instant,
+    heard: Arc<AtomicU64>,
+}
+
+/// Writes and reads until either ends, or it is given up. Whoever waits for an answer then hears that there will be none,
 /// and whoever asks later cannot send: the frames' receiver is dropped first.
 async fn serve(
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     frames: mpsc::Receiver<Bytes>,
-    (pending, on_request): (Arc<Pending>, OnRequest),
+    incoming: Incoming,
+    given_up: CancellationToken,
 ) {
     tokio::select! {
         () = write_frames(write, frames) => {}
-        () = read_frames(read, &pending, &*on_request) => {}
+        () = incoming.read(read) => {}
+        () = given_up.cancelled() => {}
     }
-    lock(&pending).clear();
+    lock(&incoming.pending).clear();
 }
 
 async fn write_frames(mut stream: OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) {
@@ -209,41 +242,97 @@ async fn write_frames(mut stream: OwnedWriteHalf, mut frames: mpsc::Receiver<Byt
     }
 }
 
-async fn read_frames(
-    mut stream: OwnedReadHalf,
-    pending: &Pending,
-    on_request: &(dyn Fn(Command) + Send + Sync),
-) {
-    while let Ok(frame) = read_frame(&mut stream).await {
-        let command = match Command::decode(&frame) {
-            Ok(command) => command,
-            Err(error) => {
-                tracing::warn!(%error, "a frame cannot be read, the connection is given up");
-                return;
+impl Incoming {
+    async fn read(&self, mut stream: OwnedReadHalf) {
+        while let Ok(frame) = self.frame(&mut stream).await {
+            match Command::decode(&frame) {
+                Ok(command) => self.take(command),
+                Err(error) => {
+                    tracing::warn!(%error, "a frame cannot be read, the connection is given up");
+                    return;
+                }
             }
-        };
+        }
+    }
+
+    fn take(&self, command: Command) {
         if command.is_response() {
             // Whoever asked may have gone.
-            let waiting = lock(pending).remove(&command.opaque);
+            let waiting = lock(&self.pending).remove(&command.opaque);
             waiting.map(|waiting| waiting.send(command));
         } else {
-            on_request(command);
+            (self.on_request)(command);
         }
+    }
+
+    async fn frame(&self, stream: &mut OwnedReadHalf) -> io::Result<Bytes> {
+        let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+        if length > MAX_FRAME {
+            return Err(io::Error::other(FrameError::Length(length)));
+        }
+        // Nothing is set aside for what does not come.
+        let mut frame = BytesMut::with_capacity(length.min(64 * 1024));
+        let mut rest = stream.take(u64::try_from(length).unwrap_or(u64::MAX));
+        while frame.len() < length {
+            if rest.read_buf(&mut frame).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.heard.store(millis(self.made), Ordering::Relaxed);
+        }
+        Ok(frame.freeze())
     }
 }
 
-async fn read_frame(stream: &mut OwnedReadHalf) -> io::Result<Bytes> {
-    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
-    if length > MAX_FRAME {
-        return Err(io::Error::other(FrameError::Length(length)));
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    /// A server that takes a connection, says these bytes, and nothing more.
+    async fn server(says: &'static [u8]) -> (String, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(says).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        (address, serving)
     }
-    // Nothing is set aside for what does not come.
-    let mut frame = BytesMut::with_capacity(length.min(64 * 1024));
-    let mut rest = stream.take(u64::try_from(length).unwrap_or(u64::MAX));
-    while frame.len() < length {
-        if rest.read_buf(&mut frame).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+
+    async fn asked(says: &'static [u8]) -> (Result<Command, RocketMqError>, Connection) {
+        let (address, _serving) = server(says).await;
+        let connection = Connection::open(&address, LIMIT).await.unwrap();
+        // It has said what it has to say.
+        tokio::time::sleep(LIMIT / 4).await;
+        let answer = connection.ask(Command::request(105, []), LIMIT).await;
+        (answer, connection)
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_at_all_is_given_up() {
+        let (answer, connection) = asked(b"").await;
+        assert!(matches!(answer, Err(RocketMqError::Timeout { .. })), "{answer:?}");
+        while !connection.is_broken() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let answer = connection.ask(Command::request(105, []), LIMIT).await;
+        assert!(matches!(answer, Err(RocketMqError::Broken { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn frames_that_are_none_end_the_connection() {
+        let longer_than_allowed = b"\xff\xff\xff\xff\0\0\0\0";
+        let header_longer_than_frame = b"\0\0\0\x06\0\0\0\x63{}";
+        let no_json = b"\0\0\0\x06\0\0\0\x02{]";
+        for says in [longer_than_allowed.as_slice(), header_longer_than_frame, no_json] {
+            let (answer, connection) = asked(says).await;
+            assert!(matches!(answer, Err(RocketMqError::Broken { .. })), "{says:?}: {answer:?}");
+            assert!(connection.is_broken());
         }
     }
-    Ok(frame.freeze())
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::answer::{json_of, succeeded};
 use super::command::Command;
 use super::{Connection, RocketMqError};
+use crate::QueueKey;
 
 /// `GET_ROUTEINFO_BY_TOPIC` of the protocol.
 const ROUTE: i32 = 105;
@@ -17,6 +18,18 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub struct TopicRoute {
     /// For each broker that holds queues its address and how many may be read, and written.
     pub brokers: BTreeMap<String, (String, u32, u32)>,
+}
+
+impl TopicRoute {
+    /// Returns the queues, so many of each broker as a function says.
+    pub(super) fn queues(
+        &self,
+        count: impl Fn(&(String, u32, u32)) -> u32,
+    ) -> impl Iterator<Item = QueueKey> {
+        self.brokers.iter().flat_map(move |(name, broker)| {
+            (0..count(broker)).map(|number| QueueKey { broker: name.clone(), number })
+        })
+    }
 }
 
 #[derive(Default, Deserialize)]

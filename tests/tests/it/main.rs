@@ -17,6 +17,7 @@ mod listening;
 mod messages;
 mod model;
 mod nacos;
+mod outage;
 mod proxying;
 mod rocketmq;
 mod starting;

@@ -118,6 +118,30 @@ async fn retries_stay_with_their_group(release: Release) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What cannot be handled comes back as often as it may, and is then put aside, where it can be found.
+async fn what_always_fails_is_put_aside(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    let once = ConsumerProperties { attempts: 1, ..ConsumerProperties::default() };
+    let base = system.consumer_with("base", GrayStatus::Prod, usize::MAX, once)?;
+    system.is_open(false).await?;
+    system.send(GRAY, &["fails"]).await?;
+    let aside = format!("%DLQ%{GROUP}");
+    eventually(PATIENCE, async || {
+        let queues = system.cluster.queues(&aside).await?;
+        let mut count = 0;
+        for queue in &queues {
+            count += system.cluster.end(&aside, queue).await?;
+        }
+        ensure!(count == 1, "{count} messages in {queues:?}");
+        Ok(())
+    })
+    .await?;
+    let failed: u64 = base.counts().all().values().sum();
+    ensure!(failed == 2, "{:?}", base.counts().all());
+    base.stop().await;
+    Ok(())
+}
+
 /// Gray dies, with messages in its hands and others not yet pulled: base handles them in its stead.
 async fn what_gray_leaves_behind_is_handled_by_base(release: Release) -> anyhow::Result<()> {
     let system = System::start(release, auto()).await?;
@@ -277,6 +301,7 @@ on!(
     a_lane_comes_and_goes,
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,
+    what_always_fails_is_put_aside,
     what_gray_leaves_behind_is_handled_by_base,
     every_kind_of_message_keeps_its_lane,
     order_is_kept_over_switches,

@@ -149,7 +149,7 @@ async fn members_are_listed_and_retries_come_back(release: Release) -> anyhow::R
     system.send(0, Some("GRAY"), "again").await?;
     let pulled = system.pull(TOPIC, 0, &everything()).await?;
     let message = pulled.messages.first().context("no message")?;
-    broker.send_back(GROUP, message, 1).await?;
+    broker.send_back(GROUP, message, 1, 16).await?;
     let again = eventually(Duration::from_secs(20), async || {
         let pulled = system.pull(&retries, 0, &everything()).await?;
         pulled.messages.into_iter().next().context("no retry yet")

@@ -19,9 +19,12 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Messages of a turn, and turns of each kind.
+/// Messages that are produced in a turn, and consumed in one.
 const MESSAGES: u64 = 20_000;
-const TURNS: usize = 20;
+const BACKLOG: u64 = 200_000;
+
+/// Turns of each kind.
+const TURNS: usize = 10;
 
 const BODY: &str = "a message of some thirty-two byte";
 
@@ -79,8 +82,8 @@ struct Seen {
 impl Seen {
     fn handled(&self) {
         let first = *self.first.get_or_init(Mark::now);
-        if self.count.fetch_add(1, Ordering::Relaxed) + 1 == MESSAGES {
-            let _ = self.cost.set(first.each(MESSAGES));
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 == BACKLOG {
+            let _ = self.cost.set(first.each(BACKLOG));
         }
     }
 
@@ -92,7 +95,7 @@ impl Seen {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        anyhow::bail!("{:?} of {MESSAGES} messages came", self.count)
+        anyhow::bail!("{:?} of {BACKLOG} messages came", self.count)
     }
 }
 
@@ -138,13 +141,26 @@ impl Bench {
         scope(Lanes::of(GrayStatus::Gray(Lane::GRAY)), all).await
     }
 
+    /// Produces what is consumed in every turn, by another group each time.
+    async fn produce_backlog(&self, topic: &str) -> anyhow::Result<()> {
+        const BATCH: u64 = 100;
+        for number in 0..BACKLOG / BATCH {
+            let message = Message::new(topic, BODY).with("gray", "GRAY");
+            let batch = vec![message; usize::try_from(BATCH)?];
+            let queue = self.queues.iter().cycle().nth(usize::try_from(number % 4)?);
+            self.cluster.send_batch("bare", &batch, queue.context("no queue")?).await?;
+        }
+        Ok(())
+    }
+
     /// Reads every queue to its end as an application does that uses the client alone: each message is
     /// handled in a task of its own, and what was pulled is committed when all of it has been.
-    async fn consume_bare(&self, topic: &str) -> anyhow::Result<Cost> {
+    async fn consume_bare(&self, topic: &str, group: &str) -> anyhow::Result<Cost> {
         let seen = Arc::new(Seen::default());
         let read = self.queues.iter().map(|queue| {
             let (cluster, queue) = (Arc::clone(&self.cluster), queue.clone());
-            tokio::spawn(read_bare(cluster, topic.to_owned(), queue, Arc::clone(&seen)))
+            let (topic, group) = (topic.to_owned(), group.to_owned());
+            tokio::spawn(read_bare(cluster, topic, group, queue, Arc::clone(&seen)))
         });
         for reading in read.collect::<Vec<_>>() {
             reading.await??;
@@ -152,12 +168,14 @@ impl Bench {
         seen.cost().await
     }
 
-    async fn consume_wrapped(&self, topic: &str) -> anyhow::Result<Cost> {
+    async fn consume_wrapped(&self, topic: &str, group: &str) -> anyhow::Result<Cost> {
         let seen = Arc::new(Seen::default());
         let counted = Arc::clone(&seen);
         let properties = ConsumerProperties {
-            group: "wrapped".to_owned(),
+            group: group.to_owned(),
             topics: vec![topic.to_owned()],
+            // As many as the bare client handles at a time.
+            concurrency: 4 * 32,
             ..ConsumerProperties::default()
         };
         let (cluster, messaging) = (Arc::clone(&self.cluster), self.messaging.clone());
@@ -174,13 +192,14 @@ impl Bench {
 async fn read_bare(
     cluster: Arc<RocketMq>,
     topic: String,
+    group: String,
     queue: QueueKey,
     seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
     let (mut offset, mut end, filter) = (0, 1, Filter::default());
     while offset < end {
         let request = PullRequest {
-            group: "bare",
+            group: &group,
             topic: &topic,
             queue: &queue,
             offset,
@@ -199,7 +218,7 @@ async fn read_bare(
         }
         while handling.join_next().await.is_some() {}
         (offset, end) = (pulled.next, pulled.end);
-        cluster.commit("bare", &topic, &queue, offset).await?;
+        cluster.commit(&group, &topic, &queue, offset).await?;
     }
     Ok(())
 }
@@ -226,6 +245,8 @@ pub(crate) async fn run(report: Option<PathBuf>) -> anyhow::Result<()> {
     };
     let bench = Bench { cluster, messaging, queues };
     let (mut produced, mut consumed) = (Vec::new(), Vec::new());
+    bench.create("backlog").await?;
+    bench.produce_backlog("backlog").await?;
     // The first turn warms the broker up.
     for turn in 0..=TURNS {
         let (bare, wrapped) = (format!("bare-{turn}"), format!("wrapped-{turn}"));
@@ -234,13 +255,14 @@ pub(crate) async fn run(report: Option<PathBuf>) -> anyhow::Result<()> {
         let one = produced_by(bench.produce_bare(&bare)).await?;
         let other = produced_by(bench.produce_wrapped(&wrapped)).await?;
         produced.push((one, other));
-        let one = bench.consume_bare(&bare).await?;
-        let other = bench.consume_wrapped(&wrapped).await?;
+        let one = bench.consume_bare("backlog", &bare).await?;
+        let other = bench.consume_wrapped("backlog", &wrapped).await?;
         consumed.push((one, other));
+        println!("turn {turn} of {TURNS}: {:.1} us and {:.1} us", one.cpu, other.cpu);
     }
     let text = format!(
-        "{TURNS} turns of {MESSAGES} messages each, bare and wrapped in turns, RocketMQ 5, CPU of the \
-         client's process\n{}{}",
+        "{TURNS} turns of {MESSAGES} messages produced and {BACKLOG} consumed, bare and wrapped in turns, \
+         RocketMQ 5, CPU of the client's process\n{}{}",
         show("producing, 32 at once", &produced.split_off(1)),
         show("consuming, 4 queues, each message handled in a task", &consumed.split_off(1)),
     );
