@@ -20,12 +20,12 @@ pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Dura
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) message: Arc<ReceivedMessage>,
-    context: Context,
+    context: Arc<Context>,
 }
 
 impl Arrived {
     pub(super) fn new(message: ReceivedMessage, carrier: &MessageCarrier) -> Self {
-        let context = carrier.extract(&message.properties);
+        let context = carrier.extract(&message.properties).into();
         Self { message: Arc::new(message), context }
     }
 
@@ -43,28 +43,42 @@ pub(super) fn backoff(failures: u32) -> Duration {
 
 /// Handles a message until it is done, or somebody else will do it: it was given back.
 pub(super) async fn handle_until_done<B: MessageBroker>(
-    core: &Arc<Core<B>>,
+    core: &Core<B>,
     role: &Role,
     place: &Place,
     arrived: &Arrived,
+) -> Outcome {
+    match handle_once(core, role, arrived).await {
+        Ok(()) => Outcome::Handled,
+        // It is rare, and in one piece with the rest would make every message's task large.
+        Err(error) => Box::pin(after_failure(core, role, place, arrived, error)).await,
+    }
+}
+
+/// Tries again where the order asks for it, and gives the message back in the end.
+async fn after_failure<B: MessageBroker>(
+    core: &Core<B>,
+    role: &Role,
+    place: &Place,
+    arrived: &Arrived,
+    mut error: String,
 ) -> Outcome {
     let message = &arrived.message;
     let in_order = core.properties.order == Order::Queue;
     let mut attempt = 1;
     loop {
-        let error = match handle_once(core, role, arrived).await {
-            Ok(()) => return Outcome::Handled,
-            Err(error) => error,
-        };
         let (group, topic, offset) = (&role.group, &message.topic, message.offset);
         warn!(%group, topic, offset, error, "a message could not be handled, it comes again");
-        if in_order && attempt < core.properties.attempts {
-            attempt += 1;
-            tokio::time::sleep(PAUSE.1 / 2).await;
-            continue;
+        if !in_order || attempt >= core.properties.attempts {
+            give_back(core, role, place, message).await;
+            return Outcome::GivenBack;
         }
-        give_back(core, role, place, message).await;
-        return Outcome::GivenBack;
+        attempt += 1;
+        tokio::time::sleep(PAUSE.1 / 2).await;
+        match handle_once(core, role, arrived).await {
+            Ok(()) => return Outcome::Handled,
+            Err(again) => error = again,
+        }
     }
 }
 
@@ -93,7 +107,7 @@ async fn give_back<B: MessageBroker>(
 
 /// Handles a message in its own lane. A panic is an error like others.
 async fn handle_once<B: MessageBroker>(
-    core: &Arc<Core<B>>,
+    core: &Core<B>,
     role: &Role,
     arrived: &Arrived,
 ) -> Result<(), String> {
@@ -102,7 +116,7 @@ async fn handle_once<B: MessageBroker>(
     let delivery = Delivery { message, group, side: role.side };
     // A handler may panic before its future is there.
     let handled = async { (core.handle)(delivery).await };
-    match AssertUnwindSafe(scope(arrived.context.clone(), handled)).catch_unwind().await {
+    match AssertUnwindSafe(scope(Arc::clone(&arrived.context), handled)).catch_unwind().await {
         Ok(handled) => handled.map_err(|error| error.to_string()),
         Err(_) => Err("the handler panicked".to_owned()),
     }

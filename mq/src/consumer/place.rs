@@ -149,19 +149,13 @@ impl Place {
         duty
     }
 
-    /// Says what becomes of a message. It is asked after the pull has returned.
-    pub(super) fn judge(&self, queue: &QueueKey, offset: u64, lane: Option<Lane>) -> Verdict {
-        let verdict = self.with(|registered| {
+    /// Says what becomes of messages, all at one moment. It is asked after the pull has returned.
+    pub(super) fn judging(&self) -> Judging<'_> {
+        let mut inner = self.inner();
+        if let Some(registered) = &mut inner.registered {
             registered.is_held(Instant::now());
-            registered.standing.judge(queue, offset, lane)
-        });
-        match verdict {
-            None => Verdict::Discard,
-            Some(Verdict::Skip) if lane.map(Side::Lane) == Some(self.side) && self.shares() => {
-                Verdict::Handle
-            }
-            Some(verdict) => verdict,
         }
+        Judging { side: self.side, inner }
     }
 
     fn shares(&self) -> bool {
@@ -171,14 +165,6 @@ impl Place {
     /// Tells whether it may go on at all.
     pub(super) fn is_held(&self) -> bool {
         self.with(|registered| registered.is_held(Instant::now())).unwrap_or_default()
-    }
-
-    /// Returns the fence at or below an offset from which on somebody owns a lane's messages.
-    pub(super) fn fence(&self, queue: &QueueKey, offset: u64, lane: Lane) -> Option<u64> {
-        self.with(|registered| {
-            let fences = registered.standing.fences().of(queue, lane);
-            fences.iter().rev().find(|fence| fence.from <= offset).map(|fence| fence.from)
-        })?
     }
 
     /// Returns the first offset of a queue that a lane's consumers own.
@@ -210,9 +196,34 @@ impl Place {
     pub(super) fn see_alive(&self, alive: &BTreeSet<Lane>) {
         self.inner().alive.clone_from(alive);
     }
+}
+
+/// What becomes of messages at one moment; nothing changes while it is there.
+pub(super) struct Judging<'a> {
+    side: Side,
+    inner: MutexGuard<'a, Inner>,
+}
+
+impl Judging<'_> {
+    pub(super) fn judge(&self, queue: &QueueKey, offset: u64, lane: Option<Lane>) -> Verdict {
+        let registered = self.inner.registered.as_ref();
+        match registered.map(|registered| registered.standing.judge(queue, offset, lane)) {
+            None => Verdict::Discard,
+            Some(Verdict::Skip) if lane.map(Side::Lane) == Some(self.side) && self.inner.shares => {
+                Verdict::Handle
+            }
+            Some(verdict) => verdict,
+        }
+    }
+
+    /// Returns the fence at or below an offset from which on somebody owns a lane's messages.
+    pub(super) fn fence(&self, queue: &QueueKey, offset: u64, lane: Lane) -> Option<u64> {
+        let fences = self.inner.registered.as_ref()?.standing.fences().of(queue, lane);
+        fences.iter().rev().find(|fence| fence.from <= offset).map(|fence| fence.from)
+    }
 
     /// Tells whether a lane has consumers, as far as is known.
     pub(super) fn is_alive(&self, lane: Lane) -> bool {
-        self.inner().alive.contains(&lane)
+        self.inner.alive.contains(&lane)
     }
 }

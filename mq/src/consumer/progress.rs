@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// How far the messages of one queue have been handled.
 ///
@@ -8,14 +8,22 @@ use std::collections::BTreeMap;
 pub(super) struct Progress {
     /// From which offset on nothing has been pulled yet.
     next: u64,
-    /// What has been pulled and not ended, with its size.
-    running: BTreeMap<u64, usize>,
+    /// What has been pulled, in the order of its offsets, from the first on that has not ended.
+    pulled: VecDeque<Pulled>,
+    running: usize,
     bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pulled {
+    offset: u64,
+    size: usize,
+    ended: bool,
 }
 
 impl Progress {
     pub(super) const fn new(next: u64) -> Self {
-        Self { next, running: BTreeMap::new(), bytes: 0 }
+        Self { next, pulled: VecDeque::new(), running: 0, bytes: 0 }
     }
 
     /// Takes note of a message that was pulled; `false` where it was before.
@@ -24,15 +32,23 @@ impl Progress {
             return false;
         }
         self.next = offset + 1;
-        self.running.insert(offset, size);
+        self.pulled.push_back(Pulled { offset, size, ended: false });
+        self.running += 1;
         self.bytes += size;
         true
     }
 
     /// Takes note that a message has ended.
     pub(super) fn end(&mut self, offset: u64) {
-        if let Some(size) = self.running.remove(&offset) {
-            self.bytes -= size;
+        let place = self.pulled.binary_search_by_key(&offset, |pulled| pulled.offset);
+        let pulled = place.ok().and_then(|place| self.pulled.get_mut(place));
+        if let Some(pulled) = pulled.filter(|pulled| !pulled.ended) {
+            pulled.ended = true;
+            self.running -= 1;
+            self.bytes -= pulled.size;
+        }
+        while self.pulled.front().is_some_and(|pulled| pulled.ended) {
+            self.pulled.pop_front();
         }
     }
 
@@ -48,12 +64,17 @@ impl Progress {
 
     /// Below this offset everything has ended.
     pub(super) fn committable(&self) -> u64 {
-        self.running.first_key_value().map_or(self.next, |(offset, _)| *offset)
+        self.pulled.front().map_or(self.next, |pulled| pulled.offset)
+    }
+
+    /// How many messages were pulled from the first on that has not ended.
+    pub(super) fn span(&self) -> usize {
+        self.pulled.len()
     }
 
     /// How many messages have not ended, and how many bytes they take.
-    pub(super) fn running(&self) -> (usize, usize) {
-        (self.running.len(), self.bytes)
+    pub(super) const fn running(&self) -> (usize, usize) {
+        (self.running, self.bytes)
     }
 }
 

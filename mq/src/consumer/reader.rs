@@ -13,15 +13,19 @@ use tracing::{debug, warn};
 use super::core::{Core, From, Order, Role};
 use super::counts::{Count, Outcome, Reading};
 use super::handling::{Arrived, PAUSE, backoff, handle_until_done};
-use super::place::Place;
+use super::place::{Judging, Place};
 use super::progress::Progress;
-use crate::{Filter, MessageBroker, PullRequest, Pulled, QueueKey, ReceivedMessage, Side, Verdict};
+use crate::{Filter, MessageBroker, PullRequest, Pulled, QueueKey, Side, Verdict};
 
 /// How many messages a pull asks for.
 const BATCH: u32 = 32;
 
 /// How many messages of a queue may have been pulled and not ended, and how many bytes they may have.
 const MAX_RUNNING: (usize, usize) = (256, 8 << 20);
+
+/// How many may have been pulled from the first on that has not ended: so many come again where this
+/// process dies.
+const MAX_SPAN: usize = 10_000;
 
 /// For how long a broker waits for a message to come.
 const WAIT: Duration = Duration::from_secs(10);
@@ -113,11 +117,16 @@ impl<B: MessageBroker> Reader<B> {
         let mut commit = tokio::time::interval(COMMIT);
         commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pull = self.pull(running.progress.next(), Duration::ZERO);
+        let in_order = self.core.properties.order == Order::Queue;
         let mut failures = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ended::Stopped,
-                Some(ended) = running.handled.join_next() => self.end(running, ended),
+                // Otherwise it is enough to look when something else happens: to be woken by each message
+                // costs more than most handlers do.
+                Some(ended) = running.handled.join_next(), if in_order || !running.has_room() => {
+                    self.end(running, ended);
+                }
                 pulled = &mut pull, if running.has_room() => {
                     let pause = match pulled {
                         Ok(pulled) => {
@@ -133,12 +142,14 @@ impl<B: MessageBroker> Reader<B> {
                 }
                 _ = changes.changed() => {}
                 _ = commit.tick() => {
+                    self.settle(running);
                     self.commit(running).await;
                     let behind = running.end.saturating_sub(running.committed);
                     self.core.counts.is_behind(self.reading(), &self.queue, behind);
                     self.ask_other(running).await;
                 }
             }
+            self.settle(running);
             self.judge(running);
             if !self.place.is_held() {
                 return Ended::Lost;
@@ -170,7 +181,10 @@ impl<B: MessageBroker> Reader<B> {
             (Arc::clone(&self.core), Arc::clone(&self.role), Arc::clone(&self.topic));
         let queue = self.queue.clone();
         async move {
-            tokio::time::sleep(pause).await;
+            // Even no time at all would be a millisecond: timers have no finer tick.
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let request = PullRequest {
                 group: &role.group,
                 topic: &topic.name,
@@ -208,14 +222,25 @@ impl<B: MessageBroker> Reader<B> {
 
     /// Decides about what is held, as far as can be told now.
     fn judge(&self, running: &mut Running) {
+        if running.held.is_empty() {
+            return;
+        }
+        let judging = self.place.judging();
         let in_order = self.core.properties.order == Order::Queue;
         let held = std::mem::take(&mut running.held);
         for arrived in held {
             // In order: one at a time, and nothing passes what waits.
             let waits = in_order && (!running.handled.is_empty() || !running.held.is_empty());
-            let verdict = if waits { Verdict::Hold } else { self.verdict(running, &arrived) };
+            let verdict =
+                if waits { Verdict::Hold } else { self.verdict(&judging, running, &arrived) };
             match verdict {
-                Verdict::Handle => self.handle(running, arrived),
+                Verdict::Handle => {
+                    let is_of_base = self.topic.side == Side::Base;
+                    if is_of_base && arrived.lane().is_some_and(|lane| judging.is_alive(lane)) {
+                        self.count(running, &arrived, Outcome::Escaped);
+                    }
+                    self.handle(running, arrived);
+                }
                 Verdict::Skip => {
                     self.count(running, &arrived, Outcome::Skipped);
                     running.progress.end(arrived.message.offset);
@@ -226,27 +251,20 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
-    fn verdict(&self, running: &Running, arrived: &Arrived) -> Verdict {
+    fn verdict(&self, judging: &Judging<'_>, running: &Running, arrived: &Arrived) -> Verdict {
         let message = &*arrived.message;
         if !self.topic.is_retry && !self.core.wants(message) {
             return Verdict::Skip;
         }
         let lane = arrived.lane().filter(|_| !self.topic.is_retry);
-        let verdict = self.place.judge(&self.queue, message.offset, lane);
-        match lane {
-            Some(lane)
-                if verdict == Verdict::Handle && self.is_too_early(running, message, lane) =>
-            {
-                Verdict::Hold
-            }
-            _ => verdict,
-        }
-    }
-
-    /// In order, nothing behind a fence is handled before the other side has committed up to it.
-    fn is_too_early(&self, running: &Running, message: &ReceivedMessage, lane: Lane) -> bool {
-        let fence = self.place.fence(&self.queue, message.offset, lane).unwrap_or_default();
-        self.core.properties.order == Order::Queue && running.other.unwrap_or_default() < fence
+        let verdict = judging.judge(&self.queue, message.offset, lane);
+        let Some(lane) = lane.filter(|_| self.core.properties.order == Order::Queue) else {
+            return verdict;
+        };
+        // In order, nothing behind a fence is handled before the other side has committed up to it.
+        let fence = judging.fence(&self.queue, message.offset, lane).unwrap_or_default();
+        let too_early = running.other.unwrap_or_default() < fence;
+        if verdict == Verdict::Handle && too_early { Verdict::Hold } else { verdict }
     }
 
     /// Asks what the other side has committed, where something waits for it.
@@ -263,10 +281,6 @@ impl<B: MessageBroker> Reader<B> {
     }
 
     fn handle(&self, running: &mut Running, arrived: Arrived) {
-        let is_of_base = self.topic.side == Side::Base;
-        if is_of_base && arrived.lane().is_some_and(|lane| self.place.is_alive(lane)) {
-            self.count(running, &arrived, Outcome::Escaped);
-        }
         let (core, role) = (Arc::clone(&self.core), Arc::clone(&self.role));
         let place = Arc::clone(&self.place);
         running.handled.spawn(async move {
@@ -275,19 +289,22 @@ impl<B: MessageBroker> Reader<B> {
         });
     }
 
-    /// Takes note of messages that have ended: this one, and all others that have.
+    /// Takes note of all messages that have ended.
+    fn settle(&self, running: &mut Running) {
+        while let Some(ended) = running.handled.try_join_next() {
+            self.end(running, ended);
+        }
+    }
+
+    /// Takes note of a message that has ended.
     fn end(&self, running: &mut Running, ended: Result<(Arrived, Outcome), JoinError>) {
-        let mut next = Some(ended);
-        while let Some(ended) = next {
-            match ended {
-                Ok((arrived, outcome)) => {
-                    self.count(running, &arrived, outcome);
-                    running.progress.end(arrived.message.offset);
-                }
-                // The task itself does not panic, and nobody aborts it.
-                Err(error) => warn!(%error, "a message was given up"),
+        match ended {
+            Ok((arrived, outcome)) => {
+                self.count(running, &arrived, outcome);
+                running.progress.end(arrived.message.offset);
             }
-            next = running.handled.try_join_next();
+            // The task itself does not panic, and nobody aborts it.
+            Err(error) => warn!(%error, "a message was given up"),
         }
     }
 
@@ -381,6 +398,6 @@ impl<B: MessageBroker> Reader<B> {
 impl Running {
     fn has_room(&self) -> bool {
         let (count, bytes) = self.progress.running();
-        count < MAX_RUNNING.0 && bytes < MAX_RUNNING.1
+        count < MAX_RUNNING.0 && bytes < MAX_RUNNING.1 && self.progress.span() < MAX_SPAN
     }
 }
