@@ -134,14 +134,15 @@ impl Parts {
             properties: self.settings.properties.clone(),
             stopped: std::sync::atomic::AtomicBool::new(false),
         });
+        let mut listening = JoinSet::new();
+        // With requests: whoever asks whether the gateway lives must not wait for a large document.
         if let Some(listener) = admin {
-            self.background.spawn(admin::serve(listener, Arc::clone(&view)));
+            listening.spawn(admin::serve(listener, Arc::clone(&view)));
         }
         self.background.spawn(forget_connections(Arc::clone(&gateway)));
         let registration = self.register();
         let limits = self.settings.properties.limits;
         let server = Server::new(Arc::clone(&gateway), limits, stop.clone());
-        let mut listening = JoinSet::new();
         for listener in listeners {
             listening.spawn(server.clone().run(listener));
         }
@@ -203,7 +204,7 @@ impl Parts {
                 callings: std::mem::take(&mut settings.callings),
                 default_calling: settings.default_calling.clone(),
                 balancer: Balancer::new(directory),
-                carriers: settings.carriers.clone(),
+                carriers: Arc::new(settings.carriers.clone()),
                 attempts: properties.limits.attempts.max(1),
                 upstream: pools,
             }),
@@ -261,16 +262,24 @@ impl Parts {
             self.background.spawn(hold(publisher));
             return Ok((revision, health));
         }
-        let updates = Box::new(Merged::new(sources)).updates();
-        let mut updates = updates.peekable();
-        // Documents that are wrong must not keep the last good ones from being restored.
-        let first = tokio::time::timeout(PATIENCE, std::pin::Pin::new(&mut updates).peek()).await;
-        let good = matches!(&first, Ok(Some(gray_config::Update::Documents(documents)))
-            if (following.parse)(documents).is_ok());
-        if !good {
-            restore(&following, &publisher);
-        }
-        self.background.spawn(follow(updates, following, publisher));
+        let (begun, first) = tokio::sync::oneshot::channel();
+        self.background.spawn(async move {
+            let updates = Box::new(Merged::new(sources)).updates();
+            let mut updates = updates.peekable();
+            // Documents that are wrong must not keep the last good ones from being restored.
+            let peek = std::pin::Pin::new(&mut updates).peek();
+            let first = tokio::time::timeout(PATIENCE, peek).await;
+            let good = matches!(&first, Ok(Some(gray_config::Update::Documents(documents)))
+                if (following.parse)(documents).is_ok());
+            if !good {
+                restore(&following, &publisher);
+            }
+            // Nobody waits any more where the start has failed meanwhile.
+            let _ = begun.send(());
+            follow(updates, following, publisher).await;
+        });
+        // It is sent in any case, and soon.
+        let _ = first.await;
         self.await_rules(&health).await?;
         Ok((revision, health))
     }

@@ -1,4 +1,4 @@
-//! The thread of all that is no request: registries, rules, certificates, the admin page.
+//! The thread of all that nobody waits for: registries, rules, certificates.
 
 use std::io;
 

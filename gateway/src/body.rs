@@ -51,6 +51,7 @@ pub(crate) struct RequestBody {
     /// `None` for a copy of a request that has no body.
     inner: Option<Incoming>,
     left: u64,
+    carriers: Arc<Carriers>,
     progress: Arc<Progress>,
     gate: Option<Gate>,
 }
@@ -76,15 +77,20 @@ impl Gate {
 }
 
 impl RequestBody {
-    /// A body of at most `limit` bytes.
-    pub(crate) fn new(inner: Incoming, limit: u64) -> Self {
-        Self { inner: Some(inner), left: limit, progress: Arc::default(), gate: None }
+    /// A body of at most `limit` bytes, whose trailers may not carry a lane in.
+    pub(crate) fn new(inner: Incoming, limit: u64, carriers: Arc<Carriers>) -> Self {
+        Self { inner: Some(inner), left: limit, carriers, progress: Arc::default(), gate: None }
     }
 
     /// Copies a body that is empty; there is no copy of any other.
     pub(crate) fn copy_of_none(&self) -> Option<Self> {
-        let none =
-            || Self { inner: None, left: 0, progress: Arc::clone(&self.progress), gate: None };
+        let none = || Self {
+            inner: None,
+            left: 0,
+            carriers: Arc::clone(&self.carriers),
+            progress: Arc::clone(&self.progress),
+            gate: None,
+        };
         self.is_end_stream().then(none)
     }
 
@@ -121,7 +127,7 @@ impl Body for RequestBody {
         let Some(frame) = ready!(Pin::new(inner).poll_frame(cx)) else {
             return Poll::Ready(None);
         };
-        let frame = without_lanes(frame?);
+        let frame = without_lanes(frame?, &self.carriers);
         self.progress.pieces.fetch_add(1, Ordering::Relaxed);
         if let Some(data) = frame.data_ref() {
             match self.left.checked_sub(data.remaining() as u64) {
@@ -151,7 +157,7 @@ pub(crate) struct ResponseBody {
 
 #[derive(Debug)]
 enum Source {
-    Instance(InstanceBody),
+    Instance(InstanceBody, Arc<Carriers>),
     Own(Full<Bytes>),
 }
 
@@ -187,7 +193,7 @@ impl InstanceBody {
                 if frame.is_none() {
                     self.finish();
                 }
-                Poll::Ready(frame.map(|frame| frame.map(without_lanes).map_err(BodyError::from)))
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Poll::Pending => {
                 let stalled = Instant::now() + self.idle;
@@ -208,9 +214,9 @@ impl InstanceBody {
 }
 
 impl ResponseBody {
-    /// The body of an instance's answer.
-    pub(crate) const fn of(body: InstanceBody) -> Self {
-        Self { source: Source::Instance(body), ending: None }
+    /// The body of an instance's answer, whose trailers carry no lane out.
+    pub(crate) const fn of(body: InstanceBody, carriers: Arc<Carriers>) -> Self {
+        Self { source: Source::Instance(body, carriers), ending: None }
     }
 
     /// A body of the gateway's own.
@@ -223,7 +229,7 @@ impl ResponseBody {
     /// A body without content is never asked for its first piece, so it has ended already.
     pub(crate) fn with_ending(mut self, ending: Ending) -> Self {
         if self.is_end_stream() {
-            if let Source::Instance(body) = &mut self.source {
+            if let Source::Instance(body, _) = &mut self.source {
                 body.finish();
             }
             ending.done();
@@ -244,7 +250,8 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.source {
-            Source::Instance(body) => ready!(body.poll_piece(cx)),
+            Source::Instance(body, carriers) => ready!(body.poll_piece(cx))
+                .map(|frame| frame.map(|frame| without_lanes(frame, carriers))),
             Source::Own(body) => ready!(Pin::new(body).poll_frame(cx))
                 .map(|frame| frame.map_err(|never| match never {})),
         };
@@ -258,7 +265,7 @@ impl Body for ResponseBody {
             }
         }
         if frame.is_none() || matches!(frame, Some(Err(_))) || this.is_end_stream() {
-            if let Source::Instance(body) = &mut this.source
+            if let Source::Instance(body, _) = &mut this.source
                 && !matches!(frame, Some(Err(_)))
             {
                 body.finish();
@@ -272,23 +279,23 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Instance(body) => body.inner.is_end_stream(),
+            Source::Instance(body, _) => body.inner.is_end_stream(),
             Source::Own(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Instance(body) => body.inner.size_hint(),
+            Source::Instance(body, _) => body.inner.size_hint(),
             Source::Own(body) => body.size_hint(),
         }
     }
 }
 
 /// Removes from trailers what must not come that way: lanes, and fields of one connection.
-fn without_lanes(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+fn without_lanes(mut frame: Frame<Bytes>, carriers: &Carriers) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        Carriers::default().strip(trailers);
+        carriers.strip(trailers);
         headers::strip_response(trailers, false);
     }
     frame

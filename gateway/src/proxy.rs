@@ -48,7 +48,7 @@ pub struct Proxy<U> {
     /// Picks instances.
     pub balancer: Balancer,
     /// Writes the verdict for the next hop.
-    pub carriers: Carriers,
+    pub carriers: Arc<Carriers>,
     /// How many instances are tried.
     pub attempts: usize,
     /// Sends requests.

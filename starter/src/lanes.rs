@@ -75,12 +75,14 @@ impl OwnLane {
 
     /// Tells whether it is known how lanes are served.
     pub(crate) fn is_known(&self) -> bool {
-        if self.settled.load(Ordering::Relaxed) {
+        if self.settled.load(Ordering::Acquire) {
             return true;
         }
         let accepted = |health: &Live<Health>| health.peek().accepted > 0;
         let known = self.health.as_ref().is_none_or(accepted);
-        self.settled.store(known, Ordering::Relaxed);
+        if known {
+            self.settled.store(true, Ordering::Release);
+        }
         known
     }
 
@@ -93,7 +95,7 @@ impl OwnLane {
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            self.settled.store(true, Ordering::Relaxed);
+            self.settled.store(true, Ordering::Release);
             tracing::warn!(service = %self.service, "it is not known which version each lane has");
         }
     }

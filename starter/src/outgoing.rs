@@ -73,13 +73,15 @@ impl Outgoing {
             self.0.own.known().await;
         }
         let picked = self.pick_now(service, context, tried);
-        let unknown = matches!(picked, Err(NoInstance::UnknownService(_)));
-        if !unknown || self.0.health.peek().answered.contains(service) {
+        if !matches!(picked, Err(NoInstance::UnknownService(_))) {
             return picked;
         }
-        self.0.wanted.add(service);
-        // Where nobody says anything, the pick says so.
-        let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
+        if !self.0.health.peek().answered.contains(service) {
+            self.0.wanted.add(service);
+            // Where nobody says anything, the pick says so.
+            let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
+        }
+        // It may have become known meanwhile.
         self.pick_now(service, context, tried)
     }
 

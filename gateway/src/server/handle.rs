@@ -144,7 +144,9 @@ impl Gateway {
         client: ClientAddr,
         id: &RequestId,
     ) -> Result<Response<InstanceBody>, Failure> {
-        let mut request = request.map(|body| RequestBody::new(body, self.policy.max_body));
+        let carriers = Arc::clone(&self.proxy.carriers);
+        let mut request =
+            request.map(|body| RequestBody::new(body, self.policy.max_body, carriers));
         let version = request.version();
         settle_host(&mut request);
         headers::strip_request(request.headers_mut());
@@ -197,7 +199,8 @@ impl Gateway {
         headers::sign(response.headers_mut(), answered);
         self.proxy.carriers.strip(response.headers_mut());
         *response.version_mut() = version;
-        response.map(ResponseBody::of)
+        let carriers = Arc::clone(&self.proxy.carriers);
+        response.map(|body| ResponseBody::of(body, carriers))
     }
 
     /// Adds what the gateway itself has to say.

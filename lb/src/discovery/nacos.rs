@@ -255,7 +255,10 @@ impl State {
         for (name, service) in newest {
             match service.read() {
                 Ok(service) => self.take(name, &service, Said::Unasked),
-                Err(error) => warn!(service = %name, %error, "Nacos pushed something unreadable"),
+                Err(error) => {
+                    warn!(service = %name, %error, "Nacos pushed something unreadable, asking for it");
+                    self.missed.push_back(name);
+                }
             }
         }
         self.ready_at = Instant::now() + (PAUSE_PER_PUSH * count).min(MAX_PAUSE);

@@ -115,9 +115,9 @@ async fn handle_once<B: MessageBroker>(
     let (message, group) = (Arc::clone(&arrived.message), Arc::clone(&role.group));
     let delivery = Delivery { message, group, side: role.side };
     // A handler may panic before its future is there.
-    let handled = async { (core.handle)(delivery).await };
+    let handled = async { (core.handle)(delivery).await.map_err(|error| error.to_string()) };
     match AssertUnwindSafe(scope(Arc::clone(&arrived.context), handled)).catch_unwind().await {
-        Ok(handled) => handled.map_err(|error| error.to_string()),
+        Ok(handled) => handled,
         Err(_) => Err("the handler panicked".to_owned()),
     }
 }

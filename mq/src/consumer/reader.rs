@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use gray_propagation::Lane;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -29,6 +29,9 @@ const MAX_SPAN: usize = 10_000;
 
 /// For how long a broker waits for a message to come.
 const WAIT: Duration = Duration::from_secs(10);
+
+/// The shortest pause.
+const TICK: Duration = Duration::from_millis(1);
 
 /// How often what was handled is committed.
 const COMMIT: Duration = Duration::from_secs(1);
@@ -65,9 +68,9 @@ struct Running {
     counters: HashMap<(Option<Lane>, Outcome), Arc<AtomicU64>>,
     committed: u64,
     /// Where the queue ended when it was last heard of.
-    end: u64,
-    /// What the other side has committed, as far as is known.
-    other: Option<u64>,
+    end: Option<u64>,
+    /// What the other side has committed, as far as is known: base, or each lane.
+    other: BTreeMap<Lane, u64>,
 }
 
 /// Why reading ended.
@@ -87,20 +90,20 @@ impl<B: MessageBroker> Reader<B> {
             held: VecDeque::new(),
             counters: HashMap::new(),
             committed: start,
-            end: start,
-            other: None,
+            end: None,
+            other: BTreeMap::new(),
         };
         let ended = self.read(&mut running, &stop).await;
-        let drain = self.finish(&mut running);
-        if tokio::time::timeout(self.core.properties.drain, drain).await.is_err() {
-            let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
+        let until = Instant::now() + self.core.properties.drain;
+        let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
+        if tokio::time::timeout_at(until, self.finish(&mut running)).await.is_err() {
             warn!(%group, topic, %queue, "messages are still being handled, they come again");
         }
-        // What is still under way is not committed.
+        // What is still under way is not committed. Asked once, however long that took.
         if matches!(ended, Ended::Stopped) {
+            let until = until.max(Instant::now() + PAUSE.1);
             let commit = self.commit_at_last(&mut running);
-            if tokio::time::timeout(self.core.properties.drain, commit).await.is_err() {
-                let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
+            if tokio::time::timeout_at(until, commit).await.is_err() {
                 warn!(%group, topic, %queue, "what was handled is not committed, it comes again");
             }
         }
@@ -144,8 +147,10 @@ impl<B: MessageBroker> Reader<B> {
                 _ = commit.tick() => {
                     self.settle(running);
                     self.commit(running).await;
-                    let behind = running.end.saturating_sub(running.committed);
-                    self.core.counts.is_behind(self.reading(), &self.queue, behind);
+                    if let Some(end) = running.end {
+                        let behind = end.saturating_sub(running.committed);
+                        self.core.counts.is_behind(self.reading(), &self.queue, behind);
+                    }
                     self.ask_other(running).await;
                 }
             }
@@ -202,7 +207,7 @@ impl<B: MessageBroker> Reader<B> {
     /// Takes what a pull brought, and returns how long to wait before the next.
     fn take(&self, running: &mut Running, pulled: Pulled) -> Duration {
         let next = running.progress.next();
-        running.end = pulled.end;
+        running.end = Some(pulled.end);
         if pulled.end < next {
             let (topic, queue, end) = (&self.topic.name, &self.queue, pulled.end);
             warn!(topic, %queue, end, next, "the broker has lost messages, reading from its end on");
@@ -217,7 +222,8 @@ impl<B: MessageBroker> Reader<B> {
             }
         }
         running.progress.reach(pulled.next);
-        Duration::ZERO
+        // A broker that answers at once, and with nothing, is not asked again at once.
+        if running.progress.next() > next { Duration::ZERO } else { TICK }
     }
 
     /// Decides about what is held, as far as can be told now.
@@ -263,7 +269,7 @@ impl<B: MessageBroker> Reader<B> {
         };
         // In order, nothing behind a fence is handled before the other side has committed up to it.
         let fence = judging.fence(&self.queue, message.offset, lane).unwrap_or_default();
-        let too_early = running.other.unwrap_or_default() < fence;
+        let too_early = running.other.get(&lane).copied().unwrap_or_default() < fence;
         if verdict == Verdict::Handle && too_early { Verdict::Hold } else { verdict }
     }
 
@@ -275,7 +281,8 @@ impl<B: MessageBroker> Reader<B> {
         let other = if self.topic.side == Side::Base { Side::Lane(lane) } else { Side::Base };
         let Ok(group) = self.core.group.of(other) else { return };
         match self.core.broker.committed(&group, &self.topic.name, &self.queue).await {
-            Ok(committed) => running.other = committed.or(running.other),
+            Ok(Some(committed)) => drop(running.other.insert(lane, committed)),
+            Ok(None) => {}
             Err(error) => debug!(%error, group, "what it has committed cannot be asked"),
         }
     }
@@ -348,11 +355,12 @@ impl<B: MessageBroker> Reader<B> {
     /// handled again.
     async fn commit_at_last(&self, running: &mut Running) {
         loop {
+            self.settle(running);
             self.commit(running).await;
             if running.committed == running.progress.committable() || !self.place.is_held() {
                 return;
             }
-            tokio::time::sleep(PAUSE.0).await;
+            tokio::time::sleep(PAUSE.1 / 2).await;
         }
     }
 

@@ -207,7 +207,8 @@ impl Broker {
             ("expressionType", kind.to_owned()),
         ];
         let request = Command::request(code::PULL, fields.map(|(name, value)| (name, Some(value))));
-        let answer = self.connection.ask(request, pull.wait + LIMIT).await?;
+        // A broker looks only every five seconds whether a pull has been held back long enough.
+        let answer = self.connection.ask(request, pull.wait + 2 * LIMIT).await?;
         // Found, nothing new, nothing that fits, and no such offset.
         if ![0, 19, 20, 21].contains(&answer.code) {
             let address = self.connection.address().to_owned();

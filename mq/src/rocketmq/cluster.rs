@@ -1,15 +1,17 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{FutureExt, join_all, try_join_all};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::command::Command;
 use super::connection::OnRequest;
 use super::route::{TopicRoute, route};
+use super::slot::Slot;
 use super::{Broker, Connection, RocketMqError};
 use crate::{
     Attendance, ConnectionId, Message, MessageBroker, MessageSink, PullRequest, Pulled, QueueKey,
@@ -18,9 +20,6 @@ use crate::{
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(3);
-
-/// How long a server is left alone after a connection to it was to be made.
-const REST: Duration = Duration::from_secs(1);
 
 /// How long it is believed where the queues of a topic are, and that there is no such topic.
 const FRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
@@ -47,7 +46,9 @@ const CHECK_TRANSACTION: i32 = 39;
 #[derive(Debug)]
 pub struct RocketMq {
     names: Vec<String>,
-    name_server: tokio::sync::Mutex<Asking>,
+    name_server: Slot<Connection>,
+    /// Which name server is asked first next time: the one behind that which broke.
+    next_name: Arc<AtomicUsize>,
     routes: Mutex<HashMap<String, Arc<KnownRoute>>>,
     brokers: Mutex<BTreeMap<String, Arc<Known>>>,
     changes: watch::Sender<u64>,
@@ -81,40 +82,7 @@ pub(super) struct Check {
 struct Known {
     name: String,
     address: Mutex<String>,
-    connection: tokio::sync::Mutex<Slot>,
-}
-
-/// How a broker is reached.
-#[derive(Debug, Default)]
-struct Slot {
-    /// The newest connection.
-    broker: Option<Arc<Broker>>,
-    /// Which one it is.
-    number: u64,
-    tried: Tried,
-}
-
-/// How a name server is reached.
-#[derive(Debug, Default)]
-struct Asking {
-    connection: Option<Arc<Connection>>,
-    tried: Tried,
-}
-
-/// When a connection was last to be made: one that breaks at once is as bad as none.
-#[derive(Debug, Default)]
-struct Tried(Option<Instant>);
-
-impl Tried {
-    /// Takes note of an attempt; `false` where it comes too soon after the last.
-    fn again(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.0.is_none_or(|last| now - last >= REST);
-        if due {
-            self.0 = Some(now);
-        }
-        due
-    }
+    connection: Slot<Broker>,
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +94,8 @@ impl RocketMq {
     pub fn new(names: Vec<String>) -> Self {
         Self {
             names,
-            name_server: tokio::sync::Mutex::default(),
+            name_server: Slot::default(),
+            next_name: Arc::default(),
             routes: Mutex::default(),
             brokers: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -153,16 +122,18 @@ impl RocketMq {
             }
         }
         let found = match (self.ask_route(topic).await, known) {
-            (Ok(found), _) => found,
+            (Ok(found), _) => {
+                for (name, (address, ..)) in &found.brokers {
+                    self.know(name, address);
+                }
+                found
+            }
             (Err(error), Some(known)) if !known.route.brokers.is_empty() => {
                 tracing::debug!(%error, topic, "no name server answers, the last route is kept");
                 TopicRoute::clone(&known.route)
             }
             (Err(error), _) => return Err(error),
         };
-        for (name, (address, ..)) in &found.brokers {
-            self.know(name, address);
-        }
         let found = Arc::new(KnownRoute::new(found));
         lock(&self.routes).insert(topic.to_owned(), Arc::clone(&found));
         Ok(found)
@@ -207,7 +178,7 @@ impl RocketMq {
 
     fn know(&self, name: &str, address: &str) {
         let new = || {
-            let (address, connection) = (Mutex::default(), tokio::sync::Mutex::default());
+            let (address, connection) = (Mutex::default(), Slot::default());
             Arc::new(Known { name: name.to_owned(), address, connection })
         };
         let known = Arc::clone(lock(&self.brokers).entry(name.to_owned()).or_insert_with(new));
@@ -215,53 +186,38 @@ impl RocketMq {
     }
 
     /// Returns a connection, and which one it is.
-    #[allow(clippy::significant_drop_tightening, reason = "only one connection is made at a time")]
     async fn connect(&self, known: &Known) -> Result<(u64, Arc<Broker>), RocketMqError> {
-        let mut slot = known.connection.lock().await;
         let address = lock(&known.address).clone();
-        let stands = |it: &&Arc<Broker>| !it.is_broken() && it.address() == address;
-        if let Some(broker) = slot.broker.as_ref().filter(stands) {
-            return Ok((slot.number, Arc::clone(broker)));
-        }
-        if !slot.tried.again() {
-            return Err(RocketMqError::Broken { address });
-        }
-        let (changes, checks) = (self.changes.clone(), self.checks.clone());
-        let name = known.name.clone();
-        let on_request: OnRequest = Arc::new(move |request: Command| match request.code {
-            CONSUMERS_CHANGED => changes.send_modify(|count| *count += 1),
-            // Whom nobody answers the broker asks again.
-            CHECK_TRANSACTION => drop(checks.send(Check { broker: name.clone(), request })),
-            _ => {}
-        });
-        let connection = Connection::open_with(&address, CONNECT, on_request).await?;
-        let broker = Arc::new(Broker::new(known.name.clone(), connection));
-        slot.number += 1;
-        slot.broker = Some(Arc::clone(&broker));
-        Ok((slot.number, broker))
+        let stands = |it: &Broker| !it.is_broken() && it.address() == address;
+        let make = || {
+            let (changes, checks) = (self.changes.clone(), self.checks.clone());
+            let (name, address) = (known.name.clone(), address.clone());
+            let of = name.clone();
+            let on_request: OnRequest = Arc::new(move |request: Command| match request.code {
+                CONSUMERS_CHANGED => changes.send_modify(|count| *count += 1),
+                // Whom nobody answers the broker asks again.
+                CHECK_TRANSACTION => drop(checks.send(Check { broker: of.clone(), request })),
+                _ => {}
+            });
+            async move {
+                let connection = Connection::open_with(&address, CONNECT, on_request).await?;
+                Ok(Broker::new(name, connection))
+            }
+            .boxed()
+        };
+        known.connection.get(&address, stands, make).await
     }
 
-    #[allow(clippy::significant_drop_tightening, reason = "only one connection is made at a time")]
     async fn name_server(&self) -> Result<Arc<Connection>, RocketMqError> {
-        let mut slot = self.name_server.lock().await;
-        if let Some(connection) = slot.connection.as_ref().filter(|it| !it.is_broken()) {
-            return Ok(Arc::clone(connection));
+        if self.names.is_empty() {
+            return Err(RocketMqError::NoNameServer);
         }
-        if !slot.tried.again() {
-            return Err(RocketMqError::Broken { address: self.names.join(", ") });
-        }
-        let mut failed = RocketMqError::NoNameServer;
-        for address in &self.names {
-            match Connection::open(address, CONNECT).await {
-                Ok(connection) => {
-                    let connection = Arc::new(connection);
-                    slot.connection = Some(Arc::clone(&connection));
-                    return Ok(connection);
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let make = || {
+            let (names, next) = (self.names.clone(), Arc::clone(&self.next_name));
+            async move { any_of(&names, &next).await }.boxed()
+        };
+        let all = self.names.join(", ");
+        Ok(self.name_server.get(&all, |it| !it.is_broken(), make).await?.1)
     }
 
     async fn of(&self, queue: &QueueKey) -> Result<Arc<Broker>, RocketMqError> {
@@ -293,6 +249,22 @@ impl RocketMq {
             }
         }
     }
+}
+
+/// Connects to a name server; next time to another first.
+async fn any_of(names: &[String], next: &AtomicUsize) -> Result<Connection, RocketMqError> {
+    let mut failed = RocketMqError::NoNameServer;
+    let first = next.load(Ordering::Relaxed);
+    for (number, address) in names.iter().enumerate().cycle().skip(first).take(names.len()) {
+        match Connection::open(address, CONNECT).await {
+            Ok(connection) => {
+                next.store((number + 1) % names.len(), Ordering::Relaxed);
+                return Ok(connection);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 impl MessageBroker for RocketMq {

@@ -104,6 +104,8 @@ pub struct Connection {
     /// When something last came, in milliseconds since the connection was made.
     heard: Arc<AtomicU64>,
     made: Instant,
+    /// When a request was first not answered since, in the same way; nothing has been heard after it.
+    suspected: AtomicU64,
     given_up: CancellationToken,
     _tasks: JoinSet<()>,
 }
@@ -139,7 +141,18 @@ impl Connection {
             Incoming { pending: Arc::clone(&pending), on_request, made, heard: Arc::clone(&heard) };
         tasks.spawn(serve(read, write, frames, incoming, given_up.clone()));
         let (address, next) = (address.to_owned(), AtomicI32::new(0));
-        Ok(Self { address, next, pending, outgoing, heard, made, given_up, _tasks: tasks })
+        let suspected = AtomicU64::default();
+        Ok(Self {
+            address,
+            next,
+            pending,
+            outgoing,
+            heard,
+            made,
+            suspected,
+            given_up,
+            _tasks: tasks,
+        })
     }
 
     /// Returns the server.
@@ -160,9 +173,9 @@ impl Connection {
         self.outgoing.send(frame).await.map_err(broken)
     }
 
-    /// Sends a request, and waits for its answer. Where nothing at all has come in that time, whoever is at
-    /// the other end is taken for lost: a connection through which nothing comes may look sound for
-    /// a quarter of an hour.
+    /// Sends a request, and waits for its answer. Where nothing at all comes for two such times, whoever is
+    /// at the other end is taken for lost: a connection through which nothing comes may look sound for
+    /// a quarter of an hour. Once may be a pause of the broker's.
     pub(super) async fn ask(
         &self,
         request: Command,
@@ -182,11 +195,27 @@ impl Connection {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(RocketMqError::Broken { address: self.address.clone() }),
             Err(_) => {
-                if self.heard.load(Ordering::Relaxed) < asked.max(1) {
-                    self.given_up.cancel();
-                }
+                self.suspect(asked.max(1), limit);
                 Err(RocketMqError::Timeout { address: self.address.clone(), limit })
             }
+        }
+    }
+}
+
+impl Connection {
+    /// Takes note that a request of some moment was not answered in time.
+    fn suspect(&self, asked: u64, limit: Duration) {
+        let heard = self.heard.load(Ordering::Relaxed);
+        if heard >= asked {
+            return;
+        }
+        let now = millis(self.made);
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let since = self.suspected.load(Ordering::Relaxed);
+        if since <= heard {
+            self.suspected.store(now.max(1), Ordering::Relaxed);
+        } else if now - since.min(now) >= limit {
+            self.given_up.cancel();
         }
     }
 }
@@ -304,18 +333,25 @@ mod tests {
         (address, serving)
     }
 
-    async fn asked(says: &'static [u8]) -> (Result<Command, RocketMqError>, Connection) {
-        let (address, _serving) = server(says).await;
+    /// What comes of the first request; the server stays there for as long as what is returned last.
+    async fn asked(
+        says: &'static [u8],
+    ) -> (Result<Command, RocketMqError>, Connection, JoinSet<()>) {
+        let (address, serving) = server(says).await;
         let connection = Connection::open(&address, LIMIT).await.unwrap();
         // It has said what it has to say.
         tokio::time::sleep(LIMIT / 4).await;
         let answer = connection.ask(Command::request(105, []), LIMIT).await;
-        (answer, connection)
+        (answer, connection, serving)
     }
 
     #[tokio::test]
     async fn whoever_says_nothing_at_all_is_given_up() {
-        let (answer, connection) = asked(b"").await;
+        let (answer, connection, _serving) = asked(b"").await;
+        assert!(matches!(answer, Err(RocketMqError::Timeout { .. })), "{answer:?}");
+        // It may have paused.
+        assert!(!connection.is_broken());
+        let answer = connection.ask(Command::request(105, []), LIMIT).await;
         assert!(matches!(answer, Err(RocketMqError::Timeout { .. })), "{answer:?}");
         while !connection.is_broken() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -330,7 +366,7 @@ mod tests {
         let header_longer_than_frame = b"\0\0\0\x06\0\0\0\x63{}";
         let no_json = b"\0\0\0\x06\0\0\0\x02{]";
         for says in [longer_than_allowed.as_slice(), header_longer_than_frame, no_json] {
-            let (answer, connection) = asked(says).await;
+            let (answer, connection, _serving) = asked(says).await;
             assert!(matches!(answer, Err(RocketMqError::Broken { .. })), "{says:?}: {answer:?}");
             assert!(connection.is_broken());
         }

@@ -11,6 +11,7 @@ mod command;
 mod connection;
 mod message;
 mod route;
+mod slot;
 mod transaction;
 
 pub use self::broker::Broker;

@@ -11,6 +11,7 @@
 
 mod actor;
 mod explore;
+mod wander;
 mod world;
 
 use gray_mq::Side;
@@ -18,6 +19,7 @@ use gray_propagation::Lane;
 
 use self::actor::{Actor, Kind};
 use self::explore::explore;
+use self::wander::wander;
 use self::world::{Budget, World};
 
 const GRAY: Side = Side::Lane(Lane::GRAY);
@@ -61,4 +63,18 @@ fn a_gray_member_fails_at_any_step() {
 fn a_lane_opens_and_closes() {
     let actors = vec![Actor::new(Side::Base, Kind::Stepwise), Actor::new(GRAY, Kind::Plain)];
     check(actors, budget(2, 0, 1));
+}
+
+/// Larger worlds, by a thousand seeds: three members of each side of which two may fail, and many switches.
+#[test]
+fn a_thousand_walks_go_well() {
+    let kinds = [Kind::Failing, Kind::Failing, Kind::Stepwise];
+    let actors = || {
+        let of = |side| kinds.map(|kind| Actor::new(side, kind));
+        [of(Side::Base), of(GRAY)].concat()
+    };
+    let budget = Budget { messages: 40, requests: 12, failures: 8, abandons: 3 };
+    for seed in 0..1_000 {
+        assert_eq!(wander(World::new(actors(), budget.clone()), seed), None);
+    }
 }

@@ -246,6 +246,12 @@ impl World {
 
     /// Everything that may happen next.
     pub(crate) fn successors(&self) -> Vec<(Step, Self)> {
+        let after = |step| Some((step, self.after(step)?));
+        self.steps().into_iter().filter_map(after).collect()
+    }
+
+    /// All steps that there are, whether they can be taken now or not.
+    pub(crate) fn steps(&self) -> Vec<Step> {
         const OUTSIDE: [Step; 4] =
             [Step::Produce, Step::Request(Owner::Lane), Step::Request(Owner::Base), Step::Abandon];
         const WORKS: [fn(usize) -> Step; 5] =
@@ -266,25 +272,26 @@ impl World {
                 steps.extend(FAILS.map(|step| step(number)));
             }
         }
-        let mut successors = Vec::new();
-        for step in steps {
-            let Some(mut next) = self.step(step) else { continue };
-            match step {
-                Step::Observe(actor) if self.actors[actor].kind == Kind::Plain => {
-                    next.take(Step::Acknowledge(actor));
-                }
-                Step::Judge(actor) if self.actors[actor].kind == Kind::Plain => {
-                    while next.take(Step::Judge(actor)).is_some() {}
-                    next.take(Step::Commit(actor));
-                }
-                Step::ReadEnd(actor) if self.actors[actor].kind == Kind::Plain => {
-                    next.take(Step::Fence(actor));
-                }
-                _ => {}
+        steps
+    }
+
+    /// The world after a step, if it can be taken and changes anything.
+    pub(crate) fn after(&self, step: Step) -> Option<Self> {
+        let mut next = self.step(step)?;
+        match step {
+            Step::Observe(actor) if self.actors[actor].kind == Kind::Plain => {
+                next.take(Step::Acknowledge(actor));
             }
-            successors.push((step, next));
+            Step::Judge(actor) if self.actors[actor].kind == Kind::Plain => {
+                while next.take(Step::Judge(actor)).is_some() {}
+                next.take(Step::Commit(actor));
+            }
+            Step::ReadEnd(actor) if self.actors[actor].kind == Kind::Plain => {
+                next.take(Step::Fence(actor));
+            }
+            _ => {}
         }
-        successors
+        Some(next)
     }
 
     /// What is wrong: a message that was handled by somebody who does not own it.

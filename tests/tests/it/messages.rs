@@ -45,6 +45,12 @@ async fn a_lane_comes_and_goes(release: Release) -> anyhow::Result<()> {
     system.is_open(true).await?;
     system.send(GRAY, &["g5"]).await?;
     system.handled(&[("gray-2", "g5", "GRAY")]).await?;
+    eventually(PATIENCE, async || {
+        let behind = gray.counts().behind();
+        ensure!(!behind.is_empty() && behind.values().all(|behind| *behind == 0), "{behind:?}");
+        Ok(())
+    })
+    .await?;
     gray.stop().await;
     base.stop().await;
     let listed = system.cluster.listed(GROUP, &system.cluster.brokers()).await?;
@@ -136,8 +142,13 @@ async fn what_always_fails_is_put_aside(release: Release) -> anyhow::Result<()> 
         Ok(())
     })
     .await?;
-    let failed: u64 = base.counts().all().values().sum();
-    ensure!(failed == 2, "{:?}", base.counts().all());
+    // Messages are counted a little later than they end.
+    eventually(PATIENCE, async || {
+        let failed: u64 = base.counts().all().values().sum();
+        ensure!(failed == 2, "{:?}", base.counts().all());
+        Ok(())
+    })
+    .await?;
     base.stop().await;
     Ok(())
 }

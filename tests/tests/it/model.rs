@@ -224,7 +224,7 @@ async fn decided(world: &World, asks: &Asks) -> Result<(u16, String), Failure> {
         callings: HashMap::new(),
         default_calling: Calling::default(),
         balancer: Balancer::new(live(world.directory()).1),
-        carriers: Carriers::default(),
+        carriers: Carriers::default().into(),
         attempts: 3,
         upstream: Noting,
     });

@@ -1,0 +1,151 @@
+//! `graylane mq` as an operator uses it, on a real broker and a real database.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use gray_config::live;
+use gray_mq::rocketmq::RocketMq;
+use gray_mq::{
+    Consumer, ConsumerProperties, Ledger, MessageSettings, Messaging, OwnStatus, QueueKey,
+    Settings, SqlStore, StateStore,
+};
+use gray_propagation::{GrayStatus, Lane, MessageCarrier};
+use gray_tests::{Database, Release, RocketMq as Server, Sql, binary, eventually};
+use serde_json::Value;
+
+const TOPIC: &str = "orders";
+const GROUP: &str = "orders-svc";
+const PATIENCE: Duration = Duration::from_mins(1);
+
+struct Desk {
+    server: Server,
+    database: Database,
+}
+
+impl Desk {
+    async fn start() -> anyhow::Result<Self> {
+        let (server, database) = (Server::start(Release::Five)?, Database::start(Sql::Postgres)?);
+        let admin = RocketMq::new(vec![server.names()]);
+        eventually(PATIENCE, async || {
+            ensure!(!admin.route("TBW102").await?.brokers.is_empty(), "no broker");
+            let broker = admin.brokers().into_iter().next().context("no broker")?;
+            admin.broker(&broker).await?.create_topic(TOPIC, 2).await?;
+            ensure!(!admin.route(TOPIC).await?.brokers.is_empty(), "no topic");
+            Ok(())
+        })
+        .await?;
+        Ok(Self { server, database })
+    }
+
+    fn store(&self) -> anyhow::Result<Arc<dyn StateStore>> {
+        Ok(Arc::new(SqlStore::open(&self.database.url())?))
+    }
+
+    fn consumer(&self, own: GrayStatus) -> anyhow::Result<Consumer> {
+        let settings = MessageSettings::of_all(Settings::default(), [Lane::GRAY].into());
+        let messaging = Messaging {
+            application: "orders".to_owned(),
+            own: OwnStatus::by(move || own),
+            settings: live(settings).1,
+            carrier: MessageCarrier::default(),
+            store: self.store()?,
+        };
+        let properties = ConsumerProperties {
+            group: GROUP.to_owned(),
+            topics: vec![TOPIC.to_owned()],
+            ..ConsumerProperties::default()
+        };
+        let cluster = Arc::new(RocketMq::new(vec![self.server.names()]));
+        Ok(Consumer::start(cluster, messaging, properties, |_| async { Ok(()) })?)
+    }
+
+    /// Runs `graylane mq`; returns what it prints, and whether it went well.
+    fn mq(&self, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
+        let mut command = Command::new(binary("graylane")?);
+        command.arg("mq").args(arguments).args(["--names", &self.server.names()]);
+        let output = command.args(["--state", &self.database.url()]).output()?;
+        let good = output.status.success();
+        let said = if good { output.stdout } else { [output.stdout, output.stderr].concat() };
+        Ok((String::from_utf8_lossy(&said).into_owned(), good))
+    }
+
+    /// Waits until the status of the topic is so.
+    async fn status(&self, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        eventually(PATIENCE, async || {
+            let (text, good) =
+                self.mq(&["status", "--json", "--group", GROUP, "--topic", TOPIC])?;
+            let all: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+            let status = all.get(0).with_context(|| text.clone())?;
+            ensure!(good && is_so(status), "{text}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The owner of the lane, where the status tells of it.
+fn owner(status: &Value) -> Option<&str> {
+    let sides = status["sides"].as_array()?;
+    sides.iter().find(|side| side["lane"] == "gray")?["owner"].as_str()
+}
+
+fn members(status: &Value) -> usize {
+    status["members"].as_array().map_or(0, Vec::len)
+}
+
+async fn a_broker_that_is_gone_for_good_is_forgotten() -> anyhow::Result<()> {
+    let desk = Desk::start().await?;
+    let base = desk.consumer(GrayStatus::Prod)?;
+    desk.status(|status| status["state"] == "steady" && members(status) == 1).await?;
+    // A broker that was taken away while nobody looked has left a queue in the table.
+    let ledger = Ledger::new(desk.store()?, GROUP, TOPIC);
+    let gone = QueueKey { broker: "broker-gone".to_owned(), number: 0 };
+    let add = |table: &mut gray_mq::Ownership| {
+        table.add_queue(gone.clone());
+        Ok::<_, std::convert::Infallible>(())
+    };
+    ledger.change(add).await?;
+    let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
+    let waits = |status: &Value| {
+        let unknown = status["unknown"].to_string();
+        members(status) == 2 && unknown.contains("broker-gone") && owner(status) != Some("lane")
+    };
+    desk.status(waits).await?;
+    let (text, good) = desk.mq(&["forget-broker", GROUP, TOPIC, "broker-gone"])?;
+    ensure!(good && text.contains("broker-gone is forgotten; 2 queues"), "{text}");
+    desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
+    gray.stop().await;
+    desk.status(|status| owner(status) == Some("base")).await?;
+    base.stop().await;
+    Ok(())
+}
+
+async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
+    let desk = Desk::start().await?;
+    let (text, good) = desk.mq(&["status"])?;
+    ensure!(!good && text.contains("no consumer has registered yet"), "{text}");
+    let base = desk.consumer(GrayStatus::Prod)?;
+    desk.status(|status| members(status) == 1).await?;
+    let (text, good) = desk.mq(&["drain", "order-svc", TOPIC, "gray"])?;
+    ensure!(!good && text.contains(&format!("there are: {GROUP} {TOPIC}")), "{text}");
+    let (text, good) = desk.mq(&["drain", GROUP, TOPIC, "no lane"])?;
+    ensure!(!good && text.contains("no lane"), "{text}");
+    base.stop().await;
+    Ok(())
+}
+
+mod on_rocketmq_5 {
+    mod on_postgresql {
+        #[tokio::test]
+        async fn a_broker_that_is_gone_for_good_is_forgotten() -> anyhow::Result<()> {
+            super::super::a_broker_that_is_gone_for_good_is_forgotten().await
+        }
+
+        #[tokio::test]
+        async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
+            super::super::what_is_misspelt_changes_nothing().await
+        }
+    }
+}
