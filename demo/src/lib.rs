@@ -5,13 +5,17 @@
 //! a request went.
 
 mod chain;
+mod job;
+mod metrics;
 mod order;
 mod service;
 mod user;
 
 pub use gray_starter::{Starter, StarterProperties};
 
-pub use self::chain::{GrpcLink, Link, Messages, chain};
+pub use self::chain::{GrpcLink, Link, Messages, Transport, chain};
+pub use self::job::{ask, job};
+pub use self::metrics::metrics;
 pub use self::order::order_app;
 pub use self::service::Identity;
 pub use self::user::user_app;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use clap::{Parser, ValueEnum};
-use gray_demo::{Identity, Link, Messages, chain, order_app, user_app};
+use gray_demo::{
+    Identity, Link, Messages, Transport, ask, chain, job, metrics, order_app, user_app,
+};
 use gray_mq::{Consumer, open_store};
 use gray_starter::{NacosProperties, Starter, StarterProperties};
 use tokio::net::TcpListener;
@@ -43,7 +45,11 @@ struct Args {
     /// Files that say which version each lane has.
     #[arg(long, value_delimiter = ',')]
     rules: Vec<PathBuf>,
-    /// Seconds between calls that a job makes, outside of any request.
+    /// How A and B call the next one on `/A/go`, and in their jobs.
+    #[arg(long, value_enum, default_value_t)]
+    transport: Carrier,
+    /// Seconds between calls that a job makes, outside of any request: A and B call the next one,
+    /// order-app calls user-app, C and user-app call themselves by their names.
     #[arg(long)]
     job: Option<u64>,
     /// Loses the tag of requests, and sends them here: for trying out `graylane probe`.
@@ -71,6 +77,15 @@ enum Role {
     C,
 }
 
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Carrier {
+    /// HTTP.
+    #[default]
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let ansi = std::io::stderr().is_terminal();
@@ -81,6 +96,7 @@ async fn main() -> anyhow::Result<()> {
     let starter = Starter::start(args.properties()?)?;
     let (router, consumer) = args.service(starter.reachable(addr).await?, &starter).await?;
     tracing::info!(service = args.role.service(), %addr, "serving");
+    let router = router.merge(metrics(starter.clone()));
     let served = starter.serve(listener, router, told_to_stop()?).await;
     if let Some(consumer) = consumer {
         consumer.stop().await;
@@ -117,6 +133,12 @@ impl Args {
         let (service, version) = (self.role.service(), self.version_label.clone());
         let identity = Identity { service, version, port: addr.port() };
         let starter = starter.clone();
+        let every = self.job.map(Duration::from_secs);
+        if let (Some(every), Role::User | Role::Order) = (every, self.role) {
+            let starter = starter.clone();
+            let user = "http://user-app/user/1";
+            tokio::spawn(job(every, move || ask(starter.clone(), user.to_owned())));
+        }
         let (letter, next) = match self.role {
             Role::User => return Ok((user_app(identity, starter), None)),
             Role::Order => return Ok((order_app(identity, starter), None)),
@@ -125,11 +147,17 @@ impl Args {
             Role::C => ('C', None),
         };
         let loses_tag_to = self.lose_tag_to.clone();
-        let mut link = Link { letter, next, addr, starter, loses_tag_to, producer: None };
-        if let Some(seconds) = self.job {
-            tokio::spawn(link.clone().work(Duration::from_secs(seconds)));
-        }
+        let transport = match self.transport {
+            Carrier::Http => Transport::Http,
+            Carrier::Grpc => Transport::Grpc,
+        };
+        let mut link =
+            Link { letter, next, addr, transport, starter, loses_tag_to, producer: None };
         let consumer = self.messages(&mut link).await?;
+        if let Some(every) = every {
+            let link = link.clone();
+            tokio::spawn(job(every, move || link.clone().work()));
+        }
         Ok((chain(link), consumer))
     }
 

@@ -189,8 +189,7 @@ impl Parts {
         Gateway {
             policy: Policy {
                 trusted_proxies: settings.trusted_proxies.clone(),
-                trusted_tags: settings.trusted_tags.clone(),
-                tag_keys: settings.tag_keys.clone(),
+                tags: settings.tags.clone(),
                 max_target: properties.limits.target_size.bytes(),
                 max_body: properties.limits.body_size.map_or(u64::MAX, |size| size.0),
                 sticky_cookie: cookie

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gray_filters::{Explanation, Head, without_port};
+use gray_filters::{Explanation, Head, TrustedProxies, without_port};
 use gray_lb::{Balancer, Directory, Fallback, Member, NoInstance, Want};
 use gray_propagation::{Carriers, GrayStatus};
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::revision::Revision;
 use crate::routes::Routes;
+use crate::tags::{Chosen, TagPolicy};
 
 /// A request that somebody asks about.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Asked {
     /// Its headers.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The client's address.
+    /// The address that it comes from: the client's, or that of a proxy that names the client.
     pub ip: IpAddr,
 }
 
@@ -34,8 +35,13 @@ pub struct Asked {
 pub struct Answer {
     /// The digest of the rules.
     pub revision: String,
+    /// The client's address, by which it is decided.
+    pub client: IpAddr,
     /// How its lane is decided.
     pub decision: Explanation,
+    /// What became of a lane that its sender chose, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// The route that takes it.
     pub route: Option<String>,
     /// The service it goes to.
@@ -77,6 +83,10 @@ pub struct Explainer<'a> {
     pub directory: &'a Directory,
     /// How the verdict is written.
     pub carriers: &'a Carriers,
+    /// The proxies whose word about the client is believed.
+    pub proxies: &'a TrustedProxies,
+    /// Who may choose a lane.
+    pub tags: &'a TagPolicy,
 }
 
 impl Explainer<'_> {
@@ -89,7 +99,13 @@ impl Explainer<'_> {
         let method = asked.method.parse::<Method>();
         let method = method.map_err(|_| InvalidRequest::Method(asked.method.clone()))?;
         let uri = asked.url.parse::<Uri>().map_err(|_| InvalidRequest::Url(asked.url.clone()))?;
-        let headers = headers_of(&asked.headers)?;
+        let mut headers = headers_of(&asked.headers)?;
+        let peer = asked.ip.to_canonical();
+        if let Some(host) = uri.authority().and_then(|it| HeaderValue::try_from(it.as_str()).ok()) {
+            headers.insert(HOST, host);
+        }
+        let client = self.proxies.client(peer, &headers).address;
+        crate::headers::strip_request(&mut headers);
         let named = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = uri.host().or(named.map(without_port));
         let head = Head {
@@ -98,13 +114,20 @@ impl Explainer<'_> {
             query: uri.query(),
             host,
             headers: &headers,
-            client: asked.ip,
+            client,
         };
-        let (verdict, decision) = self.revision.rules.explain(&head);
-        let status = verdict.status;
+        let (verdict, mut decision) = self.revision.rules.explain(&head);
+        let (tag, taken) = self.tag(peer, &headers);
+        let status = taken.unwrap_or(verdict.status);
+        if taken.is_some() {
+            decision.status = status.to_string();
+            decision.rule = None;
+        }
         let mut answer = Answer {
             revision: self.revision.digest.clone(),
+            client,
             decision,
+            tag,
             route: None,
             service: None,
             version: None,
@@ -115,6 +138,18 @@ impl Explainer<'_> {
         };
         self.follow(&method, host, uri.path(), status, &mut answer);
         Ok(answer)
+    }
+
+    /// Says what becomes of the lane that a request's sender chose, and which one is taken for the
+    /// verdict.
+    fn tag(&self, peer: IpAddr, headers: &HeaderMap) -> (Option<String>, Option<GrayStatus>) {
+        let (chosen, refused) = self.tags.chosen(peer, headers);
+        let refused = refused.map(|error| format!("refused: {error}"));
+        let Some(Chosen { status, by, .. }) = chosen else { return (refused, None) };
+        if self.revision.admits(status) {
+            return (Some(format!("{by}: {status}")), Some(status));
+        }
+        (Some(format!("{by}, but {status} is no lane here")), None)
     }
 
     /// Says where the request goes from here.
@@ -177,6 +212,9 @@ impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let decision = &self.decision;
         writeln!(f, "lane      {}", decision.status)?;
+        if let Some(tag) = &self.tag {
+            writeln!(f, "tag       {tag}")?;
+        }
         match (&decision.rule, decision.on) {
             (Some(rule), _) => writeln!(f, "rule      {rule}")?,
             (None, true) => writeln!(f, "rule      none, so base serves")?,

@@ -38,4 +38,5 @@ pub use self::proxy::{Calling, Failure, Proxy};
 pub use self::revision::{NativeProperties, Revision, RuleDocuments, parse_documents};
 pub use self::routes::{Route, Routes};
 pub use self::settings::Settings;
+pub use self::tags::TagPolicy;
 pub use self::upstream::{Failed, Target, Upstream, Wire};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use gray_lb::{Fallback, Version};
+use gray_lb::{Fallback, ServiceName, Version};
 use gray_propagation::GrayStatus;
-use papaya::HashMap;
+use papaya::{Equivalent, HashMap};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -22,8 +22,7 @@ const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Labels come from the configuration and the registry, never from a request.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    requests: HashMap<Request, AtomicU64>,
-    durations: HashMap<Arc<str>, Durations>,
+    ways: HashMap<Way, Passed>,
     rules: HashMap<Arc<str>, AtomicU64>,
     fallbacks: HashMap<(Arc<str>, GrayStatus, Fallback), AtomicU64>,
     errors: HashMap<&'static str, AtomicU64>,
@@ -39,13 +38,56 @@ pub(crate) struct Metrics {
     pub(crate) refused_connections: AtomicU64,
 }
 
+/// The way that requests take through the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Request {
+struct Way {
     route: Arc<str>,
-    service: gray_lb::ServiceName,
+    service: ServiceName,
     version: Option<Version>,
     lane: GrayStatus,
-    status: u16,
+}
+
+/// A [`Way`] by which to look it up without owning it; the fields are hashed as those are.
+#[derive(Clone, Copy, Debug, Hash)]
+struct WayRef<'a> {
+    route: &'a str,
+    service: &'a ServiceName,
+    version: Option<&'a Version>,
+    lane: GrayStatus,
+}
+
+impl Equivalent<Way> for WayRef<'_> {
+    fn equivalent(&self, way: &Way) -> bool {
+        *self.route == *way.route
+            && *self.service == way.service
+            && self.version == way.version.as_ref()
+            && self.lane == way.lane
+    }
+}
+
+impl Way {
+    fn labels(&self) -> [(&'static str, String); 4] {
+        [
+            ("route", self.route.to_string()),
+            ("service", self.service.to_string()),
+            ("version", self.version.as_ref().map(Version::to_string).unwrap_or_default()),
+            ("lane", self.lane.to_string()),
+        ]
+    }
+}
+
+/// What is known of the requests that took one way.
+#[derive(Debug, Default)]
+struct Passed {
+    durations: Durations,
+    statuses: HashMap<u16, AtomicU64>,
+}
+
+impl Passed {
+    fn note(&self, noted: &Noted) {
+        self.durations.note(noted.arrived.at.elapsed());
+        add(&self.statuses, noted.status.as_u16());
+    }
 }
 
 #[derive(Debug)]
@@ -110,33 +152,38 @@ impl Metrics {
             let service: Arc<str> = route.service.as_str().into();
             add(&self.fallbacks, (service, lane, fallback));
         }
-        let key = Request {
+        let version = picked.and_then(|picked| picked.member.instance().version.as_ref());
+        let way = WayRef { route: &route.name, service: &route.service, version, lane };
+        let ways = self.ways.pin();
+        if let Some(passed) = ways.get(&way) {
+            return passed.note(noted);
+        }
+        let way = Way {
             route: Arc::clone(&route.name),
             service: route.service.clone(),
-            version: picked.and_then(|picked| picked.member.instance().version.clone()),
+            version: version.cloned(),
             lane,
-            status: noted.status.as_u16(),
         };
-        add(&self.requests, key);
-        let durations = self.durations.pin();
-        let durations = durations.get_or_insert_with(Arc::clone(&route.name), Durations::default);
-        durations.note(noted.arrived.at.elapsed());
+        ways.get_or_insert_with(way, Passed::default).note(noted);
     }
 
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests answered, by route, service, version served, lane and status";
         let kind = MetricType::Counter;
         let mut family = encoder.encode_descriptor("graylane_requests", help, None, kind)?;
-        for (key, count) in &self.requests.pin() {
-            let labels = [
-                ("route", key.route.to_string()),
-                ("service", key.service.to_string()),
-                ("version", key.version.as_ref().map(Version::to_string).unwrap_or_default()),
-                ("lane", key.lane.to_string()),
-                ("status", key.status.to_string()),
-            ];
-            let mut one = family.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, u64>(&count.load(Relaxed), None)?;
+        for (way, passed) in &self.ways.pin() {
+            let [route, service, version, lane] = way.labels();
+            for (status, count) in &passed.statuses.pin() {
+                let labels = [
+                    route.clone(),
+                    service.clone(),
+                    version.clone(),
+                    lane.clone(),
+                    ("status", status.to_string()),
+                ];
+                let mut one = family.encode_family(&labels)?;
+                one.encode_counter::<NoLabelSet, _, u64>(&count.load(Relaxed), None)?;
+            }
         }
         Ok(())
     }
@@ -145,13 +192,13 @@ impl Metrics {
         let name = "graylane_request_duration_seconds";
         let help = "Time from the head of a request to the end of its answer";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (route, durations) in &self.durations.pin() {
+        for (way, Passed { durations, .. }) in &self.ways.pin() {
             let bounds = BOUNDS.into_iter().chain([f64::MAX]);
             let counts = durations.buckets.iter().map(|bucket| bucket.load(Relaxed));
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let sum = Duration::from_nanos(durations.nanos.load(Relaxed)).as_secs_f64();
-            let labels = [("route", route.to_string())];
+            let labels = way.labels();
             let mut one = family.encode_family(&labels)?;
             one.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }

@@ -3,15 +3,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use gray_config::{Document, Faults, KeyPath, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
-use gray_lb::{Algorithm, Guard, ServiceName};
-use gray_propagation::{Carriers, Lane, TagKeys};
+use gray_lb::{Algorithm, Directory, Guard, ServiceName};
+use gray_propagation::{Carriers, Lane};
 use http::HeaderName;
 
+use crate::explain::Explainer;
 use crate::properties::{GatewayProperties, ListProperties, tag_keys};
 use crate::proxy::Calling;
-use crate::revision::RuleDocuments;
+use crate::revision::{Revision, RuleDocuments};
 use crate::routes::Routes;
 use crate::server::{Certificates, ProxyProtocol};
+use crate::tags::TagPolicy;
 use crate::upstream::UpstreamTls;
 
 /// The static configuration, checked and ready for use.
@@ -28,8 +30,7 @@ pub struct Settings {
     /// Whether instances on loopback may be called where no networks are named.
     loopback: bool,
     pub(crate) trusted_proxies: TrustedProxies,
-    pub(crate) trusted_tags: TrustedProxies,
-    pub(crate) tag_keys: TagKeys,
+    pub(crate) tags: TagPolicy,
     pub(crate) carriers: Carriers,
     pub(crate) rule_documents: RuleDocuments,
     /// Replaces what the gateway can find out about requests, when its files change.
@@ -72,6 +73,22 @@ impl Settings {
         let guard = Guard::new(&self.properties.discovery.guard, own);
         let guard = guard.unwrap_or_else(|_| Guard::closed());
         if self.loopback { guard.with_loopback() } else { guard }
+    }
+
+    /// Returns what explains requests by this configuration.
+    pub const fn explainer<'a>(
+        &'a self,
+        revision: &'a Revision,
+        directory: &'a Directory,
+    ) -> Explainer<'a> {
+        Explainer {
+            routes: &self.routes,
+            revision,
+            directory,
+            carriers: &self.carriers,
+            proxies: &self.trusted_proxies,
+            tags: &self.tags,
+        }
     }
 
     /// Returns how the verdict is written for the next hop.
@@ -117,8 +134,7 @@ impl Settings {
             tls,
             loopback,
             trusted_proxies: trusted_proxies?,
-            trusted_tags: trusted_tags?,
-            tag_keys,
+            tags: TagPolicy { trusted: trusted_tags?, keys: tag_keys },
             carriers,
             rule_documents: RuleDocuments {
                 format: properties.rules.format,

@@ -1,40 +1,67 @@
-//! Signed tags: the lane that somebody with a key asks for, and the report of where it led.
+//! Tags: the lane that somebody who is trusted asks for, and the report of where it led.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
-use gray_filters::Classified;
-use gray_propagation::{GrayStatus, Hop, PATH_HEADER, Probe, SignedTag, TAG_HEADER, TagKeys};
+use gray_filters::{Classified, TrustedProxies};
+use gray_propagation::{
+    Carriers, GrayStatus, Hop, InvalidTag, PATH_HEADER, Probe, TAG_HEADER, TagKeys,
+};
 use http::{HeaderMap, Request};
 
-use crate::metrics::Metrics;
 use crate::observe::Trail;
 use crate::revision::Revision;
 
 /// The name under which the gateway reports itself.
 pub(crate) const GATEWAY: &str = "graylane";
 
-/// Returns the tag of a request, if it carries one that can be believed.
-pub(crate) fn signed_tag(
-    keys: &TagKeys,
-    headers: &HeaderMap,
-    metrics: &Metrics,
-) -> Option<(SignedTag, Option<Probe>)> {
-    if keys.is_empty() {
-        return None;
-    }
-    let value = headers.get(TAG_HEADER)?;
-    match keys.verify(value, SystemTime::now()) {
-        Ok(tag) => Some((tag, tag.probe.then(|| Probe::new(value.clone())))),
-        Err(error) => {
-            tracing::debug!(%error, "signed tag refused");
-            metrics.refused_tags.fetch_add(1, Relaxed);
-            None
-        }
+/// Who may choose the lane of a request, which rules choose otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct TagPolicy {
+    /// Peers whose word is believed.
+    pub trusted: TrustedProxies,
+    /// Keys whose signatures are.
+    pub keys: TagKeys,
+}
+
+/// A lane that somebody chose.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) status: GrayStatus,
+    /// Why it is believed: `signed` or `trusted`.
+    pub(crate) by: &'static str,
+    /// The report that was asked for with it.
+    pub(crate) probe: Option<Probe>,
+}
+
+impl TagPolicy {
+    /// Returns the lane that a request's sender chose, if one who may choose did.
+    ///
+    /// # Errors
+    ///
+    /// Why the request's signed tag is not believed; what an untrusted peer asks for is no error.
+    pub(crate) fn chosen(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+    ) -> (Option<Chosen>, Option<InvalidTag>) {
+        let signed = headers.get(TAG_HEADER).filter(|_| !self.keys.is_empty());
+        let signed = signed.map(|value| (value, self.keys.verify(value, SystemTime::now())));
+        let refused = match signed {
+            Some((value, Ok(tag))) => {
+                let probe = tag.probe.then(|| Probe::new(value.clone()));
+                return (Some(Chosen { status: tag.status, by: "signed", probe }), None);
+            }
+            Some((_, Err(error))) => Some(error),
+            None => None,
+        };
+        let status = self.trusted.trusts(peer).then(|| Carriers::default().extract(headers));
+        let chosen = status.flatten().map(|status| Chosen { status, by: "trusted", probe: None });
+        (chosen, refused)
     }
 }
 
-/// Takes a status that somebody who is trusted has reached for the verdict, if it can be one here.
+/// Takes a status that somebody who is trusted has chosen for the verdict, if it can be one here.
 pub(crate) fn take_over<B>(request: &mut Request<B>, status: GrayStatus) {
     if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>()
         && classified.revision.admits(status)

@@ -81,10 +81,12 @@ impl Carriers {
         } else {
             self.extract_lane(headers)
         };
+        // What cannot be used is not passed on, nor what vendors added to it.
+        let trace = traceparent::of(headers);
         let context = Context {
             status: tagged.unwrap_or(own),
-            traceparent: headers.get(TRACEPARENT).cloned(),
-            tracestate: headers.get(TRACESTATE).cloned(),
+            traceparent: trace.cloned(),
+            tracestate: trace.and_then(|_| headers.get(TRACESTATE).cloned()),
             baggage: baggage::others(headers),
             probe: None,
         };

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use http::HeaderValue;
 
-use crate::{Context, GrayStatus, TRACEPARENT};
+use crate::{Context, GrayStatus, TRACEPARENT, traceparent};
 
 /// The properties, headers or attributes of a message.
 pub trait MessageProperties {
@@ -73,6 +73,7 @@ impl MessageCarrier {
     pub fn extract(&self, message: &impl MessageProperties) -> Context {
         let status = message.get(&self.name).and_then(|word| word.parse().ok());
         let trace = message.get(TRACEPARENT.as_str());
+        let trace = trace.filter(|trace| traceparent::is_valid(trace.as_bytes()));
         Context {
             traceparent: trace.and_then(|trace| HeaderValue::from_str(trace).ok()),
             ..Context::of(status.unwrap_or(GrayStatus::Prod))
@@ -85,10 +86,12 @@ mod tests {
     use super::*;
     use crate::Lane;
 
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     #[test]
     fn a_message_carries_the_tag_and_the_trace_and_nothing_else() {
         let context = Context {
-            traceparent: Some(HeaderValue::from_static("00-1-2-00")),
+            traceparent: Some(HeaderValue::from_static(TRACE)),
             baggage: Some(HeaderValue::from_static("user=7")),
             ..Context::of(GrayStatus::Gray(Lane::GRAY))
         };

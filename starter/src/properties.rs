@@ -36,6 +36,9 @@ pub struct StarterProperties {
     pub group: Option<String>,
     /// The cluster it registers in (`NACOS_CLUSTER`); `DEFAULT` where not given.
     pub cluster: Option<String>,
+    /// The clusters it takes instances of (`NACOS_CLUSTERS`, with commas); all where not given, as
+    /// Spring Cloud Alibaba does.
+    pub clusters: Vec<String>,
     /// The documents on Nacos that say which version each lane has (`GRAYLANE_DATA_IDS`, with
     /// commas).
     pub data_ids: Vec<String>,
@@ -115,6 +118,7 @@ impl StarterProperties {
             nacos,
             group: text("NACOS_GROUP"),
             cluster: text("NACOS_CLUSTER"),
+            clusters: list("NACOS_CLUSTERS"),
             data_ids: list("GRAYLANE_DATA_IDS"),
             rules: list("GRAYLANE_RULES").into_iter().map(PathBuf::from).collect(),
             registry: text("GRAYLANE_REGISTRY").map(PathBuf::from),

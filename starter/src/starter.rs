@@ -267,8 +267,8 @@ fn registry(
         return Ok(Box::new(FileDiscovery::new(Box::new(source))));
     }
     let link = naming.cloned().ok_or(StartError::NoRegistry)?;
-    let group =
-        NacosGroup { group: properties.group().to_owned(), clusters: Vec::new(), lane: None };
+    let clusters = properties.clusters.clone();
+    let group = NacosGroup { group: properties.group().to_owned(), clusters, lane: None };
     Ok(Box::new(NacosDiscovery::new(link, group, wanted.clone())))
 }
 

@@ -1,5 +1,4 @@
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,6 +10,16 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::GrpcLink;
 
+/// How a service of the chain calls the next one where the path does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP.
+    #[default]
+    Http,
+    /// gRPC; all that follow go on by gRPC too.
+    Grpc,
+}
+
 /// One service of the chain.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -20,6 +29,8 @@ pub struct Link {
     pub next: Option<char>,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// How it calls the next one where the path does not say.
+    pub transport: Transport,
     /// Its part in gray release.
     pub starter: Starter,
     /// Where it sends what it is asked for while it loses the tag, as a hand-written proxy may: it
@@ -30,7 +41,7 @@ pub struct Link {
 }
 
 /// Makes a service of the chain: `/A/http` goes on over HTTP, `/A/grpc` over gRPC, and `/A/dubbo`,
-/// the path of the original, as well. `/A/mq` is for who consumes a message: nobody produces another
+/// the path of the original, as well; `/A/go` by each service's own [`Transport`]. `/A/mq` is for who consumes a message: nobody produces another
 /// one for it.
 pub fn chain(link: Link) -> Router {
     let letter = link.letter;
@@ -42,12 +53,16 @@ pub fn chain(link: Link) -> Router {
     let over_mq = get(async |State(link): State<Link>| {
         answer(link.over_http("mq").await.map(|way| (HeaderMap::new(), way)))
     });
+    let by_its_own = get(async |State(link): State<Link>| {
+        answer(link.go().await.map(|way| (HeaderMap::new(), way)))
+    });
     let over_grpc = get(async |State(link): State<Link>| {
         answer(link.over_grpc().await.map(|way| (HeaderMap::new(), way)))
     });
     let grpc = GrpcLink::new(link.clone());
     Router::new()
         .route(&format!("/{letter}/http"), over_http)
+        .route(&format!("/{letter}/go"), by_its_own)
         .route(&format!("/{letter}/grpc"), over_grpc.clone())
         .route(&format!("/{letter}/dubbo"), over_grpc)
         .route(&format!("/{letter}/mq"), over_mq)
@@ -68,15 +83,21 @@ pub(super) fn service_of(letter: char) -> String {
 }
 
 impl Link {
-    /// Calls the next one of its own accord, now and then: outside of any request, the call is one
-    /// of this copy's own lane.
-    pub async fn work(self, every: Duration) {
-        loop {
-            tokio::time::sleep(every).await;
-            match self.over_http("http").await {
-                Ok(way) => tracing::info!("job: {way}"),
-                Err(error) => tracing::warn!("job: {error:#}"),
-            }
+    /// Goes on by this service's own transport. The last of the chain calls itself, by its name: it
+    /// has nobody else to call.
+    ///
+    /// # Errors
+    ///
+    /// Where the next one does not answer well.
+    pub async fn work(self) -> anyhow::Result<String> {
+        let next = self.next.unwrap_or(self.letter);
+        Self { next: Some(next), ..self }.go().await
+    }
+
+    async fn go(&self) -> anyhow::Result<String> {
+        match self.transport {
+            Transport::Http => self.over_http("go").await,
+            Transport::Grpc => self.over_grpc().await,
         }
     }
 

@@ -155,6 +155,8 @@ pub(super) async fn explain(
         revision: &revision,
         directory: &directory,
         carriers: &proxy.carriers,
+        proxies: &view.gateway.policy.trusted_proxies,
+        tags: &view.gateway.policy.tags,
     };
     match explainer.explain(&asked) {
         Ok(answer) if wants_text(&headers) => answer.to_string().into_response(),

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use gray_gateway::check::check;
-use gray_gateway::explain::{Asked, Explainer};
+use gray_gateway::explain::Asked;
 
 use super::{ConfigArgs, runtime, say};
 
@@ -20,7 +20,7 @@ pub(super) struct Explain {
     /// A cookie, such as `uid=7`; may be given more than once.
     #[arg(long = "cookie")]
     cookies: Vec<String>,
-    /// The client's address.
+    /// The address that the request comes from: the client's, or a proxy's.
     #[arg(long, default_value = "127.0.0.1")]
     ip: IpAddr,
     /// The admin address of a running gateway to ask instead of the files.
@@ -83,15 +83,10 @@ impl Explain {
         }
         let settings = checked.settings.context("there is no configuration")?;
         let revision = checked.revision.unwrap_or_else(gray_gateway::Revision::off);
-        let explainer = Explainer {
-            routes: settings.routes(),
-            revision: &revision,
-            directory: &checked.directory,
-            carriers: settings.carriers(),
-        };
-        let answer = explainer.explain(asked)?;
+        let answer = settings.explainer(&revision, &checked.directory).explain(asked)?;
         if self.json {
-            return Ok(serde_json::to_string_pretty(&answer)?);
+            // By way of a value, as what a gateway answers: keys in one order.
+            return Ok(serde_json::to_string_pretty(&serde_json::to_value(&answer)?)?);
         }
         Ok(answer.to_string())
     }

@@ -1,10 +1,10 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
-use gray_propagation::{Carriers, TagKeys};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::{Failure, Proxy};
 use crate::revision::Revision;
-use crate::tags::{self, signed_tag, take_over};
+use crate::tags::{self, TagPolicy, take_over};
 use crate::upstream::Pools;
 use crate::{Error, problem};
 
@@ -43,8 +43,7 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) trusted_proxies: TrustedProxies,
-    pub(crate) trusted_tags: TrustedProxies,
-    pub(crate) tag_keys: TagKeys,
+    pub(crate) tags: TagPolicy,
     pub(crate) max_target: usize,
     pub(crate) max_body: u64,
     /// The attributes of the sticky cookie, where it is given.
@@ -157,18 +156,18 @@ impl Gateway {
             trusted: client.through_proxy,
             scheme: peer.scheme,
         };
-        let trusted_tag = self.policy.trusted_tags.trusts(arrival.peer);
         let id = id.value().clone();
         let proxy = &self.proxy;
-        let signed = signed_tag(&self.policy.tag_keys, request.headers(), self.metrics());
+        let (chosen, refused) = self.policy.tags.chosen(arrival.peer, request.headers());
+        if let Some(error) = refused {
+            tracing::debug!(%error, "signed tag refused");
+            self.metrics().refused_tags.fetch_add(1, Relaxed);
+        }
         let inner = service_fn(move |mut request: Request<RequestBody>| {
-            if let Some((tag, probe)) = signed.clone() {
-                take_over(&mut request, tag.status);
+            if let Some(chosen) = &chosen {
+                take_over(&mut request, chosen.status);
+                let probe = chosen.probe.clone();
                 probe.map(|probe| request.extensions_mut().insert(probe));
-            } else if trusted_tag
-                && let Some(status) = Carriers::default().extract(request.headers())
-            {
-                take_over(&mut request, status);
             }
             let headers = request.headers_mut();
             headers::forward(headers, &arrival);

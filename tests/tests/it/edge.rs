@@ -14,15 +14,15 @@ rules:
 ";
 
 /// A gateway in front of one instance of each version.
-struct Edge {
-    gateway: Gateway,
-    base: Stub,
-    gray: Stub,
-    client: reqwest::Client,
+pub(crate) struct Edge {
+    pub(crate) gateway: Gateway,
+    pub(crate) base: Stub,
+    pub(crate) gray: Stub,
+    pub(crate) client: reqwest::Client,
 }
 
 impl Edge {
-    async fn start(more: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(more: &str) -> anyhow::Result<Self> {
         let (base, gray) = (Stub::start("V1").await?, Stub::start("V2").await?);
         let folder = tempfile::tempdir()?;
         register(&folder, &[&base, &gray])?;
@@ -38,7 +38,7 @@ impl Edge {
         Ok(Self { gateway, base, gray, client })
     }
 
-    async fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Echo> {
+    pub(crate) async fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Echo> {
         let mut request = self.client.get(self.gateway.url("/a?b=1"));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -47,7 +47,7 @@ impl Edge {
     }
 
     /// Waits until rules are in force that contain this.
-    async fn follows(&self, part: &str) -> anyhow::Result<()> {
+    pub(crate) async fn follows(&self, part: &str) -> anyhow::Result<()> {
         eventually(Duration::from_secs(10), async || {
             let text = self.gateway.ask("/api/v1/rules").await?;
             anyhow::ensure!(text.contains(part), "{text}");
@@ -56,12 +56,12 @@ impl Edge {
         .await
     }
 
-    fn write_rules(&self, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn write_rules(&self, text: &str) -> anyhow::Result<()> {
         Ok(std::fs::write(self.gateway.folder.path().join("rules.yaml"), text)?)
     }
 }
 
-fn register(folder: &TempDir, stubs: &[&Stub]) -> anyhow::Result<()> {
+pub(crate) fn register(folder: &TempDir, stubs: &[&Stub]) -> anyhow::Result<()> {
     let lines: String = stubs.iter().map(|stub| stub.registry_line()).collect();
     std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
     Ok(())
@@ -377,24 +377,6 @@ async fn the_admin_page_shows_what_is_in_force_and_no_secret() -> anyhow::Result
         assert!(text.contains(expected) && !text.contains("hush-hush"), "{path}: {text}");
     }
     Ok(())
-}
-
-#[tokio::test]
-async fn the_access_log_says_how_each_request_was_decided() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let log = folder.path().join("access.log");
-    let edge =
-        Edge::start(&format!("accessLog: {{enabled: true, file: '{}'}}\n", log.display())).await?;
-    edge.get(&[("x-canary", "1")]).await?;
-    eventually(Duration::from_secs(10), async || {
-        let text = std::fs::read_to_string(&log)?;
-        let line: serde_json::Value = serde_json::from_str(&text)?;
-        let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        assert_eq!([word("lane"), word("rule"), word("version")], ["GRAY", "canary", "V2"]);
-        assert_eq!((word("path").as_str(), line["status"].as_u64()), ("/a", Some(200)));
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod listening;
 mod messages;
 mod model;
 mod nacos;
+mod observing;
 mod operating;
 mod outage;
 mod proxying;

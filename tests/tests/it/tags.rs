@@ -1,10 +1,11 @@
 //! Signed tags at the gateway: who has a key chooses the lane, and sees where it led.
 
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use gray_propagation::{GrayStatus, Hop, Lane, SignedTag, TagKey};
-use gray_tests::{Echo, Gateway, Stub};
+use gray_tests::{Echo, Gateway, Stub, binary};
 use http::HeaderValue;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -107,6 +108,88 @@ async fn who_asks_for_a_report_gets_one() -> anyhow::Result<()> {
     // The stub knows nothing of reports: only the gateway speaks of it.
     ensure!(call.service == "app" && call.version.as_deref() == Some("V2"), "{call:?}");
     ensure!(call.silent && call.fallback.is_none(), "{call:?}");
+    Ok(())
+}
+
+/// What `graylane explain` says about a request that comes from this machine, from files and by the
+/// running gateway, which must agree.
+fn explained(gateway: &Gateway, headers: &[String]) -> anyhow::Result<serde_json::Value> {
+    let run = |admin: Option<String>| -> anyhow::Result<String> {
+        let mut command = Command::new(binary("graylane")?);
+        command.args(["explain", "GET", "/", "--json"]).current_dir(gateway.folder.path());
+        command.args(headers.iter().flat_map(|header| ["-H", header]));
+        command.args(admin.iter().flat_map(|admin| ["--admin", admin]));
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{said}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let (files, running) = (run(None)?, run(Some(gateway.admin.to_string()))?);
+    ensure!(files == running, "from files: {files}\nby the gateway: {running}");
+    Ok(serde_json::from_str(&files)?)
+}
+
+#[tokio::test]
+async fn explain_says_what_becomes_of_a_signed_tag() -> anyhow::Result<()> {
+    let edge = Edge::start().await?;
+    for (tag, said, lane) in [
+        (tag(SECRET, "gray", 60, false)?, "signed: GRAY", "GRAY"),
+        (tag(SECRET, "shut", 60, false)?, "signed, but shut is no lane here", "PROD"),
+        (tag(SECRET, "gray", -1, false)?, "refused: the tag has expired", "PROD"),
+    ] {
+        let line = format!("x-graylane-tag: {}", tag.to_str()?);
+        let answer = explained(&edge.gateway, &[line])?;
+        ensure!(answer["tag"] == said && answer["decision"]["status"] == lane, "{answer}");
+        let (_, echo) = edge.get(Some(&tag)).await?;
+        ensure!(echo.header("gray") == [lane], "{said}: {echo:?}");
+        let version = if lane == "GRAY" { "V2" } else { "V1" };
+        ensure!(echo.version == version && answer["version"] == version, "{answer}: {echo:?}");
+    }
+    Ok(())
+}
+
+/// The gateway's own chain decides who the client is, whether its tag counts, and which headers are
+/// looked at: those that `Connection` names are none.
+#[tokio::test]
+async fn explain_sees_a_request_as_the_gateway_does() -> anyhow::Result<()> {
+    let stubs = [Stub::start("V1").await?, Stub::start("V2").await?];
+    let folder = tempfile::tempdir()?;
+    let lines: String = stubs.iter().map(Stub::registry_line).collect();
+    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
+    let rules = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n\
+                 - {name: office, when: {clientIp: {in: [203.0.113.0/24]}}}\n\
+                 - {name: canary, when: {header: {name: x-canary, equal: '1'}}}\n";
+    std::fs::write(folder.path().join("rules.yaml"), rules)?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n\
+         rules: {files: ['{dir}/rules.yaml']}\n\
+         trustedTags: [127.0.0.1]\ntrustedProxies: [127.0.0.1]\n",
+    )?;
+    gateway.ready().await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for (headers, lane, rule) in [
+        (&[][..], "PROD", None),
+        (&["gray: GRAY"], "GRAY", None),
+        (&["gray: nowhere"], "PROD", None),
+        (&["gray: PROD", "x-canary: 1"], "PROD", None),
+        (&["x-forwarded-for: 203.0.113.9"], "GRAY", Some("office")),
+        (&["x-forwarded-for: 203.0.113.9, 192.0.2.1"], "PROD", None),
+        (&["x-canary: 1"], "GRAY", Some("canary")),
+        (&["x-canary: 1", "connection: x-canary"], "PROD", None),
+    ] {
+        let lines: Vec<String> = headers.iter().map(|line| (*line).to_owned()).collect();
+        let answer = explained(&gateway, &lines)?;
+        let decision = &answer["decision"];
+        ensure!(decision["status"] == lane && decision["rule"].as_str() == rule, "{answer}");
+        let mut request = client.get(gateway.url("/"));
+        for line in headers {
+            let (name, value) = line.split_once(": ").context("no header")?;
+            request = request.header(name, value);
+        }
+        let echo = Echo::read(request.send().await?).await?;
+        ensure!(echo.header("gray") == [lane], "{headers:?}: {echo:?}");
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use gray_demo::{Link, Messages, Starter, StarterProperties, chain};
+use gray_demo::{Link, Messages, Starter, StarterProperties, Transport, chain};
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{Consumer, open_store};
 use tokio::net::TcpListener;
@@ -83,7 +83,15 @@ impl Chain {
             })?;
             let (loses_tag_to, producer) = (None, None);
             let serving = starter.clone();
-            let mut link = Link { letter, next, addr, starter, loses_tag_to, producer };
+            let mut link = Link {
+                letter,
+                next,
+                addr,
+                transport: Transport::Http,
+                starter,
+                loses_tag_to,
+                producer,
+            };
             match letter {
                 'A' => consumers.push(self.messages.consume(link.clone()).await?),
                 'C' => self.messages.produce(&mut link).await,
