@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,12 +36,22 @@ pub(crate) enum BodyError {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pieces: AtomicU64,
+    /// Whether the next piece is still to come from the client.
+    awaited: AtomicBool,
+    /// Whether the instance has begun to answer.
+    answered: AtomicBool,
 }
 
 impl Progress {
     /// Returns a number that grows with each piece that was passed on.
-    pub(crate) fn pieces(&self) -> u64 {
+    fn pieces(&self) -> u64 {
         self.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Says that the instance has begun to answer: from now on the client may be silent while the
+    /// answer goes on, as with streams both ways.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 }
 
@@ -54,6 +64,9 @@ pub(crate) struct RequestBody {
     carriers: Arc<Carriers>,
     progress: Arc<Progress>,
     gate: Option<Gate>,
+    /// How long the client may be silent before the instance has begun to answer.
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Holds a body back until the instance says `100 Continue`, or has had time to.
@@ -79,7 +92,20 @@ impl Gate {
 impl RequestBody {
     /// A body of at most `limit` bytes, whose trailers may not carry a lane in.
     pub(crate) fn new(inner: Incoming, limit: u64, carriers: Arc<Carriers>) -> Self {
-        Self { inner: Some(inner), left: limit, carriers, progress: Arc::default(), gate: None }
+        Self {
+            inner: Some(inner),
+            left: limit,
+            carriers,
+            progress: Arc::default(),
+            gate: None,
+            idle: Duration::MAX,
+            timer: None,
+        }
+    }
+
+    /// Lets the client be silent for so long, until the instance begins to answer.
+    pub(crate) const fn may_stall(&mut self, idle: Duration) {
+        self.idle = idle;
     }
 
     /// Copies a body that is empty; there is no copy of any other.
@@ -90,6 +116,8 @@ impl RequestBody {
             carriers: Arc::clone(&self.carriers),
             progress: Arc::clone(&self.progress),
             gate: None,
+            idle: self.idle,
+            timer: None,
         };
         self.is_end_stream().then(none)
     }
@@ -97,6 +125,15 @@ impl RequestBody {
     /// Returns what is known about the body while it is being sent.
     pub(crate) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+
+    /// Ends when the client has been silent for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.progress.awaited.store(true, Ordering::Relaxed);
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        ready!(timer.as_mut().poll(cx));
+        if self.progress.answered.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Holds the body back until what is returned is told, or has had its time.
@@ -124,9 +161,12 @@ impl Body for RequestBody {
             self.gate = None;
         }
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let Some(frame) = ready!(Pin::new(inner).poll_frame(cx)) else {
-            return Poll::Ready(None);
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            return self.poll_stalled(cx).map(|()| Some(Err(BodyError::Stalled)));
         };
+        self.timer = None;
+        self.progress.awaited.store(false, Ordering::Relaxed);
+        let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = without_lanes(frame?, &self.carriers);
         self.progress.pieces.fetch_add(1, Ordering::Relaxed);
         if let Some(data) = frame.data_ref() {
@@ -169,18 +209,22 @@ pub(crate) struct InstanceBody {
     idle: Duration,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How the request goes on meanwhile, and how far it had come when the timer was set.
+    progress: Arc<Progress>,
+    seen: u64,
 }
 
 impl InstanceBody {
-    /// A body that occupies a lease until its end, may stall for so long, and must have come by the
-    /// deadline.
+    /// A body that occupies a lease until its end, may stall for so long while the request does not
+    /// go on either, and must have come by the deadline.
     pub(crate) const fn new(
         inner: Incoming,
         lease: Lease,
         idle: Duration,
         deadline: Option<Instant>,
+        progress: Arc<Progress>,
     ) -> Self {
-        Self { inner, lease: Some(lease), idle, deadline, timer: None }
+        Self { inner, lease: Some(lease), idle, deadline, timer: None, progress, seen: 0 }
     }
 
     fn poll_piece(
@@ -196,13 +240,32 @@ impl InstanceBody {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Poll::Pending => {
-                let stalled = Instant::now() + self.idle;
-                let until = self.deadline.map_or(stalled, |deadline| deadline.min(stalled));
-                let timer =
-                    self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-                ready!(timer.as_mut().poll(cx));
+                ready!(self.poll_stalled(cx));
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
+        }
+    }
+
+    /// Ends when nothing has come or gone for too long, or all should have come.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        let until = |idle: Duration| {
+            let stalled = Instant::now() + idle;
+            deadline.map_or(stalled, |deadline| deadline.min(stalled))
+        };
+        let (idle, pieces) = (self.idle, self.progress.pieces());
+        let timer = self.timer.get_or_insert_with(|| {
+            self.seen = pieces;
+            Box::pin(tokio::time::sleep_until(until(idle)))
+        });
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if late || self.seen == pieces {
+                return Poll::Ready(());
+            }
+            self.seen = pieces;
+            timer.as_mut().reset(until(idle));
         }
     }
 
@@ -301,7 +364,8 @@ fn without_lanes(mut frame: Frame<Bytes>, carriers: &Carriers) -> Frame<Bytes> {
     frame
 }
 
-/// Waits for something for as long as pieces of the request keep going out, and then for `limit`.
+/// Waits for something for as long as pieces of the request keep going out, or are still to come from
+/// the client, and then for `limit`.
 pub(crate) async fn within<T>(
     limit: Duration,
     progress: &Progress,
@@ -317,7 +381,7 @@ pub(crate) async fn within<T>(
             value = &mut future => return Some(value),
             () = &mut timer => {
                 let now = progress.pieces();
-                if now == seen {
+                if now == seen && !progress.awaited.load(Ordering::Relaxed) {
                     return None;
                 }
                 seen = now;

@@ -34,6 +34,9 @@ pub enum Error {
     /// The client broke off, or sent something that is no HTTP.
     #[error("the client's request ended early")]
     Client(#[source] hyper::Error),
+    /// The client's request did not go on.
+    #[error("the client's request did not go on in time")]
+    Stalled,
     /// The instance did not answer in time.
     #[error("the instance did not answer in time")]
     Timeout,
@@ -51,6 +54,7 @@ impl Error {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoInstance(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -70,6 +74,7 @@ impl Error {
             Self::NoInstance(NoInstance::Exhausted { .. }) => "instances-exhausted",
             Self::Connect(_) => "connect-failed",
             Self::Upstream(_) => "upstream-failed",
+            Self::Stalled => "request-stalled",
             Self::Timeout => "timeout",
         }
     }

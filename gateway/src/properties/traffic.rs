@@ -56,7 +56,8 @@ pub struct TimeoutProperties {
     pub connect: HumanDuration,
     /// Until an instance begins to answer, from the last byte of the request on.
     pub first_byte: HumanDuration,
-    /// Between two pieces of a body or of an upgraded connection.
+    /// Between two pieces of a body or of an upgraded connection: of a request until the instance
+    /// begins to answer, then of either direction.
     pub idle: HumanDuration,
     /// For the whole of a request and its answer; none where not given.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use papaya::HashMap;
 use super::endpoint::{Endpoint, Lease, Sender};
 use super::{Failed, Target, Upstream, UpstreamTls, Wire};
 use crate::Error;
-use crate::body::{BodyError, InstanceBody, RequestBody, within};
+use crate::body::{BodyError, InstanceBody, Progress, RequestBody, within};
 
 /// Connections to all instances.
 #[derive(Debug)]
@@ -121,13 +121,14 @@ async fn send1(
     make_relative(&mut request);
     join_cookies(request.headers_mut());
     expect_continue(&mut request);
+    request.body_mut().may_stall(to.timeouts.idle.0);
     let progress = request.body().progress();
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
     match answer.await {
         None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
         Some(Ok(response)) => {
             let lease = Lease::exclusive(Arc::clone(endpoint), sender);
-            Ok(response.map(|body| leased(body, lease, to)))
+            Ok(response.map(|body| leased(body, lease, to, progress)))
         }
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) if reused => Again::Stale(Box::new(request)),
@@ -144,11 +145,12 @@ async fn send2(
 ) -> Result<Response<InstanceBody>, Again> {
     *request.version_mut() = Version::HTTP_2;
     make_absolute(&mut request, to);
+    request.body_mut().may_stall(to.timeouts.idle.0);
     let progress = request.body().progress();
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
     match answer.await {
         None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
-        Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to))),
+        Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to, progress))),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) if reused && sender.is_closed() => Again::Stale(Box::new(request)),
             request => Again::Failed(failed(error, request)),
@@ -156,8 +158,9 @@ async fn send2(
     }
 }
 
-fn leased(body: Incoming, lease: Lease, to: &Target) -> InstanceBody {
-    InstanceBody::new(body, lease, to.timeouts.idle.0, to.deadline)
+fn leased(body: Incoming, lease: Lease, to: &Target, progress: Arc<Progress>) -> InstanceBody {
+    progress.answered();
+    InstanceBody::new(body, lease, to.timeouts.idle.0, to.deadline, progress)
 }
 
 fn failed(
@@ -178,7 +181,7 @@ fn blame(error: hyper::Error) -> Error {
     while let Some(source) = cause {
         match source.downcast_ref::<BodyError>() {
             Some(BodyError::TooLarge) => return Error::BodyTooLarge,
-            Some(BodyError::Stalled) => return Error::Timeout,
+            Some(BodyError::Stalled) => return Error::Stalled,
             Some(BodyError::Broken(_)) => return Error::Client(error),
             None => cause = source.source(),
         }

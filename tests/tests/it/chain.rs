@@ -28,6 +28,8 @@ pub(crate) struct Chain {
     pub(crate) server: Nacos,
     gateway: Gateway,
     pub(crate) services: BTreeMap<(&'static str, &'static str), Process>,
+    /// Where the newest copies listen.
+    addrs: BTreeMap<(&'static str, &'static str), SocketAddr>,
     client: reqwest::Client,
     folder: tempfile::TempDir,
 }
@@ -48,8 +50,9 @@ impl Chain {
             server.address()
         ))?;
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let (services, folder) = (BTreeMap::new(), tempfile::tempdir()?);
-        let mut chain = Self { server, gateway, services, client, folder };
+        let (services, addrs) = (BTreeMap::new(), BTreeMap::new());
+        let folder = tempfile::tempdir()?;
+        let mut chain = Self { server, gateway, services, addrs, client, folder };
         for (role, version) in copies {
             chain.run(role, version, &[])?;
         }
@@ -75,6 +78,7 @@ impl Chain {
             rest.split_whitespace().next()?.parse().ok()
         })?;
         self.services.insert((role, version), process);
+        self.addrs.insert((role, version), addr);
         Ok(addr)
     }
 
@@ -94,6 +98,25 @@ impl Chain {
             Ok(())
         })
         .await
+    }
+
+    /// Reads one of the counters that a copy shows on its own page.
+    async fn counter(&self, copy: (&'static str, &'static str), name: &str) -> anyhow::Result<u64> {
+        let url = format!("http://{}/metrics", self.addrs[&copy]);
+        let text = self.client.get(url).send().await?.text().await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.unwrap_or("0").parse()?)
+    }
+
+    /// Waits until a copy has done its job, and said so.
+    fn until_job(
+        &mut self,
+        copy: (&'static str, &'static str),
+        parts: &[&str],
+    ) -> anyhow::Result<()> {
+        let process = self.services.get_mut(&copy).context("it is not there")?;
+        let done = |line: &str| line.contains("job: ") && parts.iter().all(|it| line.contains(it));
+        process.until(Duration::from_secs(20), |it| it.lines().any(done).then_some(()))
     }
 
     fn probe(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
@@ -155,8 +178,15 @@ async fn a_lane_without_b_is_gray_again_after_it(kind: Kind) -> anyhow::Result<(
     let mut chain = Chain::start(kind, &copies).await?;
     let through_base = GRAY_WAY.replace("Bgray", "B");
     chain.goes(BASE_WAY, &through_base).await?;
+    let fell = "lane_fallback_total{from=\"spring-cloud-a\",to=\"spring-cloud-b\",lane=\"GRAY\"}";
+    let after = "lane_fallback_total{from=\"spring-cloud-b\",to=\"spring-cloud-c\",lane=\"GRAY\"}";
+    let before = chain.counter(("a", "V2"), fell).await?;
     let (code, printed) = chain.probe(&["-n", "10", "--json"])?;
     ensure!(code == Some(0), "{printed}");
+    // Each request is counted once, on the hop where it fell back, and nowhere else.
+    let counted = chain.counter(("a", "V2"), fell).await? - before;
+    ensure!(counted == 10, "{counted} of 10 fallbacks counted");
+    ensure!(chain.counter(("b", "V1"), after).await? == 0, "counted where the lane was there");
     let value: serde_json::Value = serde_json::from_str(&printed)?;
     let b = &value["tree"][0]["calls"][0]["calls"][0];
     ensure!(b["service"] == "spring-cloud-b" && b["version"] == "V1", "{printed}");
@@ -198,12 +228,40 @@ async fn jobs_stay_in_the_lane_of_their_copy(kind: Kind) -> anyhow::Result<()> {
     let mut chain = Chain::start(kind, &copies).await?;
     for (version, expected) in [("V1", BASE_WAY), ("V2", GRAY_WAY)] {
         chain.run("a", version, &["--job", "1"])?;
-        let process = chain.services.get_mut(&("a", version)).context("it is not there")?;
-        let expected = format!("job: {}", expected.trim_end());
-        process
-            .until(Duration::from_secs(20), |printed| printed.contains(&expected).then_some(()))?;
+        chain.until_job(("a", version), &[expected.trim_end()])?;
     }
     Ok(())
+}
+
+/// Every service of the demos has a job, and may go on by either transport.
+async fn every_service_works_of_its_own_accord(kind: Kind) -> anyhow::Result<()> {
+    let mut chain = Chain::start(kind, &[]).await?;
+    let over_grpc = ["--job", "1", "--transport", "grpc"];
+    for version in ["V1", "V2"] {
+        for role in ["user", "order", "c"] {
+            chain.run(role, version, &["--job", "1"])?;
+        }
+        for role in ["b", "a"] {
+            chain.run(role, version, &over_grpc)?;
+        }
+    }
+    for (version, lane, mark) in [("V1", "PROD", ""), ("V2", "GRAY", "gray")] {
+        let served = [format!("\"lane\":\"{lane}\""), format!("\"version\":\"{version}\"")];
+        for role in ["user", "order"] {
+            chain.until_job((role, version), &[&served[0], &served[1]])?;
+        }
+        let name = |letter: char| format!("{letter}{mark}[127.0.0.1]");
+        chain.until_job(("c", version), &[&format!("{} -> {}", name('C'), name('C'))])?;
+        chain.until_job(("b", version), &[&format!("{} -> {}", name('B'), name('C'))])?;
+    }
+    eventually(Duration::from_secs(20), async || {
+        for (gray, expected) in [(false, BASE_WAY), (true, GRAY_WAY)] {
+            let way = chain.get("/A/go", gray).await?;
+            ensure!(way == expected, "{way}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Every copy is replaced by a new one under load.
@@ -274,6 +332,11 @@ mod on_rnacos {
     #[tokio::test]
     async fn jobs_stay_in_the_lane_of_their_copy() -> anyhow::Result<()> {
         super::jobs_stay_in_the_lane_of_their_copy(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
+    async fn every_service_works_of_its_own_accord() -> anyhow::Result<()> {
+        super::every_service_works_of_its_own_accord(Kind::Rnacos).await
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -305,10 +305,25 @@ async fn groups_and_clusters_are_honoured(kind: Kind) -> anyhow::Result<()> {
     command.args(["user", "--version-label", "V2", "--nacos", &server.address()]);
     command.env("NACOS_GROUP", "SEED_GROUP").env("NACOS_CLUSTER", "HANGZHOU");
     let _service = Process::start(&mut command, &gateway.folder.path().join("service"))?;
+    let other = Stub::start("V2").await?;
+    let link = connected(&server).await?;
+    let mut far = instance(other.addr, "V2");
+    far.cluster_name = Some("SHANGHAI".to_owned());
+    link.register("user-app", "SEED_GROUP", &far).await?;
+    links.push(link);
+    // One that looks for instances in one cluster calls nobody in the other.
+    let mut command = Command::new(binary("graylane-demo")?);
+    command.args(["order", "--version-label", "V2", "--nacos", &server.address()]);
+    command.env("NACOS_GROUP", "SEED_GROUP").env("NACOS_CLUSTERS", "HANGZHOU");
+    command.args(["--job", "1"]).env("GRAYLANE_BASE", "V2");
+    let mut caller = Process::start(&mut command, &gateway.folder.path().join("caller"))?;
+    caller
+        .until(Duration::from_secs(30), |it| (it.matches("job: {").count() >= 6).then_some(()))?;
+    ensure!(other.requests() == 0, "an instance of another cluster was called");
     eventually(Duration::from_secs(30), async || {
         let found = links.first().context("no link")?.service("user-app", "SEED_GROUP").await?;
-        let one = found.hosts.first().context("nobody is registered")?;
-        ensure!(one.cluster_name.as_deref() == Some("HANGZHOU"), "{one:?}");
+        let near = |one: &&NacosInstance| one.cluster_name.as_deref() == Some("HANGZHOU");
+        let one = found.hosts.iter().find(near).context("nobody is registered there")?;
         ensure!(one.healthy && one.enabled && one.ephemeral, "{one:?}");
         let version = one.metadata.get("version").map(String::as_str);
         ensure!(version == Some("V2"), "{one:?}");

@@ -1,0 +1,267 @@
+//! Instances that do not take connections, do not go on, or do not read; clients that do not read.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use gray_tests::{Gateway, Stub, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+/// What may wait on the way: the buffers of four sockets, and the gateway's own.
+const UNDERWAY: usize = 24 << 20;
+
+/// How much the gateway itself may grow by what waits, in KiB.
+const MEMORY: u64 = 16 << 10;
+
+fn gateway(addrs: &[SocketAddr], more: &str) -> anyhow::Result<Gateway> {
+    let folder = tempfile::tempdir()?;
+    let lines: String = addrs.iter().map(|addr| format!("  - {{address: '{addr}'}}\n")).collect();
+    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
+    Gateway::start_in(
+        folder,
+        &format!(
+            "routes: [{{service: app}}]\ndiscovery: {{files: ['{{dir}}/registry.yaml']}}\n{more}"
+        ),
+    )
+}
+
+/// The most memory that the gateway had at a time, in KiB.
+fn peak(gateway: &Gateway) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// A port whose queue of connections is full: whoever knocks is not answered, as when the network
+/// drops every packet.
+struct Deaf {
+    addr: SocketAddr,
+    _socket: tokio::net::TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+impl Deaf {
+    async fn start() -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind("127.0.0.1:0".parse()?)?;
+        let socket = socket.listen(1)?;
+        let addr = socket.local_addr()?;
+        let mut queue = Vec::new();
+        while let Ok(taken) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(addr)).await
+        {
+            queue.push(taken?);
+            ensure!(queue.len() < 10, "the queue does not fill");
+        }
+        Ok(Self { addr, _socket: socket, _queue: queue })
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_takes_no_connection_is_given_up_in_time() -> anyhow::Result<()> {
+    let deaf = Deaf::start().await?;
+    let alone = gateway(&[deaf.addr], "timeouts: {connect: 200ms}\nlimits: {attempts: 1}\n")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let began = Instant::now();
+    let answer = client.get(alone.url("/")).send().await?;
+    let (took, status, text) = (began.elapsed(), answer.status(), answer.text().await?);
+    ensure!(status == 502 && text.contains("\"code\":\"connect-failed\""), "{status} {text}");
+    ensure!(took >= Duration::from_millis(190), "after {took:?} only");
+    ensure!(took < Duration::from_secs(2), "after {took:?}");
+
+    // Where there is another one, that one serves; a payment is sent there too, since nothing of it
+    // was sent before.
+    let other = Stub::start("V1").await?;
+    let both = gateway(&[deaf.addr, other.addr], "timeouts: {connect: 200ms}\n")?;
+    for _ in 0..4 {
+        ensure!(client.get(both.url("/")).send().await?.status() == 200);
+        ensure!(client.post(both.url("/")).body("pay").send().await?.status() == 200);
+    }
+    ensure!(other.requests() == 8, "{} requests", other.requests());
+    Ok(())
+}
+
+/// Begins an answer, and never goes on.
+async fn stalls() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = [0; 4096];
+            let _ = stream.read(&mut read).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+            kept.push(stream);
+        }
+    });
+    Ok(addr)
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_go_on_is_cut_off() -> anyhow::Result<()> {
+    let gateway = gateway(&[stalls().await?], "timeouts: {idle: 300ms}\n")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let began = Instant::now();
+    let answer = client.get(gateway.url("/")).send().await?;
+    ensure!(answer.status() == 200);
+    let body = tokio::time::timeout(Duration::from_secs(5), answer.bytes()).await?;
+    ensure!(body.is_err(), "half an answer passed for a whole one: {body:?}");
+    ensure!(began.elapsed() >= Duration::from_millis(290), "after {:?}", began.elapsed());
+    eventually(Duration::from_secs(5), async || {
+        let cut = gateway.metric("graylane_responses_cut_short_total").await?;
+        ensure!(cut >= 1.0, "not counted");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_go_on_is_given_up() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let gateway = gateway(&[stub.addr], "timeouts: {idle: 300ms}\n")?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").await?;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    tokio::time::timeout(Duration::from_secs(5), read).await??;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    ensure!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    ensure!(answer.contains("\"code\":\"request-stalled\""), "{answer}");
+    // One that goes on, however slowly, is waited for, even where instances must answer at once.
+    let patient = self::gateway(&[stub.addr], "timeouts: {idle: 1s, firstByte: 300ms}\n")?;
+    let mut stream = TcpStream::connect(patient.addr).await?;
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await?;
+    for piece in [b"s", b"l", b"o", b"w"] {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stream.write_all(piece).await?;
+    }
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await?;
+    ensure!(&first == b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&first));
+    Ok(())
+}
+
+/// Streams both ways: while one side goes on, the other may be silent.
+#[tokio::test]
+async fn a_stream_both_ways_ends_when_neither_side_goes_on() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let instance = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let mut read = [0; 4096];
+        let _ = stream.read(&mut read).await?;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+            .await?;
+        let mut heard = 0;
+        // It answers nothing more until all has come.
+        while heard < 8 {
+            heard += stream.read(&mut read).await?.min(1);
+        }
+        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await?;
+        anyhow::Ok(())
+    });
+    let gateway = gateway(&[addr], "timeouts: {idle: 600ms}\n")?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        .await?;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream.write_all(b"1\r\nx\r\n").await?;
+    }
+    stream.write_all(b"0\r\n\r\n").await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await??;
+    ensure!(answer.ends_with("1\r\na\r\n1\r\nb\r\n0\r\n\r\n"), "{answer}");
+    instance.await??;
+    Ok(())
+}
+
+/// Writes for ever, or reads nothing, and counts what the other side has taken.
+async fn endless(reads: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let written = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&written);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = [0; 4096];
+            let _ = stream.read(&mut read).await;
+            if !reads {
+                kept.push(stream);
+                continue;
+            }
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                loop {
+                    let more = stream.write(&[b'x'; 65_536]).await?;
+                    counted.fetch_add(more, Ordering::Relaxed);
+                }
+                #[allow(unreachable_code, reason = "it says what the task returns")]
+                anyhow::Ok(())
+            });
+        }
+    });
+    Ok((addr, written))
+}
+
+/// Waits until a count stands still, and returns it.
+async fn settled(count: &AtomicUsize) -> anyhow::Result<usize> {
+    eventually(Duration::from_secs(20), async || {
+        let before = count.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let after = count.load(Ordering::Relaxed);
+        ensure!(after == before && after > 0, "it goes on: {before}, {after}");
+        Ok(after)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_its_instance_up() -> anyhow::Result<()> {
+    let (addr, written) = endless(true).await?;
+    let gateway = gateway(&[addr], "")?;
+    let before = peak(&gateway)?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    let held = settled(&written).await?;
+    ensure!(held < UNDERWAY, "{held} bytes were taken that nobody reads");
+    let grown = peak(&gateway)? - before;
+    ensure!(grown < MEMORY, "the gateway keeps {grown} KiB");
+    // It goes on as the client does.
+    let mut read = vec![0; 1 << 20];
+    for _ in 0..2 * (held >> 20) {
+        stream.read_exact(&mut read).await?;
+    }
+    ensure!(settled(&written).await? > held, "the instance was not let go on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<()> {
+    let (addr, _) = endless(false).await?;
+    let gateway = gateway(&[addr], "")?;
+    let before = peak(&gateway)?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n").await?;
+    let sent = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&sent);
+    let sending = tokio::spawn(async move {
+        while let Ok(more) = stream.write(&[b'x'; 65_536]).await {
+            counted.fetch_add(more, Ordering::Relaxed);
+        }
+    });
+    let held = settled(&sent).await?;
+    sending.abort();
+    ensure!(held < UNDERWAY, "{held} bytes were taken that nobody reads");
+    let grown = peak(&gateway)? - before;
+    ensure!(grown < MEMORY, "the gateway keeps {grown} KiB");
+    Ok(())
+}
