@@ -3,12 +3,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use anyhow::Context;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// An instance of the test's own, which answers what it was sent.
@@ -20,6 +24,8 @@ pub struct Stub {
     pub version: String,
     requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
+    /// Where it runs, if nothing of it is to outlive it.
+    own: Option<Runtime>,
 }
 
 /// What a [`Stub`] answers.
@@ -43,22 +49,48 @@ impl Stub {
         Self::start_at("127.0.0.1:0".parse()?, version).await
     }
 
+    /// Starts an instance that is gone at once when it is dropped: its connections are reset, whatever
+    /// is under way on them.
+    ///
+    /// # Errors
+    ///
+    /// Where no port can be had.
+    pub async fn start_to_be_killed(version: &str) -> anyhow::Result<Self> {
+        let own =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let mut stub = Self::start_on(own.handle(), "127.0.0.1:0".parse()?, version).await?;
+        stub.own = Some(own);
+        Ok(stub)
+    }
+
     /// Starts an instance at an address.
     ///
     /// # Errors
     ///
     /// Where the address cannot be had.
     pub async fn start_at(addr: SocketAddr, version: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
-        let addr = listener.local_addr()?;
+        Self::start_on(&Handle::current(), addr, version).await
+    }
+
+    async fn start_on(on: &Handle, addr: SocketAddr, version: &str) -> anyhow::Result<Self> {
         let requests = Arc::<AtomicUsize>::default();
         let state = (version.to_owned(), Arc::clone(&requests));
         let router = Router::new().fallback(echo).with_state(state);
-        let task = tokio::spawn(async move {
+        let kept = Handle::current().id() == on.id();
+        let (tell, told) = oneshot::channel();
+        let task = on.spawn(async move {
+            let listener = TcpListener::bind(addr).await;
+            let _ = tell.send(listener.as_ref().ok().and_then(|it| it.local_addr().ok()));
+            let Ok(listener) = listener else { return };
+            let resetting = listener.tap_io(move |stream| {
+                // Closed while something is under way, it is reset.
+                let _ = if kept { Ok(()) } else { stream.set_zero_linger() };
+            });
             // It ends with the test.
-            let _ = axum::serve(listener, router).await;
+            let _ = axum::serve(resetting, router).await;
         });
-        Ok(Self { addr, version: version.to_owned(), requests, task })
+        let addr = told.await?.with_context(|| format!("{addr} cannot be had"))?;
+        Ok(Self { addr, version: version.to_owned(), requests, task, own: None })
     }
 
     /// Returns how many requests it has answered.
@@ -75,6 +107,9 @@ impl Stub {
 impl Drop for Stub {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(own) = self.own.take() {
+            own.shutdown_background();
+        }
     }
 }
 

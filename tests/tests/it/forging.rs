@@ -41,11 +41,7 @@ async fn instance() -> anyhow::Result<(SocketAddr, mpsc::UnboundedReceiver<Strin
             let tell = tell.clone();
             tokio::spawn(async move {
                 let mut bytes = Vec::new();
-                while !is_whole(&bytes) {
-                    if stream.read_buf(&mut bytes).await? == 0 {
-                        break;
-                    }
-                }
+                while !is_whole(&bytes) && stream.read_buf(&mut bytes).await? > 0 {}
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 let upgrades = text.to_ascii_lowercase().contains("\r\nupgrade:");
                 let answer = if upgrades { SWITCHED } else { ANSWER };

@@ -2,6 +2,7 @@
 
 mod refusals;
 mod registry;
+mod replacing;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use gray_tests::{Gateway, Stub, eventually};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -19,8 +20,9 @@ const MEMORY: u64 = 16 << 10;
 
 fn gateway(addrs: &[SocketAddr], more: &str) -> anyhow::Result<Gateway> {
     let folder = tempfile::tempdir()?;
-    let lines: String = addrs.iter().map(|addr| format!("  - {{address: '{addr}'}}\n")).collect();
-    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
+    let instances: Vec<_> = addrs.iter().map(|addr| json!({ "address": addr })).collect();
+    let registry = json!({ "services": { "app": instances } });
+    std::fs::write(folder.path().join("registry.yaml"), registry.to_string())?;
     Gateway::start_in(
         folder,
         &format!(
@@ -40,7 +42,7 @@ fn peak(gateway: &Gateway) -> anyhow::Result<u64> {
 /// drops every packet.
 struct Deaf {
     addr: SocketAddr,
-    _socket: tokio::net::TcpListener,
+    _socket: TcpListener,
     _queue: Vec<TcpStream>,
 }
 
@@ -201,7 +203,7 @@ async fn endless(reads: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> 
             tokio::spawn(async move {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
                 loop {
-                    let more = stream.write(&[b'x'; 65_536]).await?;
+                    let more = stream.write(&[b'x'; 16_384]).await?;
                     counted.fetch_add(more, Ordering::Relaxed);
                 }
                 #[allow(unreachable_code, reason = "it says what the task returns")]
@@ -254,7 +256,7 @@ async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<
     let sent = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&sent);
     let sending = tokio::spawn(async move {
-        while let Ok(more) = stream.write(&[b'x'; 65_536]).await {
+        while let Ok(more) = stream.write(&[b'x'; 16_384]).await {
             counted.fetch_add(more, Ordering::Relaxed);
         }
     });

@@ -3,24 +3,23 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use gray_config::nacos::{Link, Module, NacosInstance, NacosProperties};
 use gray_tests::{Echo, Gateway, Kind, Nacos, Process, Stub, binary, eventually};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-const SERVICE: &str = "app";
-const GROUP: &str = "DEFAULT_GROUP";
+pub(super) const SERVICE: &str = "app";
+pub(super) const GROUP: &str = "DEFAULT_GROUP";
 
 fn link(server: &Nacos) -> Link {
     let servers = vec![server.address()];
     Link::new(NacosProperties { servers, ..Default::default() }, Module::Naming)
 }
 
-async fn connected(server: &Nacos) -> anyhow::Result<Link> {
+pub(super) async fn connected(server: &Nacos) -> anyhow::Result<Link> {
     let link = link(server);
     let mut state = link.state();
     let up = state.wait_for(|state| state.connected);
@@ -28,7 +27,7 @@ async fn connected(server: &Nacos) -> anyhow::Result<Link> {
     Ok(link)
 }
 
-fn instance(addr: SocketAddr, version: &str) -> NacosInstance {
+pub(super) fn instance(addr: SocketAddr, version: &str) -> NacosInstance {
     NacosInstance {
         ip: addr.ip().to_string(),
         port: addr.port().into(),
@@ -37,7 +36,7 @@ fn instance(addr: SocketAddr, version: &str) -> NacosInstance {
     }
 }
 
-fn start(server: &Nacos, discovery: &str, rules: &str) -> anyhow::Result<Gateway> {
+pub(super) fn start(server: &Nacos, discovery: &str, rules: &str) -> anyhow::Result<Gateway> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("rules.yaml"), rules)?;
     Gateway::start_in(
@@ -51,7 +50,7 @@ fn start(server: &Nacos, discovery: &str, rules: &str) -> anyhow::Result<Gateway
 }
 
 /// Waits until the gateway knows exactly these instances of the service.
-async fn knows(gateway: &Gateway, addrs: &[SocketAddr]) -> anyhow::Result<()> {
+pub(super) async fn knows(gateway: &Gateway, addrs: &[SocketAddr]) -> anyhow::Result<()> {
     eventually(Duration::from_secs(30), async || {
         let text = gateway.ask("/api/v1/services").await?;
         let value: serde_json::Value = serde_json::from_str(&text)?;
@@ -166,95 +165,25 @@ async fn a_lane_may_have_a_group_of_its_own(kind: Kind) -> anyhow::Result<()> {
 }
 
 /// An instance with the link that keeps it registered.
-struct Registered {
-    stub: Stub,
-    link: Link,
+pub(super) struct Registered {
+    pub(super) stub: Stub,
+    pub(super) link: Link,
 }
 
 impl Registered {
-    async fn start(server: &Nacos) -> anyhow::Result<Self> {
-        let stub = Stub::start("V1").await?;
+    pub(super) async fn start(server: &Nacos) -> anyhow::Result<Self> {
+        let stub = Stub::start_to_be_killed("V1").await?;
         let link = connected(server).await?;
-        link.register(SERVICE, GROUP, &instance(stub.addr, "V1")).await?;
+        // The Java server says at times that it does not know the connection that it has just taken.
+        let own = instance(stub.addr, "V1");
+        let registered = async || Ok(link.register(SERVICE, GROUP, &own).await?);
+        eventually(Duration::from_secs(10), registered).await?;
         Ok(Self { stub, link })
     }
 
-    async fn deregister(&self) -> anyhow::Result<()> {
+    pub(super) async fn deregister(&self) -> anyhow::Result<()> {
         Ok(self.link.deregister(SERVICE, GROUP, &instance(self.stub.addr, "V1")).await?)
     }
-}
-
-/// Sends requests by GET until it is told to stop, each of which must be served.
-fn load(gateway: &Gateway, done: &Arc<AtomicBool>) -> JoinHandle<anyhow::Result<usize>> {
-    let (url, done) = (gateway.url("/"), Arc::clone(done));
-    tokio::spawn(async move {
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        let mut count = 0;
-        while !done.load(Ordering::Relaxed) {
-            let answer = client.get(&url).send().await?;
-            let status = answer.status();
-            let text = answer.text().await?;
-            ensure!(status == 200, "after {count}: {status} {text}");
-            count += 1;
-        }
-        Ok(count)
-    })
-}
-
-/// How many instances there are, and how often all of them are replaced: more where it is a long proof.
-fn extent() -> (usize, usize) {
-    let rounds = std::env::var("GRAYLANE_ROUNDS").ok().and_then(|text| text.parse().ok());
-    rounds.map_or((3, 1), |rounds| (6, rounds))
-}
-
-/// Replaces every instance by the book, and then by stopping it before it is deregistered; so often.
-async fn instances_are_replaced_without_a_failed_request(kind: Kind) -> anyhow::Result<()> {
-    let server = Nacos::start(kind).await?;
-    let mut instances = Vec::new();
-    let (size, rounds) = extent();
-    for _ in 0..size {
-        instances.push(Registered::start(&server).await?);
-    }
-    let gateway = start(&server, "nacos: [{}]", "")?;
-    let addrs = |instances: &[Registered]| -> Vec<SocketAddr> {
-        instances.iter().map(|it| it.stub.addr).collect()
-    };
-    knows(&gateway, &addrs(&instances)).await?;
-    let done = Arc::<AtomicBool>::default();
-    let clients: Vec<_> = (0..4).map(|_| load(&gateway, &done)).collect();
-    for turn in 0..2 * rounds * size {
-        let polite = turn / size % 2 == 0;
-        let old = instances.remove(0);
-        if polite {
-            old.deregister().await?;
-            knows(&gateway, &addrs(&instances)).await?;
-            drop(old);
-        } else {
-            drop(old.stub);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            drop(old.link);
-        }
-        instances.push(Registered::start(&server).await?);
-        knows(&gateway, &addrs(&instances)).await?;
-    }
-    done.store(true, Ordering::Relaxed);
-    let mut count = 0;
-    for client in clients {
-        count += client.await??;
-    }
-    ensure!(count > 500, "only {count} requests");
-    for one in &instances {
-        ensure!(one.stub.requests() > 0, "{} was never called", one.stub.addr);
-    }
-    if let Some(report) = std::env::var_os("GRAYLANE_REPORT") {
-        let text = format!(
-            "{size} instances on {kind:?}, all replaced {rounds} times politely (deregistered, then \
-             stopped) and {rounds} times rudely (stopped first)\n\
-             requests by GET meanwhile: {count}; failed: 0\n"
-        );
-        std::fs::write(report, text)?;
-    }
-    Ok(())
 }
 
 /// A registry that suddenly knows nobody is doubted for the grace, and then believed.
@@ -276,6 +205,9 @@ async fn an_emptied_service_is_served_for_the_grace(kind: Kind) -> anyhow::Resul
         Ok(())
     })
     .await?;
+    let answer = client.get(gateway.url("/")).send().await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status == 503 && text.contains("\"code\":\"empty-lane\""), "{status} {text}");
     // Whoever comes back is believed at once.
     let two = Registered::start(&server).await?;
     knows(&gateway, &[two.stub.addr]).await?;
@@ -399,11 +331,6 @@ mod on_rnacos {
     async fn a_lane_may_have_a_group_of_its_own() -> anyhow::Result<()> {
         super::a_lane_may_have_a_group_of_its_own(Kind::Rnacos).await
     }
-
-    #[tokio::test]
-    async fn instances_are_replaced_without_a_failed_request() -> anyhow::Result<()> {
-        super::instances_are_replaced_without_a_failed_request(Kind::Rnacos).await
-    }
 }
 
 mod on_nacos {
@@ -432,10 +359,5 @@ mod on_nacos {
     #[tokio::test]
     async fn a_lane_may_have_a_group_of_its_own() -> anyhow::Result<()> {
         super::a_lane_may_have_a_group_of_its_own(Kind::Java).await
-    }
-
-    #[tokio::test]
-    async fn instances_are_replaced_without_a_failed_request() -> anyhow::Result<()> {
-        super::instances_are_replaced_without_a_failed_request(Kind::Java).await
     }
 }
