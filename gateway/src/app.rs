@@ -34,6 +34,9 @@ const MAX_FILE: u64 = 64 << 20;
 /// How long the first rules may take before the gateway goes on without them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long they may take where there is a snapshot to begin with.
+const PATIENCE_WITH_SNAPSHOT: Duration = Duration::from_secs(1);
+
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -232,15 +235,19 @@ impl Parts {
         }
         let services: Vec<_> = self.settings.routes.services().into_iter().collect();
         let lanes = self.settings.nacos_lanes.clone();
+        let recovery_grace = properties.recovery_grace.0;
         for (group, lane) in properties.nacos.iter().zip(lanes) {
             let registry = || self.servers.registry(group, lane, services.clone());
-            registries.push(Box::new(self.background.within(registry)));
+            registries.push(Box::new(
+                self.background.within(registry).with_recovery_grace(recovery_grace),
+            ));
         }
         let mut maintenance = Maintenance::new(self.settings.guard(own));
         maintenance.version_key = properties.version_key;
         maintenance.algorithm = self.settings.algorithm;
         maintenance.algorithms.clone_from(&self.settings.algorithms);
         maintenance.grace = properties.empty_grace.0;
+        maintenance.recovery_grace = properties.recovery_grace.0;
         maintenance.snapshot = snapshot(&properties.snapshot);
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());
@@ -253,6 +260,7 @@ impl Parts {
         let sources = self.rule_sources();
         let how = self.settings.rule_documents.clone();
         let kept = snapshot(&self.settings.properties.rules.snapshot);
+        let patience = if kept.is_some() { PATIENCE_WITH_SNAPSHOT } else { PATIENCE };
         let following = Follow::new(move |documents: &_| parse_documents(documents, &how), kept);
         let health = following.health();
         let (publisher, revision) = live(Revision::off());
@@ -267,7 +275,7 @@ impl Parts {
             let mut updates = updates.peekable();
             // Documents that are wrong must not keep the last good ones from being restored.
             let peek = std::pin::Pin::new(&mut updates).peek();
-            let first = tokio::time::timeout(PATIENCE, peek).await;
+            let first = tokio::time::timeout(patience, peek).await;
             let good = matches!(&first, Ok(Some(gray_config::Update::Documents(documents)))
                 if (following.parse)(documents).is_ok());
             if !good {
@@ -327,7 +335,9 @@ impl Parts {
         if properties.nacos.is_empty() && properties.files.is_empty() {
             return Ok(());
         }
-        until(|| services.is_subset(&health.load().answered)).await;
+        let told =
+            |health: &DirectoryHealth| health.from_snapshot || services.is_subset(&health.answered);
+        until(|| told(&health.load())).await;
         let known = directory.load();
         let none = services.iter().all(|service| {
             known.get(service).is_none_or(|subsets| subsets.registered().is_empty())

@@ -7,9 +7,6 @@ use tokio::time::Instant;
 use crate::discovery::Trust;
 use crate::{Instance, ServiceName};
 
-/// How long instances that vanished with a lost link are kept after it has come back.
-const SETTLING: Duration = Duration::from_secs(30);
-
 /// Keeps instances that a registry forgot rather than lost.
 ///
 /// A registry that restarts tells of no instances at all, then of some, until all have registered
@@ -19,6 +16,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Retention {
     grace: Duration,
+    recovery_grace: Duration,
     kept: HashMap<(usize, ServiceName), Kept>,
 }
 
@@ -31,8 +29,10 @@ struct Kept {
 }
 
 impl Retention {
-    pub(crate) fn new(grace: Duration) -> Self {
-        Self { grace, kept: HashMap::new() }
+    /// Keeps an emptied service's instances for `grace`, and those that vanished with a lost link for
+    /// `recovery_grace` after it has come back.
+    pub(crate) fn new(grace: Duration, recovery_grace: Duration) -> Self {
+        Self { grace, recovery_grace, kept: HashMap::new() }
     }
 
     /// Takes note of what a source says about a service.
@@ -48,7 +48,7 @@ impl Retention {
         let emptied = latest.is_empty() && !kept.current.is_empty();
         let doubted = kept.believed_at.is_some();
         match trust {
-            Trust::Settling => kept.doubt(latest, now + SETTLING),
+            Trust::Settling => kept.doubt(latest, now + self.recovery_grace),
             Trust::Pushed if emptied || doubted => kept.doubt(latest, now + self.grace),
             Trust::Certain | Trust::Pushed => kept.believe(latest),
         }
@@ -118,7 +118,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            Self(Retention::new(GRACE), ServiceName::new("user-app"))
+            Self(Retention::new(GRACE, 3 * GRACE), ServiceName::new("user-app"))
         }
 
         fn note(&mut self, ports: &[u16], trust: Trust) {
@@ -170,7 +170,7 @@ mod tests {
         case.check(&[1, 2, 3]);
         case.note(&[2, 3, 4], Trust::Settling);
         case.check(&[1, 2, 3, 4]);
-        tokio::time::advance(SETTLING).await;
+        tokio::time::advance(3 * GRACE).await;
         case.check(&[2, 3, 4]);
     }
 

@@ -7,10 +7,18 @@ use crate::{root, say};
 /// How many generated worlds the decision is compared with its model on.
 const CASES: &str = "1000000";
 
+/// Tests that take longer here than in CI, by the reports that they write.
+const LONGER: [(&str, &str); 4] = [
+    ("flips", "flips::on_rnacos"),
+    ("replacement", "on_rnacos::instances_are_replaced_without_a_failed_request"),
+    ("outage", "outage::"),
+    ("partition", "partition::"),
+];
+
 /// How often every instance is replaced, politely and rudely.
 const ROUNDS: &str = "10";
 
-/// How long a broker is away in each of three ways, in seconds.
+/// How long a broker or Nacos is away, each time, in seconds.
 const OUTAGE: &str = "20";
 
 /// Runs the long proofs, in release builds; their reports go to `tests/reports`.
@@ -40,20 +48,15 @@ impl Prove {
             );
             std::fs::write(root().join("tests/reports/model.txt"), text)?;
         }
-        if filter.is_none_or(|filter| "flips".contains(filter)) {
-            say(&format!("{CASES} requests while rules flip"));
-            let test = "flips::on_rnacos";
-            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
-        }
-        if filter.is_none_or(|filter| "replacement".contains(filter)) {
-            say(&format!("replacing every instance {ROUNDS} times"));
-            let test = "on_rnacos::instances_are_replaced_without_a_failed_request";
-            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
-        }
-        if filter.is_none_or(|filter| "outage".contains(filter)) {
-            say("a minute without a broker");
-            let test = "outage::";
-            cargo(&["test", "--release", "--package", "gray-tests", "--test", "it", test])?;
+        for (name, test) in LONGER {
+            if filter.is_none_or(|filter| name.contains(filter)) {
+                let report = root().join(format!("tests/reports/{name}.txt"));
+                // Some are written by several tests, line by line.
+                let _ = std::fs::remove_file(&report);
+                let mut command = command(&["test", "--release", "--package", "gray-tests"]);
+                command.args(["--test", "it", test, "--", "--test-threads", "1"]);
+                run(command.env("GRAYLANE_REPORT", report))?;
+            }
         }
         for name in ["switches", "overhead"] {
             if filter.is_none_or(|filter| name.contains(filter)) {
@@ -73,18 +76,14 @@ impl Prove {
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    run(&mut command(arguments))
+}
+
+fn command(arguments: &[&str]) -> Command {
     say(&format!("cargo {}", arguments.join(" ")));
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root());
     command.env("GRAYLANE_CASES", CASES).env("GRAYLANE_REQUESTS", CASES);
-    let is_of = |what: &str| arguments.iter().any(|it| it.contains(what));
-    let report = if is_of("replaced") {
-        "replacement.txt"
-    } else if is_of("outage") {
-        "outage.txt"
-    } else {
-        "flips.txt"
-    };
     command.env("GRAYLANE_ROUNDS", ROUNDS).env("GRAYLANE_OUTAGE", OUTAGE);
-    run(command.env("GRAYLANE_REPORT", root().join("tests/reports").join(report)))
+    command
 }

@@ -21,6 +21,8 @@ pub struct DiscoveryProperties {
     pub guard: GuardProperties,
     /// How long a service that is suddenly empty keeps its instances.
     pub empty_grace: HumanDuration,
+    /// How long instances are kept that are gone when Nacos is back after an outage.
+    pub recovery_grace: HumanDuration,
     /// Where instances are kept for a start without Nacos; nowhere if empty.
     pub snapshot: PathBuf,
     /// As what the gateway registers itself with Nacos, if it does.
@@ -39,6 +41,7 @@ impl Default for DiscoveryProperties {
             version_key: "version".to_owned(),
             guard: GuardProperties::default(),
             empty_grace: HumanDuration::secs(15),
+            recovery_grace: HumanDuration::secs(30),
             snapshot: PathBuf::new(),
             register: None,
             required: false,

@@ -11,6 +11,7 @@ use gray_propagation::Lane;
 use crate::{Announced, ServiceName};
 
 pub use self::file::FileDiscovery;
+pub(crate) use self::nacos::RECOVERY_GRACE;
 pub use self::nacos::{NacosDiscovery, NacosGroup};
 pub use self::wanted::Wanted;
 

@@ -21,8 +21,9 @@ const POLL: Duration = Duration::from_secs(15);
 /// How soon a service is asked for again that could not be subscribed to.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the server's word is doubted after the link came back.
-const SETTLING: Duration = Duration::from_secs(30);
+/// How long the server's word is doubted after the link came back, where nothing else is said:
+/// clients of a server that was restarted take some ten seconds to register again.
+pub(crate) const RECOVERY_GRACE: Duration = Duration::from_secs(30);
 
 /// How long pushes are left to gather after some have been taken, for each of these: a push that comes
 /// alone is taken at once, and of a storm only what is newest is read.
@@ -54,12 +55,20 @@ pub struct NacosDiscovery {
     link: Link,
     group: NacosGroup,
     wanted: Wanted,
+    recovery_grace: Duration,
 }
 
 impl NacosDiscovery {
     /// Follows the services that are wanted, over a link to the naming half of Nacos.
     pub const fn new(link: Link, group: NacosGroup, wanted: Wanted) -> Self {
-        Self { link, group, wanted }
+        Self { link, group, wanted, recovery_grace: RECOVERY_GRACE }
+    }
+
+    /// Doubts for so long, after the link came back, that instances are gone.
+    #[must_use]
+    pub const fn with_recovery_grace(mut self, grace: Duration) -> Self {
+        self.recovery_grace = grace;
+        self
     }
 }
 
@@ -81,6 +90,7 @@ impl Discovery for NacosDiscovery {
             services,
             wanted,
             _wanted: self.wanted,
+            recovery_grace: self.recovery_grace,
             heard: Heard::default(),
             queue: VecDeque::new(),
             epoch: 0,
@@ -113,6 +123,7 @@ struct State {
     /// Whether there was no connection at some time before the first.
     was_away: bool,
     settled_at: Instant,
+    recovery_grace: Duration,
     /// When pushes are looked at again.
     ready_at: Instant,
     turn: usize,
@@ -166,7 +177,7 @@ impl State {
     /// Subscribes to everything on a new connection.
     async fn subscribe_all(&mut self, epoch: u64) {
         if self.epoch > 0 || self.was_away {
-            self.settled_at = Instant::now() + SETTLING;
+            self.settled_at = Instant::now() + self.recovery_grace;
         }
         self.epoch = epoch;
         self.heard.clear();

@@ -1,8 +1,10 @@
 //! The gateway and the demo's services on real Nacos servers.
 
+mod partition;
 mod refusals;
 mod registry;
 mod replacing;
+mod sources;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -172,17 +172,22 @@ pub(super) struct Registered {
 
 impl Registered {
     pub(super) async fn start(server: &Nacos) -> anyhow::Result<Self> {
-        let stub = Stub::start_to_be_killed("V1").await?;
+        Self::start_as(server, "V1").await
+    }
+
+    pub(super) async fn start_as(server: &Nacos, version: &str) -> anyhow::Result<Self> {
+        let stub = Stub::start_to_be_killed(version).await?;
         let link = connected(server).await?;
         // The Java server says at times that it does not know the connection that it has just taken.
-        let own = instance(stub.addr, "V1");
+        let own = instance(stub.addr, version);
         let registered = async || Ok(link.register(SERVICE, GROUP, &own).await?);
         eventually(Duration::from_secs(10), registered).await?;
         Ok(Self { stub, link })
     }
 
     pub(super) async fn deregister(&self) -> anyhow::Result<()> {
-        Ok(self.link.deregister(SERVICE, GROUP, &instance(self.stub.addr, "V1")).await?)
+        let own = instance(self.stub.addr, &self.stub.version);
+        Ok(self.link.deregister(SERVICE, GROUP, &own).await?)
     }
 }
 
