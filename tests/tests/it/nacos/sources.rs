@@ -45,30 +45,33 @@ async fn any_server_of_the_list_will_do(kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A gateway in front of these instances, which has its rules from where it is told.
+fn edge(server: &Nacos, stubs: &[Stub], rules: &str) -> anyhow::Result<Gateway> {
+    let folder = tempfile::tempdir()?;
+    let lines: String = stubs.iter().map(Stub::registry_line).collect();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+    write("registry.yaml", &format!("services:\n  app:\n{lines}"))?;
+    write("vips.txt", "1001\n")?;
+    write(
+        "common-config.yaml",
+        "kerwin: {tool: {gray: {load: true, version: {prodVersion: V1, grayVersion: V2}}}}\n",
+    )?;
+    Gateway::start_in(
+        folder,
+        &format!(
+            "nacos: {{servers: ['{}']}}\nroutes: [{{service: app}}]\n\
+                 discovery: {{files: ['{{dir}}/registry.yaml']}}\nrules: {{{rules}}}\n",
+            server.address()
+        ),
+    )
+}
+
 /// Rules stand on Nacos and the list that they use in a file; or the two documents of the Spring Cloud
 /// design stand in different places. A wrong document in either place changes nothing.
 async fn files_and_nacos_are_one_set(kind: Kind) -> anyhow::Result<()> {
     let server = Nacos::start(kind).await?;
     let stubs = [Stub::start("V1").await?, Stub::start("V2").await?];
-    let start = |rules: &str| -> anyhow::Result<Gateway> {
-        let folder = tempfile::tempdir()?;
-        let lines: String = stubs.iter().map(Stub::registry_line).collect();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
-        write("registry.yaml", &format!("services:\n  app:\n{lines}"))?;
-        write("vips.txt", "1001\n")?;
-        write(
-            "common-config.yaml",
-            "kerwin: {tool: {gray: {load: true, version: {prodVersion: V1, grayVersion: V2}}}}\n",
-        )?;
-        Gateway::start_in(
-            folder,
-            &format!(
-                "nacos: {{servers: ['{}']}}\nroutes: [{{service: app}}]\n\
-                 discovery: {{files: ['{{dir}}/registry.yaml']}}\nrules: {{{rules}}}\n",
-                server.address()
-            ),
-        )
-    };
+    let start = |rules: &str| edge(&server, &stubs, rules);
     let document = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
                     rules: [{name: vips, when: {user: {inList: vips}}}]\n";
     server.publish("rules.yaml", document).await?;
