@@ -72,6 +72,12 @@ impl Document {
         Ok(document)
     }
 
+    /// Tells whether [`parse_repaired`](Self::parse_repaired) reads a text otherwise than
+    /// [`parse`](Self::parse) does.
+    pub fn needs_repair(text: &str) -> bool {
+        yaml::needs_repair(text)
+    }
+
     /// Takes keys with dots apart, as Spring does, where `wanted` holds for the whole key.
     ///
     /// # Errors

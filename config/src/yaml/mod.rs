@@ -19,4 +19,4 @@ pub(crate) use self::nest::nest;
 pub(crate) use self::node::{Entry, Kind, Node, Origin};
 pub(crate) use self::parse::{Syntax, parse};
 pub(crate) use self::read::read;
-pub(crate) use self::repair::repair;
+pub(crate) use self::repair::{needs_repair, repair};

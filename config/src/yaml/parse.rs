@@ -7,6 +7,13 @@ use super::node::{Entry, Kind, Node, Origin};
 /// How many values a document may have after its aliases are expanded.
 const MAX_NODES: u32 = 4_000_000;
 
+/// How many mappings: some eight thousand rules with their conditions, and a document of more is refused
+/// while it is still being read. Long lists are lists of words, which are cheap.
+const MAX_MAPPINGS: u32 = 30_000;
+
+/// Up to how many keys a mapping's are looked through rather than looked up.
+const FEW_KEYS: usize = 16;
+
 /// How many values aliases may add: a bomb is stopped long before memory is.
 const MAX_ALIASED: u32 = 100_000;
 
@@ -44,6 +51,7 @@ struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: u32,
+    mappings: u32,
     aliased: u32,
 }
 
@@ -57,7 +65,12 @@ struct Open {
 
 enum Parts {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, keys: HashSet<Box<str>>, key: Option<(Box<str>, Origin)> },
+    Mapping {
+        entries: Vec<Entry>,
+        /// All keys, where there are many.
+        keys: HashSet<Box<str>>,
+        key: Option<(Box<str>, Origin)>,
+    },
 }
 
 impl Builder {
@@ -71,7 +84,14 @@ impl Builder {
             Event::SequenceStart(_, anchor, _) => {
                 self.start(anchor, span, Parts::Sequence(Vec::new()))
             }
-            Event::MappingStart(_, anchor, _) => self.start(anchor, span, Parts::mapping()),
+            Event::MappingStart(_, anchor, _) => {
+                self.mappings += 1;
+                if self.mappings > MAX_MAPPINGS {
+                    let message = format!("the document has more than {MAX_MAPPINGS} mappings");
+                    return Err(Syntax { origin: origin(span), message });
+                }
+                self.start(anchor, span, Parts::mapping())
+            }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(anchor, span),
             Event::DocumentStart(..) if self.root.is_some() => Err(Syntax {
@@ -160,12 +180,20 @@ impl Parts {
                     entries.push(Entry { key, origin, value: node });
                 }
             }
-            Self::Mapping { keys, key, .. } => {
+            Self::Mapping { entries, keys, key } => {
                 let Kind::Scalar { text, .. } = node.kind else {
                     let message = "a key must be a plain word, not a list or mapping".to_owned();
                     return Err(Syntax { origin: node.origin, message });
                 };
-                if !keys.insert(text.clone()) {
+                if entries.len() == FEW_KEYS {
+                    keys.extend(entries.iter().map(|entry| entry.key.clone()));
+                }
+                let known = if entries.len() < FEW_KEYS {
+                    entries.iter().any(|entry| entry.key == text)
+                } else {
+                    !keys.insert(text.clone())
+                };
+                if known {
                     let message = format!("the key `{text}` stands here a second time");
                     return Err(Syntax { origin: node.origin, message });
                 }
@@ -223,6 +251,24 @@ mod tests {
         );
         let error = parse(&bomb).unwrap_err();
         assert!(error.message.contains("too many values"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_among_few_and_many() {
+        for count in [1, FEW_KEYS - 1, FEW_KEYS, FEW_KEYS + 1, 3 * FEW_KEYS] {
+            let keys: String = (0..count).map(|key| format!("k{key}: 1\n")).collect();
+            assert!(parse(&keys).is_ok(), "{count}");
+            for twice in [0, count / 2, count - 1] {
+                check(&format!("{keys}k{twice}: 1\n"), count + 1, 1, "second time");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_more_mappings_than_anyone_writes() {
+        let many = "- {a: 1}\n".repeat(100_000);
+        assert!(parse(&many).unwrap_err().message.contains("more than 30000 mappings"));
+        assert!(parse(&"- a\n".repeat(100_000)).is_ok());
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(crate) fn repair(text: &str) -> (String, Vec<usize>) {
     (lines.join("\n"), repaired)
 }
 
+/// Tells whether any line may lack a blank.
+pub(crate) fn needs_repair(text: &str) -> bool {
+    text.split('\n').any(|line| repair_line(line).is_some())
+}
+
 fn opens_block_scalar(line: &str) -> bool {
     let end = line.trim_end().trim_end_matches(['+', '-']);
     end.ends_with(": |") || end.ends_with(": >")

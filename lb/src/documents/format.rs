@@ -43,19 +43,23 @@ impl Format {
 }
 
 fn parse_any(name: &str, text: &str, prefix: &str) -> Result<(Document, bool), Problems> {
-    if let Ok(document) = Document::parse(name, text)
-        && !is_spring(&document, prefix)
-        && document.keys(&KeyPath::ROOT).next().is_some()
-    {
-        return Ok((document, false));
-    }
+    let as_written = match Document::parse(name, text) {
+        Ok(document)
+            if !is_spring(&document, prefix) && document.keys(&KeyPath::ROOT).next().is_some() =>
+        {
+            return Ok((document, false));
+        }
+        Ok(_) => None,
+        Err(problems) if !Document::needs_repair(text) => return Err(problems),
+        Err(problems) => Some(problems),
+    };
     match parse_spring(name, text, prefix) {
         Ok(document) => {
             let spring = is_spring(&document, prefix);
             Ok((document, spring))
         }
         // The text as it was written says better what is wrong than the repaired one.
-        Err(repaired) => Err(Document::parse(name, text).err().unwrap_or(repaired)),
+        Err(repaired) => Err(as_written.unwrap_or(repaired)),
     }
 }
 
