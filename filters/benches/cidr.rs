@@ -3,12 +3,12 @@
 #![allow(clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gray_filters::{CidrSet, TrustedProxies};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Random networks, the same in every run.
 fn networks(count: u64) -> Vec<IpNet> {
@@ -53,6 +53,35 @@ fn cidr(criterion: &mut Criterion) {
     }
 }
 
+/// Random networks of IPv6, of those that are given out, the same in every run.
+fn networks6(count: u64) -> Vec<IpNet> {
+    let mut random = Random(7);
+    let network = |_| {
+        let prefix = 32 + u8::try_from(random.next() % 33).unwrap_or(0);
+        Ipv6Net::new(global(&mut random), prefix).map(|it| IpNet::V6(it.trunc()))
+    };
+    (0..count).map(network).filter_map(Result::ok).collect()
+}
+
+fn global(random: &mut Random) -> Ipv6Addr {
+    let bits = (0..4).fold(0_u128, |bits, _| bits << 32 | u128::from(random.next()));
+    Ipv6Addr::from_bits(1 << 125 | bits >> 3)
+}
+
+fn cidr6(criterion: &mut Criterion) {
+    let count = 1_000_000;
+    let set = CidrSet::new(networks6(count));
+    let mut random = Random(11);
+    let asked: Vec<IpAddr> = (0..65_536).map(|_| IpAddr::V6(global(&mut random))).collect();
+    let mut turn = 0_usize;
+    criterion.bench_function(&format!("contains {count} of IPv6"), |bencher| {
+        bencher.iter(|| {
+            turn = (turn + 1) % asked.len();
+            set.contains(black_box(asked[turn]))
+        });
+    });
+}
+
 /// The longest way to a client: 64 KiB of `X-Forwarded-For`, all trusted but the first.
 fn client(criterion: &mut Criterion) {
     let line = format!("203.0.113.7{}", ", 10.111.111.11".repeat(4_369));
@@ -66,5 +95,5 @@ fn client(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, cidr, client);
+criterion_group!(benches, cidr, cidr6, client);
 criterion_main!(benches);

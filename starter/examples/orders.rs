@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let starter = Starter::from_env("order-app")?;
     let router = Router::new().route("/order", get(order)).with_state(starter.client());
-    let listener = TcpListener::bind("0.0.0.0:8080").await?;
+    let address = std::env::args().nth(1).unwrap_or("0.0.0.0:8080".to_owned());
+    let listener = TcpListener::bind(address).await?;
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     starter.serve(listener, router, stop).await?;
     Ok(())

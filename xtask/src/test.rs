@@ -5,6 +5,18 @@ use anyhow::{Context, bail};
 
 use crate::{root, say, servers};
 
+/// Packages that can be had with less than everything.
+const FEATURES: [(&str, &str); 8] = [
+    ("gray-starter", ""),
+    ("gray-starter", "client"),
+    ("gray-starter", "grpc"),
+    ("gray-starter", "serve"),
+    ("gray-mq", ""),
+    ("gray-gateway", ""),
+    ("gray-gateway", "demo"),
+    ("gray-gateway", "mq"),
+];
+
 /// Sets up what the tests need, runs all of them, and prints a closing count.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Test {
@@ -37,6 +49,13 @@ impl Test {
             cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
             let audit = ["--package", "gray-tests", "--features", "audit", "--bin", "audit"];
             cargo(&[&["clippy", "--quiet"][..], &audit, &["--", "-D", "warnings"]].concat())?;
+            for (package, features) in FEATURES {
+                say(&format!("checking {package} with the features `{features}`"));
+                let package = ["check", "--quiet", "--package", package];
+                cargo(
+                    &[&package[..], &["--no-default-features", "--features", features]].concat(),
+                )?;
+            }
         }
         cargo(&["build", "--workspace", "--bins", "--quiet"])?;
         // Tests that need a server say so in their path: `on_nacos::`, `on_rnacos::`.

@@ -1,3 +1,5 @@
+//! The members of the modelled world: what each knows, and what it is about to do.
+
 use gray_mq::{Side, Standing};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

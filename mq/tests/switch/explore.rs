@@ -1,3 +1,5 @@
+//! Every world that can be reached is visited once, and how it was reached is kept for the report.
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};

@@ -1,3 +1,5 @@
+//! Long random walks through worlds that are too large to be explored.
+
 use crate::world::{Step, World};
 
 /// How many steps a walk has at most.

@@ -1,3 +1,5 @@
+//! The modelled world: a queue, its broker, the state store and the members of both groups.
+
 use gray_mq::{Duty, MemberId, Owner, Ownership, QueueKey, Side, Standing, Verdict};
 use gray_propagation::Lane;
 

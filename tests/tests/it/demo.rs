@@ -13,11 +13,25 @@ async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
     command.arg("demo").args(["--port", &port.to_string()]);
     command.args(["--admin-port", &admin.to_string()]);
     command.args(["--user-ports", "0,0", "--order-ports", "0,0"]);
+    let began = tokio::time::Instant::now();
     let mut process = Process::start(&mut command, &folder.path().join("log"))?;
     let rules = process.until(Duration::from_secs(10), |printed| {
         let line = printed.lines().find(|line| line.contains("The rules are watched"))?;
         line.rsplit(' ').next().map(str::to_owned)
     })?;
+    // Once built it starts in under a second: a tenth of it, here in a build for debugging.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    let health = || {
+        let admin = format!("127.0.0.1:{admin}");
+        Command::new(binary("graylane")?)
+            .args(["healthcheck", "--admin", &admin])
+            .output()
+            .map_err(anyhow::Error::from)
+    };
+    let healthy = health()?;
+    assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+    assert!(String::from_utf8_lossy(&healthy.stdout).contains("\"ready\":true"), "{healthy:?}");
     let printed = process.printed();
     let first_curl = printed.lines().find(|line| line.contains("curl"));
     assert!(first_curl.is_some_and(|line| line.ends_with("/order/1")), "{printed}");

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use gray_tests::{Process, binary, free_port};
+use gray_tests::{Process, Stub, binary, eventually, free_port};
 
 const STATIC: &str = "\
 listeners: [{address: '127.0.0.1:0'}]
@@ -18,6 +18,10 @@ discovery: {files: [registry.yaml]}
 rules:
   files: [rules.yaml]
   lists: {vips: {file: vips.txt}, partner-networks: {file: partners.txt}}
+places:
+  overrides:
+  - {network: 127.0.0.0/8, city: 本地}
+  - {network: 10.44.0.0/16, country: CN, province: 广东省, city: 广州市}
 ";
 
 const REGISTRY: &str = "\
@@ -169,12 +173,18 @@ fn the_readmes_commands_print_what_they_show() -> anyhow::Result<()> {
     let mut demo = Command::new(binary("graylane")?);
     demo.args(["demo", "--port", &port.to_string(), "--admin-port", &admin.to_string()]);
     let mut process = Process::start(&mut demo, &folder.path().join("log"))?;
-    process.until(Duration::from_secs(10), |it| it.contains("Ctrl-C").then_some(()))?;
+    let rules = process.until(Duration::from_secs(10), |printed| {
+        let line = printed.lines().find(|line| line.contains("The rules are watched"));
+        line.filter(|_| printed.contains("Ctrl-C"))?.rsplit(' ').next().map(str::to_owned)
+    })?;
     let adapt = |command: &str| {
         let command = command.replace(":8080", &format!(":{port}"));
-        command.replace(":9901", &format!(":{admin}"))
+        format!("RULES={rules}; {}", command.replace(":9901", &format!(":{admin}")))
     };
+    let as_printed = std::fs::read_to_string(&rules)?;
     for document in ["README.md", "README.zh-CN.md"] {
+        std::fs::write(&rules, &as_printed)?;
+        shell("sleep 1", folder.path())?;
         let mut commands = Vec::new();
         for fence in fences(document)?.iter().filter(|fence| fence.kind == "console") {
             commands.extend(
@@ -188,6 +198,45 @@ fn the_readmes_commands_print_what_they_show() -> anyhow::Result<()> {
         let cargo: Vec<&String> = commands.iter().filter(|it| it.starts_with("cargo")).collect();
         ensure!(cargo == ["cargo run --release -- demo", "cargo xtask test"], "{cargo:?}");
     }
+    Ok(())
+}
+
+/// The service of docs/services.md, built and run as its reader would: it calls user-app in the lane
+/// that it was called in.
+#[tokio::test]
+async fn the_guides_service_is_part_of_gray_release() -> anyhow::Result<()> {
+    let built = Command::new("cargo")
+        .args(["build", "--quiet", "--package", "gray-starter", "--example", "orders"])
+        .current_dir(root())
+        .output()?;
+    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let folder = tempfile::tempdir()?;
+    let users = [Stub::start("V1").await?, Stub::start("V2").await?];
+    let lines: String = users.iter().map(Stub::registry_line).collect();
+    let registry = folder.path().join("registry.yaml");
+    std::fs::write(&registry, format!("services:\n  user-app:\n{lines}"))?;
+    let port = free_port(&[]);
+    let mut service = Command::new(binary("examples/orders")?);
+    service.arg(format!("127.0.0.1:{port}")).env("GRAYLANE_REGISTRY", registry);
+    service
+        .env("GRAYLANE_VERSION", "V1")
+        .env("GRAYLANE_BASE", "V1")
+        .env("GRAYLANE_LANES", "gray=V2");
+    let mut service = Process::start(&mut service, &folder.path().join("log"))?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for (lane, version) in [("PROD", "V1"), ("GRAY", "V2")] {
+        eventually(Duration::from_secs(10), async || {
+            let request = client.get(format!("http://127.0.0.1:{port}/order"));
+            let text = request.header("gray", lane).send().await?.text().await?;
+            let served = text.contains(&format!("\"version\":\"{version}\""));
+            ensure!(served && text.contains(&format!("\"gray\":[\"{lane}\"]")), "{text}");
+            Ok(())
+        })
+        .await?;
+    }
+    // As Ctrl-C does: it leaves the registry, and ends.
+    service.signal("-INT")?;
+    ensure!(service.wait(Duration::from_secs(15))? == Some(0), "{}", service.printed());
     Ok(())
 }
 

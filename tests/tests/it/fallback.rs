@@ -1,10 +1,13 @@
 //! A lane that empties and fills again under load: gray is served by base only while it is empty.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
-use gray_tests::{Echo, Gateway, Stub, eventually};
+use gray_tests::{Echo, Gateway, StandIn, Stub, eventually};
+use serde_json::json;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -42,17 +45,41 @@ async fn client(url: String, gray: bool, until: Instant) -> anyhow::Result<Vec<S
     Ok(all)
 }
 
-fn register(path: &Path, stubs: &[&Stub]) -> anyhow::Result<()> {
-    let lines: String = stubs.iter().map(|stub| stub.registry_line()).collect();
-    let fresh = path.with_extension("fresh");
-    std::fs::write(&fresh, format!("services:\n  app:\n{lines}"))?;
-    Ok(std::fs::rename(fresh, path)?)
+/// Where the gateway finds instances.
+enum Registry {
+    File(PathBuf),
+    /// A server that pushes when it is told to, so that it is known when.
+    Nacos(StandIn, AtomicU64),
+}
+
+impl Registry {
+    fn register(&self, stubs: &[&Stub]) -> anyhow::Result<()> {
+        match self {
+            Self::File(path) => {
+                let lines: String = stubs.iter().map(|stub| stub.registry_line()).collect();
+                let fresh = path.with_extension("fresh");
+                std::fs::write(&fresh, format!("services:\n  app:\n{lines}"))?;
+                std::fs::rename(fresh, path)?;
+            }
+            Self::Nacos(server, time) => {
+                let host = |stub: &&Stub| {
+                    json!({
+                        "ip": "127.0.0.1", "port": stub.addr.port(), "weight": 1.0,
+                        "healthy": true, "enabled": true, "metadata": { "version": stub.version },
+                    })
+                };
+                let time = time.fetch_add(1, Ordering::Relaxed) + 1;
+                server.push("app", time, &stubs.iter().map(host).collect());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Empties and fills the lane; returns when it was certainly there, and when it was certainly not,
 /// both as the gateway could know it.
 async fn churn(
-    path: &Path,
+    registry: &Registry,
     base: &Stub,
     lane: &Stub,
 ) -> anyhow::Result<Vec<(Instant, Instant, bool)>> {
@@ -60,7 +87,7 @@ async fn churn(
     for turn in 0..TURNS {
         let there = turn % 2 == 0;
         let both = [base, lane];
-        register(path, if there { &both } else { &both[..1] })?;
+        registry.register(if there { &both } else { &both[..1] })?;
         let began = Instant::now();
         tokio::time::sleep(Duration::from_millis(250)).await;
         spans.push((began, Instant::now(), there));
@@ -69,16 +96,34 @@ async fn churn(
 }
 
 #[tokio::test]
-async fn gray_is_served_by_base_only_while_its_lane_is_empty() -> anyhow::Result<()> {
-    let (base, lane) = (Stub::start("V1").await?, Stub::start("V2").await?);
+async fn gray_is_served_by_base_only_while_its_lane_is_empty_in_a_file() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("registry.yaml");
-    register(&path, &[&base, &lane])?;
+    let registry = Registry::File(folder.path().join("registry.yaml"));
+    served_by_base_only_while_empty(folder, &registry, "files: ['{dir}/registry.yaml']").await
+}
+
+#[tokio::test]
+async fn gray_is_served_by_base_only_while_its_lane_is_empty_by_push() -> anyhow::Result<()> {
+    let server = StandIn::start().await?;
+    let discovery = format!("nacos: [{{server: {{servers: ['{}']}}}}]", server.address()?);
+    let registry = Registry::Nacos(server, AtomicU64::default());
+    served_by_base_only_while_empty(tempfile::tempdir()?, &registry, &discovery).await
+}
+
+async fn served_by_base_only_while_empty(
+    folder: TempDir,
+    registry: &Registry,
+    discovery: &str,
+) -> anyhow::Result<()> {
+    let (base, lane) = (Stub::start("V1").await?, Stub::start("V2").await?);
+    registry.register(&[&base, &lane])?;
     std::fs::write(folder.path().join("rules.yaml"), RULES)?;
     let gateway = Gateway::start_in(
         folder,
-        "routes: [{service: app}]\nrules: {files: ['{dir}/rules.yaml']}\n\
-         discovery: {files: ['{dir}/registry.yaml']}\n",
+        &format!(
+            "routes: [{{service: app}}]\nrules: {{files: ['{{dir}}/rules.yaml']}}\n\
+             discovery: {{{discovery}}}\n"
+        ),
     )?;
     gateway.ready().await?;
     eventually(Duration::from_secs(5), async || {
@@ -93,7 +138,7 @@ async fn gray_is_served_by_base_only_while_its_lane_is_empty() -> anyhow::Result
     for number in 0..6 {
         clients.spawn(client(gateway.url("/"), number % 3 > 0, until));
     }
-    let spans = churn(&path, &base, &lane).await?;
+    let spans = churn(registry, &base, &lane).await?;
     let (mut by_base, mut by_lane) = (0, 0);
     while let Some(seen) = clients.join_next().await {
         for one in seen?? {

@@ -92,14 +92,20 @@ fn files_are_short_and_shallow() {
     }
 }
 
+/// A crate, a folder and a file of tests begin by saying what they are for. A file with one concept may
+/// say it at the concept.
 #[test]
-fn every_crate_says_what_it_is_for() {
-    for (name, _) in ARROWS {
-        let folder = root().join(name).join("src");
-        let file =
-            ["lib.rs", "main.rs"].map(|file| folder.join(file)).into_iter().find(|it| it.exists());
-        let text = std::fs::read_to_string(file.unwrap()).unwrap();
-        assert!(text.starts_with("//!"), "{name}");
+fn every_file_says_what_it_is_for() {
+    for (path, text) in sources() {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let of_many = ["lib.rs", "main.rs", "mod.rs", "build.rs"].contains(&name)
+            || path
+                .iter()
+                .any(|part| ["tests", "benches", "examples"].iter().any(|it| part == *it));
+        let of_harness = path.starts_with(root().join("tests/src"));
+        let at_its_concept = || code(&text).any(|line| line.starts_with("/// "));
+        let says = text.starts_with("//!") || ((!of_many || of_harness) && at_its_concept());
+        assert!(says, "{} does not say what it is for", show(&path));
     }
 }
 

@@ -1,5 +1,7 @@
 //! How long it takes from what a Nacos server pushes to the first request that sees it.
 
+mod nacos;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};

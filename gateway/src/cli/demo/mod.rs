@@ -1,3 +1,5 @@
+//! The whole Spring Cloud design's demo in one process: gateway, services, registry and rules.
+
 #[cfg(feature = "mq")]
 mod messages;
 
@@ -91,6 +93,7 @@ impl Demo {
                 services.spawn(copy(folder.path(), &secret, service, version, listener)?);
             }
         }
+        #[cfg_attr(not(feature = "mq"), allow(unused_mut, reason = "there is no more to say"))]
         let mut text = introduction(&running, folder.path(), &secret)?;
         #[cfg(feature = "mq")]
         let consumers = match chain {

@@ -1,0 +1,126 @@
+//! A request that is sent once more, while the rules are replaced between the two (G3).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use gray_config::{Documents, Faults, KeyPath, Publisher, live};
+use gray_filters::{ClassifyLayer, Senses};
+use gray_gateway::properties::{RouteProperties, TimeoutProperties};
+use gray_gateway::{
+    Calling, Error, Failed, Proxy, Revision, Routes, RuleDocuments, Target, Trail, Upstream,
+};
+use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
+use gray_propagation::Carriers;
+use http::{Request, Response};
+use tower::{Layer, ServiceExt, service_fn};
+
+/// Rules by which everybody is gray, or nobody.
+fn revision(gray: bool) -> Revision {
+    let lane = if gray { "gray" } else { "base" };
+    let document = format!(
+        "base: {{version: V1}}\nlanes: [{{name: gray, version: V2}}]\nfallback: fail\n\
+         rules: [{{name: everybody, lane: {lane}}}]\n"
+    );
+    let how = RuleDocuments {
+        format: Format::Native,
+        prefix: String::new(),
+        lists: std::collections::BTreeMap::default(),
+        senses: live(Senses::default()).1,
+        routed: [].into(),
+    };
+    let parsed = gray_gateway::parse_documents(&Documents::one("rules", document), &how);
+    parsed.map(|(revision, _)| revision).unwrap()
+}
+
+/// Refuses the first attempts of each request, and replaces the rules at each of them.
+#[derive(Clone)]
+struct Refusing(Arc<Refused>);
+
+struct Refused {
+    rules: Publisher<Revision>,
+    /// Where requests were sent, and the lane they were told.
+    sent: Mutex<Vec<(u16, String)>>,
+    refusals: usize,
+}
+
+impl Refused {
+    /// Takes note of an attempt, and tells how many there were before.
+    fn note(&self, attempt: (u16, String)) -> usize {
+        let mut sent = self.sent.lock().unwrap();
+        sent.push(attempt);
+        sent.len() - 1
+    }
+
+    fn sent(&self) -> Vec<(u16, String)> {
+        self.sent.lock().unwrap().clone()
+    }
+}
+
+impl Upstream<()> for Refusing {
+    type Body = ();
+
+    async fn send(&self, request: Request<()>, to: &Target) -> Result<Response<()>, Failed<()>> {
+        let lane = request.headers()["gray"].to_str().unwrap_or_default().to_owned();
+        let gray = lane == "GRAY";
+        let before = self.0.note((to.addr.port(), lane));
+        if before == self.0.refusals {
+            return Ok(Response::new(()));
+        }
+        // From now on the rules say the opposite of what this request was told.
+        self.0.rules.publish(revision(!gray));
+        let error = Error::Connect(std::io::Error::other("refused"));
+        Err(Failed { error, request: Some(Box::new(request)) })
+    }
+}
+
+fn directory() -> Directory {
+    let versions = ["V1", "V1", "V1", "V2", "V2", "V2"];
+    let instances = (1_u16..).zip(versions).map(|(port, version)| Instance {
+        version: Some(Version::new(version)),
+        ..Instance::new(SocketAddr::from(([127, 0, 0, 1], port)))
+    });
+    let subsets = Subsets::new(instances.collect(), Algorithm::RoundRobin, None);
+    [(ServiceName::new("app"), Arc::new(subsets))].into_iter().collect()
+}
+
+fn routes() -> Routes {
+    let route = RouteProperties { service: "app".to_owned(), ..RouteProperties::default() };
+    let mut faults = Faults::default();
+    Routes::new(&[route], TimeoutProperties::default(), &KeyPath::ROOT, &mut faults)
+}
+
+/// Whatever is published between attempts, all of them follow the rules by which the request was
+/// classified: its lane, its instances, and what is noted of it.
+#[tokio::test]
+async fn every_attempt_follows_the_rules_that_the_first_one_did() {
+    for gray in [false, true] {
+        let (publisher, rules) = live(revision(gray));
+        let upstream =
+            Refusing(Arc::new(Refused { rules: publisher, sent: Mutex::default(), refusals: 2 }));
+        let proxy = Arc::new(Proxy {
+            routes: routes(),
+            callings: HashMap::new(),
+            default_calling: Calling::default(),
+            balancer: Balancer::new(live(directory()).1),
+            carriers: Carriers::default().into(),
+            attempts: 3,
+            upstream: upstream.clone(),
+        });
+        let classified = rules.load().digest.clone();
+        let chain = ClassifyLayer::new(rules).layer(service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { proxy.call(request).await }
+        }));
+        let response = chain.oneshot(Request::get("/").body(()).unwrap()).await.unwrap();
+        let (lane, ports) = if gray { ("GRAY", 4..=6) } else { ("PROD", 1..=3) };
+        let sent = upstream.0.sent();
+        assert_eq!(sent.len(), 3, "{sent:?}");
+        for (port, told) in &sent {
+            assert!(told == lane && ports.contains(port), "{gray}: {sent:?}");
+        }
+        let trail = response.extensions().get::<Trail>().unwrap();
+        assert_eq!(trail.revision.digest, classified);
+        assert_eq!((trail.verdict.status.to_string().as_str(), trail.attempts), (lane, 3));
+    }
+}
