@@ -9,6 +9,7 @@
 //! An application consumes by a [`Consumer`], over any [`MessageBroker`] there is a client for. The
 //! table is kept in a [`StateStore`].
 
+mod audit;
 mod broker;
 mod consumer;
 mod group;
@@ -22,6 +23,7 @@ mod settings;
 mod status;
 mod store;
 
+pub use self::audit::{Finding, Severity, audit};
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
     Consumer, ConsumerProperties, Count, Counts, Delivery, Filtering, From, HandlerError, Order,

@@ -5,7 +5,8 @@ use gray_propagation::Lane;
 use serde::Serialize;
 
 use crate::{
-    GroupName, Ledger, MessageBroker, Owner, Ownership, QueueKey, Side, StateStore, StoreError,
+    GroupName, Ledger, MemberId, MessageBroker, Owner, Ownership, QueueKey, Side, StateStore,
+    StoreError,
 };
 
 /// How the messages of one consumer group and topic stand, for an operator.
@@ -31,6 +32,10 @@ pub struct TopicStatus {
     pub pinned: BTreeMap<String, Owner>,
     /// The consumers.
     pub members: Vec<MemberStatus>,
+    /// Who consumes in one of the groups, by its brokers' word, without being registered for any of
+    /// its topics: no consumer of ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<String>,
     /// What each group has still to read: base's first.
     pub sides: Vec<SideStatus>,
     /// What could not be found out.
@@ -98,6 +103,10 @@ pub struct QueueStatus {
     /// Up to where the group has to read: the end of the queue, or the fence behind which nothing is
     /// its own.
     pub until: u64,
+    /// Where the queue ends.
+    pub end: u64,
+    /// How many offsets the group is behind in it.
+    pub behind: u64,
 }
 
 /// Returns how all topics stand that a store has tables of.
@@ -109,7 +118,7 @@ pub async fn status<B: MessageBroker>(
     broker: &B,
     store: &Arc<dyn StateStore>,
 ) -> Result<Vec<TopicStatus>, StoreError> {
-    let mut all = Vec::new();
+    let mut tables = Vec::new();
     for key in store.keys("graylane.mq.").await? {
         let Some((group, topic)) = Ledger::names(&key) else { continue };
         // The tables of retries only say who reads them.
@@ -117,7 +126,14 @@ pub async fn status<B: MessageBroker>(
             continue;
         }
         let table = Ledger::new(Arc::clone(store), &group, &topic).read().await?;
-        all.push(of_topic(broker, group, topic, &table).await);
+        tables.push((group, topic, table));
+    }
+    let mut all = Vec::new();
+    for (group, topic, table) in &tables {
+        let of_group = tables.iter().filter(|(name, ..)| name == group);
+        let known = of_group.flat_map(|(.., table)| table.members().keys());
+        let known: BTreeSet<&str> = known.map(MemberId::client).collect();
+        all.push(of_topic(broker, group.clone(), topic.clone(), table, &known).await);
     }
     Ok(all)
 }
@@ -127,6 +143,7 @@ async fn of_topic<B: MessageBroker>(
     group: String,
     topic: String,
     table: &Ownership,
+    known: &BTreeSet<&str>,
 ) -> TopicStatus {
     let mut unknown = Vec::new();
     // Brokers are known by the topics that lead to them.
@@ -145,21 +162,21 @@ async fn of_topic<B: MessageBroker>(
     let named = |lanes: &BTreeMap<Lane, Owner>| {
         lanes.iter().map(|(lane, owner)| (lane.to_string(), *owner)).collect()
     };
+    let (members, strangers) = members(broker, &group, table, known, &mut unknown).await;
     let mut status = TopicStatus {
         state,
         epoch: table.epoch(),
         intent: table.intent().map(|intent| named(&intent.lanes)).unwrap_or_default(),
         awaited,
         pinned: named(table.pinned()),
-        members: members(broker, &group, table, &mut unknown).await,
+        members,
+        strangers,
         sides: Vec::new(),
         unknown: Vec::new(),
         group,
         topic,
     };
-    let lanes: BTreeSet<_> =
-        table.fences().lanes().into_iter().chain(table.open().clone()).collect();
-    for side in [Side::Base].into_iter().chain(lanes.into_iter().map(Side::Lane)) {
+    for side in sides(table) {
         match of_side(broker, &status, table, side).await {
             Ok(side) => status.sides.push(side),
             Err(error) => unknown.push(error),
@@ -169,29 +186,40 @@ async fn of_topic<B: MessageBroker>(
     status
 }
 
+/// Returns base, and every lane that a table knows.
+fn sides(table: &Ownership) -> BTreeSet<Side> {
+    let lanes = table.fences().lanes().into_iter().chain(table.open().clone());
+    let of_members = table.members().values().map(|member| member.side);
+    lanes.map(Side::Lane).chain(of_members).chain([Side::Base]).collect()
+}
+
+/// Returns the consumers of a table, and those that brokers list and nobody knows.
 async fn members<B: MessageBroker>(
     broker: &B,
     group: &str,
     table: &Ownership,
+    known: &BTreeSet<&str>,
     unknown: &mut Vec<String>,
-) -> Vec<MemberStatus> {
+) -> (Vec<MemberStatus>, Vec<String>) {
     let brokers = table.fences().queues().map(|queue| queue.broker.clone()).collect();
-    let sides: BTreeSet<_> = table.members().values().map(|member| member.side).collect();
     let mut listed = BTreeMap::new();
-    for side in sides {
+    for side in sides(table) {
         let Ok(name) = GroupName::new(group).and_then(|group| group.of(side)) else { continue };
         match broker.listed(&name, &brokers).await {
             Ok(clients) => drop(listed.insert(side, clients)),
             Err(error) => unknown.push(format!("who is in {name}: {error}")),
         }
     }
-    let member = |(id, member): (&crate::MemberId, &crate::Member)| MemberStatus {
+    let member = |(id, member): (&MemberId, &crate::Member)| MemberStatus {
         id: id.to_string(),
         lane: member.side.lane(),
         queues: member.queues.iter().cloned().collect(),
         listed: listed.get(&member.side).map(|clients| clients.contains(id.client())),
     };
-    table.members().iter().map(member).collect()
+    let all: BTreeSet<_> = listed.values().flatten().collect();
+    let strangers = all.into_iter().filter(|client| !known.contains(client.as_str()));
+    let strangers = strangers.cloned().collect();
+    (table.members().iter().map(member).collect(), strangers)
 }
 
 async fn of_side<B: MessageBroker>(
@@ -209,8 +237,9 @@ async fn of_side<B: MessageBroker>(
         let committed = broker.committed(&group, &status.topic, queue).await.map_err(failed)?;
         let end = broker.end(&status.topic, queue).await.map_err(failed)?;
         let (first, until) = bounds(table, queue, side, end);
-        behind += until.saturating_sub(committed.unwrap_or_default().max(first));
-        queues.push(QueueStatus { queue: queue.clone(), committed, until });
+        let left = until.saturating_sub(committed.unwrap_or_default().max(first));
+        behind += left;
+        queues.push(QueueStatus { queue: queue.clone(), committed, until, end, behind: left });
     }
     let owner_of = |lane| if table.is_open(lane) { Owner::Lane } else { Owner::Base };
     let owner = side.lane().map(owner_of);

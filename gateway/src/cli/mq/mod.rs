@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use gray_config::nacos::NacosProperties;
 use gray_mq::rocketmq::RocketMq;
-use gray_mq::{Ledger, Owner, StateStore, TopicStatus, open_store, status};
+use gray_mq::{Ledger, Owner, Severity, StateStore, TopicStatus, audit, open_store, status};
 use gray_propagation::Lane;
 
 use super::{WRONG, runtime, say};
@@ -73,6 +73,16 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Looks for what is wrong: consumers that are not registered, messages that nobody reads, switches
+    /// that wait for somebody, brokers that have lost messages. It changes nothing.
+    ///
+    /// Exits with 0 where all is well, with 1 where something waits, and with 2 where messages may be
+    /// handled by the wrong consumers or are lost.
+    Audit {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Gives what is produced in a lane from now on to the lane's consumers, even while there are
     /// none, until it is drained or released.
     Open(switch::Switch),
@@ -116,6 +126,21 @@ impl Mq {
                     return Ok(ExitCode::FAILURE);
                 }
                 say(all.iter().map(show::show).collect::<Vec<_>>().join("\n\n").trim_end())
+            }
+            Task::Audit { json } => {
+                let all = status(&brokers, &store).await?;
+                let findings: Vec<_> = all.iter().flat_map(audit).collect();
+                let text = if json {
+                    serde_json::to_string_pretty(&findings)?
+                } else {
+                    show::findings(&findings, all.len())
+                };
+                say(&text)?;
+                Ok(match findings.iter().map(|finding| finding.severity).max() {
+                    None => ExitCode::SUCCESS,
+                    Some(Severity::Warning) => ExitCode::FAILURE,
+                    Some(Severity::Error) => ExitCode::from(WRONG),
+                })
             }
             Task::Open(switch) => switch.run(&store, Some(Owner::Lane)).await,
             Task::Drain(switch) => switch.run(&store, Some(Owner::Base)).await,

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use gray_mq::{Owner, SideStatus, TopicState, TopicStatus};
+use gray_mq::{Finding, Owner, Severity, SideStatus, TopicState, TopicStatus};
 
 /// Writes how a topic stands, for people.
 pub(super) fn show(status: &TopicStatus) -> String {
@@ -8,6 +8,22 @@ pub(super) fn show(status: &TopicStatus) -> String {
     // Writing into a text does not fail.
     let _ = write_topic(&mut text, status);
     text
+}
+
+/// Writes what was found to be wrong with so many topics, for people.
+pub(super) fn findings(findings: &[Finding], topics: usize) -> String {
+    if findings.is_empty() {
+        return format!("all is well with {topics} topics");
+    }
+    let line = |finding: &Finding| {
+        let severity = match finding.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let Finding { group, topic, code, message, .. } = finding;
+        format!("{severity}: {group} {topic}: {message} ({code})")
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn write_topic(text: &mut String, status: &TopicStatus) -> std::fmt::Result {
@@ -33,6 +49,9 @@ fn write_topic(text: &mut String, status: &TopicStatus) -> std::fmt::Result {
             None => ", brokers do not say whether it is there",
         };
         writeln!(text, "  consumer {} of {lane} reads {}{listed}", member.id, some(&queues))?;
+    }
+    for stranger in &status.strangers {
+        writeln!(text, "  NOT REGISTERED: {stranger}")?;
     }
     for side in &status.sides {
         write_side(text, side)?;

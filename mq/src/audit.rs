@@ -1,0 +1,239 @@
+//! What is wrong, or waits for somebody, with the messages of lanes: found in what the table, the
+//! brokers and the offsets say, without changing any of it.
+
+use gray_propagation::Lane;
+use serde::Serialize;
+
+use crate::{MemberStatus, Owner, SideStatus, TopicState, TopicStatus};
+
+/// Something that an operator should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The consumer group, as it is in the base environment.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A word for machines.
+    pub code: &'static str,
+    /// What was found, and what to do.
+    pub message: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// Messages wait, or something is under way for longer than it should be.
+    Warning,
+    /// Messages may be handled by the wrong consumers, or are lost.
+    Error,
+}
+
+/// Finds what is wrong with a topic.
+pub fn audit(status: &TopicStatus) -> Vec<Finding> {
+    let mut findings = Findings { status, found: Vec::new() };
+    findings.of_members();
+    findings.of_switch();
+    for side in &status.sides {
+        findings.of_side(side);
+    }
+    for unknown in &status.unknown {
+        findings.add(Severity::Error, "unknown", format!("it cannot be found out {unknown}"));
+    }
+    findings.found
+}
+
+struct Findings<'a> {
+    status: &'a TopicStatus,
+    found: Vec<Finding>,
+}
+
+impl Findings<'_> {
+    fn add(&mut self, severity: Severity, code: &'static str, message: String) {
+        let (group, topic) = (self.status.group.clone(), self.status.topic.clone());
+        self.found.push(Finding { group, topic, severity, code, message });
+    }
+
+    fn of_members(&mut self) {
+        for stranger in &self.status.strangers {
+            let message = format!(
+                "{stranger} consumes without being registered: it handles messages of any lane; stop \
+                 it, or give it a consumer group of its own"
+            );
+            self.add(Severity::Error, "stranger", message);
+        }
+        for member in self.status.members.iter().filter(|member| member.listed == Some(false)) {
+            let message = format!(
+                "{} is registered, and no broker lists it: others take it off when it has been missed \
+                 for as long as its lease; where nobody is left, the next consumer that starts does",
+                member.id
+            );
+            self.add(Severity::Warning, "unlisted", message);
+        }
+    }
+
+    fn of_switch(&mut self) {
+        if self.status.state == TopicState::Agreeing {
+            let lanes: Vec<_> = self.status.intent.keys().map(String::as_str).collect();
+            let message = format!(
+                "{} is being switched, and {} has not agreed: what is new in the lane waits meanwhile",
+                lanes.join(", "),
+                self.status.awaited.join(", ")
+            );
+            self.add(Severity::Warning, "switching", message);
+        }
+    }
+
+    fn of_side(&mut self, side: &SideStatus) {
+        for queue in &side.queues {
+            if let Some(committed) = queue.committed.filter(|committed| *committed > queue.end) {
+                let message = format!(
+                    "{} has committed {committed} in {}, which ends at {}: the broker has lost \
+                     messages, and new ones below that offset will be skipped; reset the group's \
+                     offset",
+                    side.group, queue.queue, queue.end
+                );
+                self.add(Severity::Error, "wentBack", message);
+            }
+        }
+        let of_side = |member: &&MemberStatus| member.lane == side.lane;
+        let mut members = self.status.members.iter().filter(of_side).peekable();
+        let nobody = members.peek().is_none();
+        let read: Vec<_> = members.flat_map(|member| &member.queues).collect();
+        if nobody {
+            self.of_empty_side(side);
+            return;
+        }
+        let unread = side.queues.iter().filter(|queue| queue.behind > 0);
+        let unread: Vec<_> = unread
+            .map(|it| &it.queue)
+            .filter(|it| !read.contains(it))
+            .map(ToString::to_string)
+            .collect();
+        if !unread.is_empty() && self.status.state == TopicState::Steady {
+            let message = format!(
+                "nobody of {} reads {}, where messages wait: queues are dealt out anew within a few \
+                 seconds, so look at it again",
+                side.group,
+                unread.join(", ")
+            );
+            self.add(Severity::Warning, "unread", message);
+        }
+    }
+
+    /// Says what waits for a side that has no consumer.
+    fn of_empty_side(&mut self, side: &SideStatus) {
+        let waits = side.behind + side.retries;
+        if waits == 0 {
+            return;
+        }
+        let group = &side.group;
+        let (severity, message) = match (side.lane, side.owner) {
+            (Some(lane), Some(Owner::Lane)) => {
+                (Severity::Warning, format!("{}; {}", waiting(group, waits), to_drain(lane)))
+            }
+            (Some(_), _) if self.status.members.iter().any(|member| member.lane.is_none()) => (
+                Severity::Warning,
+                format!("{}; consumers of base are draining it", waiting(group, waits)),
+            ),
+            _ => (Severity::Warning, format!("{}; start a consumer", waiting(group, waits))),
+        };
+        self.add(severity, "waiting", message);
+    }
+}
+
+fn waiting(group: &str, waits: u64) -> String {
+    format!("{group} has no consumer, and at most {waits} messages wait for one")
+}
+
+fn to_drain(lane: Lane) -> String {
+    format!("start one, or give {lane} to base with `graylane mq drain`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{QueueKey, QueueStatus};
+
+    fn queue() -> QueueKey {
+        QueueKey { broker: "a".to_owned(), number: 0 }
+    }
+
+    fn side(lane: Option<Lane>, owner: Option<Owner>, behind: u64) -> SideStatus {
+        let committed = Some(10 - behind);
+        let queues = vec![QueueStatus { queue: queue(), committed, until: 10, end: 10, behind }];
+        SideStatus { lane, group: "g".to_owned(), owner, behind, retries: 0, queues }
+    }
+
+    fn member(lane: Option<Lane>) -> MemberStatus {
+        MemberStatus { id: "one".to_owned(), lane, queues: vec![queue()], listed: Some(true) }
+    }
+
+    fn status() -> TopicStatus {
+        TopicStatus {
+            group: "g".to_owned(),
+            topic: "t".to_owned(),
+            state: TopicState::Steady,
+            epoch: 1,
+            intent: BTreeMap::default(),
+            awaited: Vec::new(),
+            pinned: BTreeMap::default(),
+            members: vec![member(None), member(Some(Lane::GRAY))],
+            strangers: Vec::new(),
+            sides: vec![side(None, None, 3), side(Some(Lane::GRAY), Some(Owner::Lane), 3)],
+            unknown: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(status: &TopicStatus, expected: &[(Severity, &str)]) {
+        let found: Vec<_> = audit(status).iter().map(|it| (it.severity, it.code)).collect();
+        assert_eq!(found, expected, "{status:#?}");
+    }
+
+    #[test]
+    fn what_is_well_is_left_alone() {
+        check(&status(), &[]);
+    }
+
+    #[test]
+    fn who_is_there_and_should_not_be_is_an_error() {
+        let strangers = vec!["10.0.0.9@7#java".to_owned()];
+        check(&TopicStatus { strangers, ..status() }, &[(Severity::Error, "stranger")]);
+        let mut silent = status();
+        silent.members.iter_mut().for_each(|member| member.listed = Some(false));
+        check(&silent, &[(Severity::Warning, "unlisted"), (Severity::Warning, "unlisted")]);
+    }
+
+    #[test]
+    fn messages_that_nobody_reads_are_told_of() {
+        let mut nobody = status();
+        nobody.members.truncate(1);
+        check(&nobody, &[(Severity::Warning, "waiting")]);
+        assert!(audit(&nobody)[0].message.contains("graylane mq drain"), "{nobody:?}");
+        nobody.sides[1].owner = Some(Owner::Base);
+        assert!(audit(&nobody)[0].message.contains("draining"), "{nobody:?}");
+        nobody.members.clear();
+        check(&nobody, &[(Severity::Warning, "waiting"), (Severity::Warning, "waiting")]);
+        let mut elsewhere = status();
+        elsewhere.members[0].queues.clear();
+        check(&elsewhere, &[(Severity::Warning, "unread")]);
+    }
+
+    #[test]
+    fn a_switch_and_a_broker_that_went_back_are_told_of() {
+        let awaited = vec!["one".to_owned()];
+        let state = TopicState::Agreeing;
+        check(&TopicStatus { state, awaited, ..status() }, &[(Severity::Warning, "switching")]);
+        let mut back = status();
+        back.sides[0].queues[0].committed = Some(11);
+        check(&back, &[(Severity::Error, "wentBack")]);
+        let unknown = vec!["where it stands: no answer".to_owned()];
+        check(&TopicStatus { unknown, ..status() }, &[(Severity::Error, "unknown")]);
+    }
+}
