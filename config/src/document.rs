@@ -72,7 +72,7 @@ impl Document {
         Ok(document)
     }
 
-    /// Tells whether [`parse_repaired`](Self::parse_repaired) reads a text otherwise than
+    /// Tells whether [`parse_repaired`](Self::parse_repaired) may read a text otherwise than
     /// [`parse`](Self::parse) does.
     pub fn needs_repair(text: &str) -> bool {
         yaml::needs_repair(text)

@@ -34,7 +34,7 @@ const MAX_FILE: u64 = 64 << 20;
 /// How long the first rules may take before the gateway goes on without them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long they may take where there is a snapshot to begin with.
+/// How long they may take where a snapshot is kept to begin with.
 const PATIENCE_WITH_SNAPSHOT: Duration = Duration::from_secs(1);
 
 /// Why the gateway did not start.
@@ -247,7 +247,6 @@ impl Parts {
         maintenance.algorithm = self.settings.algorithm;
         maintenance.algorithms.clone_from(&self.settings.algorithms);
         maintenance.grace = properties.empty_grace.0;
-        maintenance.recovery_grace = properties.recovery_grace.0;
         maintenance.snapshot = snapshot(&properties.snapshot);
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());

@@ -1,8 +1,8 @@
 //! Bodies on their way through the gateway: passed on piece by piece, never collected.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,14 +32,28 @@ pub(crate) enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
-/// What is known about a request's body while it is being sent.
+/// What is known about a request while its body is being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pieces: AtomicU64,
     /// Whether the next piece is still to come from the client.
     awaited: AtomicBool,
-    /// Whether the instance has begun to answer.
-    answered: AtomicBool,
+    /// Whether the instance is answering: while its answer goes on the client may be silent, as with
+    /// streams both ways.
+    answering: AtomicBool,
+    /// Why the body ended early, where it did: what is sent over HTTP/2 does not say.
+    failed: OnceLock<Blame>,
+}
+
+/// Whose fault it is that a request's body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// It is larger than allowed.
+    TooLarge,
+    /// The client did not go on.
+    Stalled,
+    /// The client's connection failed.
+    Broken,
 }
 
 impl Progress {
@@ -48,10 +62,28 @@ impl Progress {
         self.pieces.load(Ordering::Relaxed)
     }
 
-    /// Says that the instance has begun to answer: from now on the client may be silent while the
-    /// answer goes on, as with streams both ways.
-    pub(crate) fn answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    /// Returns why the body ended early, if it did.
+    pub(crate) fn failed(&self) -> Option<Blame> {
+        self.failed.get().copied()
+    }
+
+    fn set_awaited(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    fn set_answering(&self, answering: bool) {
+        self.answering.store(answering, Ordering::Relaxed);
+    }
+
+    fn fail(&self, error: &BodyError) {
+        let blame = match error {
+            BodyError::TooLarge => Blame::TooLarge,
+            BodyError::Stalled => Blame::Stalled,
+            BodyError::Broken(_) => Blame::Broken,
+        };
+        // The first reason is the one that counts.
+        let _ = self.failed.set(blame);
+        self.set_awaited(false);
     }
 }
 
@@ -64,7 +96,7 @@ pub(crate) struct RequestBody {
     carriers: Arc<Carriers>,
     progress: Arc<Progress>,
     gate: Option<Gate>,
-    /// How long the client may be silent before the instance has begun to answer.
+    /// How long the client may be silent while the instance is not answering.
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -103,7 +135,7 @@ impl RequestBody {
         }
     }
 
-    /// Lets the client be silent for so long, until the instance begins to answer.
+    /// Lets the client be silent for so long, except while the instance is answering.
     pub(crate) const fn may_stall(&mut self, idle: Duration) {
         self.idle = idle;
     }
@@ -129,11 +161,38 @@ impl RequestBody {
 
     /// Ends when the client has been silent for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.progress.awaited.store(true, Ordering::Relaxed);
+        self.progress.set_awaited(true);
         let idle = self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        ready!(timer.as_mut().poll(cx));
-        if self.progress.answered.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if !self.progress.answering.load(Ordering::Relaxed) {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + idle);
+        }
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            return self.poll_stalled(cx).map(|()| Some(Err(BodyError::Stalled)));
+        };
+        self.timer = None;
+        self.progress.set_awaited(false);
+        let Some(frame) = frame else { return Poll::Ready(None) };
+        let frame = without_lanes(frame?, &self.carriers);
+        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
+        if let Some(data) = frame.data_ref() {
+            match self.left.checked_sub(data.remaining() as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     /// Holds the body back until what is returned is told, or has had its time.
@@ -160,22 +219,11 @@ impl Body for RequestBody {
             }
             self.gate = None;
         }
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
-            return self.poll_stalled(cx).map(|()| Some(Err(BodyError::Stalled)));
-        };
-        self.timer = None;
-        self.progress.awaited.store(false, Ordering::Relaxed);
-        let Some(frame) = frame else { return Poll::Ready(None) };
-        let frame = without_lanes(frame?, &self.carriers);
-        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
-        if let Some(data) = frame.data_ref() {
-            match self.left.checked_sub(data.remaining() as u64) {
-                Some(left) => self.left = left,
-                None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
-            }
+        let piece = ready!(self.poll_piece(cx));
+        if let Some(Err(error)) = &piece {
+            self.progress.fail(error);
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(piece)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -184,6 +232,13 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // Nobody asks the client for more.
+        self.progress.set_awaited(false);
     }
 }
 
@@ -215,15 +270,16 @@ pub(crate) struct InstanceBody {
 }
 
 impl InstanceBody {
-    /// A body that occupies a lease until its end, may stall for so long while the request does not
-    /// go on either, and must have come by the deadline.
-    pub(crate) const fn new(
+    /// A body that occupies a lease until its end, may stall for so long (up to twice that where the
+    /// request went on for a while) and must have come by the deadline.
+    pub(crate) fn new(
         inner: Incoming,
         lease: Lease,
         idle: Duration,
         deadline: Option<Instant>,
         progress: Arc<Progress>,
     ) -> Self {
+        progress.set_answering(true);
         Self { inner, lease: Some(lease), idle, deadline, timer: None, progress, seen: 0 }
     }
 
@@ -270,9 +326,16 @@ impl InstanceBody {
     }
 
     fn finish(&mut self) {
+        self.progress.set_answering(false);
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
+    }
+}
+
+impl Drop for InstanceBody {
+    fn drop(&mut self) {
+        self.progress.set_answering(false);
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Answer {
     /// What became of a lane that its sender chose, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Whether that lane was taken for the verdict.
+    #[serde(skip)]
+    pub taken: bool,
     /// The route that takes it.
     pub route: Option<String>,
     /// The service it goes to.
@@ -128,6 +131,7 @@ impl Explainer<'_> {
             client,
             decision,
             tag,
+            taken: taken.is_some(),
             route: None,
             service: None,
             version: None,
@@ -216,11 +220,13 @@ impl std::fmt::Display for Answer {
             writeln!(f, "tag       {tag}")?;
         }
         match (&decision.rule, decision.on) {
+            (None, _) if self.taken => writeln!(f, "rule      none is asked, the tag decides")?,
             (Some(rule), _) => writeln!(f, "rule      {rule}")?,
             (None, true) => writeln!(f, "rule      none, so base serves")?,
             (None, false) => writeln!(f, "rule      gray release is off")?,
         }
         writeln!(f, "revision  {}", self.revision)?;
+        writeln!(f, "client    {}", self.client)?;
         if let Some(user) = &decision.user {
             writeln!(f, "user      {user}")?;
         }

@@ -35,11 +35,8 @@ pub(crate) struct Chosen {
 }
 
 impl TagPolicy {
-    /// Returns the lane that a request's sender chose, if one who may choose did.
-    ///
-    /// # Errors
-    ///
-    /// Why the request's signed tag is not believed; what an untrusted peer asks for is no error.
+    /// Returns the lane that a request's sender chose, if one who may choose did, and why its signed tag
+    /// is not believed, if it has one that is not.
     pub(crate) fn chosen(
         &self,
         peer: IpAddr,

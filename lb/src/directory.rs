@@ -7,7 +7,7 @@ use gray_config::{Documents, Live, Publisher, Snapshot, live};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::discovery::{News, RECOVERY_GRACE, Trust};
+use crate::discovery::{News, Trust};
 use crate::pause::after;
 use crate::retention::Retention;
 use crate::saving::Saving;
@@ -67,8 +67,6 @@ pub struct Maintenance {
     pub algorithms: HashMap<ServiceName, Algorithm>,
     /// How long an emptied service keeps its instances.
     pub grace: Duration,
-    /// How long instances are kept that vanished with a lost link.
-    pub recovery_grace: Duration,
     /// Where instances are kept for a start without their registry.
     pub snapshot: Option<Snapshot>,
     /// How long a registry may take to answer before the snapshot is used.
@@ -86,7 +84,6 @@ impl Maintenance {
             algorithm: Algorithm::default(),
             algorithms: HashMap::new(),
             grace: Duration::from_secs(15),
-            recovery_grace: RECOVERY_GRACE,
             snapshot: None,
             patience: Duration::from_secs(1),
             health,
@@ -112,7 +109,7 @@ pub async fn maintain(
         .enumerate()
         .map(|(number, registry)| registry.updates().map(move |news| (number, news)).boxed());
     let news = select_all(numbered).chain(stream::pending()).ready_chunks(1024).boxed();
-    let retention = Retention::new(maintenance.grace, maintenance.recovery_grace);
+    let retention = Retention::new(maintenance.grace);
     let health = DirectoryHealth::default();
     let announced = kept.clone();
     let saving = maintenance.snapshot.clone().map(Saving::new);

@@ -16,7 +16,6 @@ use crate::{Instance, ServiceName};
 #[derive(Debug)]
 pub(crate) struct Retention {
     grace: Duration,
-    recovery_grace: Duration,
     kept: HashMap<(usize, ServiceName), Kept>,
 }
 
@@ -29,10 +28,9 @@ struct Kept {
 }
 
 impl Retention {
-    /// Keeps an emptied service's instances for `grace`, and those that vanished with a lost link for
-    /// `recovery_grace` after it has come back.
-    pub(crate) fn new(grace: Duration, recovery_grace: Duration) -> Self {
-        Self { grace, recovery_grace, kept: HashMap::new() }
+    /// Keeps an emptied service's instances for `grace`.
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self { grace, kept: HashMap::new() }
     }
 
     /// Takes note of what a source says about a service.
@@ -48,7 +46,7 @@ impl Retention {
         let emptied = latest.is_empty() && !kept.current.is_empty();
         let doubted = kept.believed_at.is_some();
         match trust {
-            Trust::Settling => kept.doubt(latest, now + self.recovery_grace),
+            Trust::Settling(until) => kept.doubt(latest, until),
             Trust::Pushed if emptied || doubted => kept.doubt(latest, now + self.grace),
             Trust::Certain | Trust::Pushed => kept.believe(latest),
         }
@@ -118,7 +116,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            Self(Retention::new(GRACE, 3 * GRACE), ServiceName::new("user-app"))
+            Self(Retention::new(GRACE), ServiceName::new("user-app"))
         }
 
         fn note(&mut self, ports: &[u16], trust: Trust) {
@@ -165,13 +163,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_vanished_with_the_link_is_kept_until_it_settled() {
         let mut case = Case::new();
+        let settling = Trust::Settling(Instant::now() + 3 * GRACE);
         case.note(&[1, 2, 3], Trust::Pushed);
-        case.note(&[2], Trust::Settling);
+        case.note(&[2], settling);
         case.check(&[1, 2, 3]);
-        case.note(&[2, 3, 4], Trust::Settling);
+        tokio::time::advance(2 * GRACE).await;
+        case.note(&[2, 3, 4], settling);
         case.check(&[1, 2, 3, 4]);
-        tokio::time::advance(3 * GRACE).await;
-        case.check(&[2, 3, 4]);
+        // What vanishes late is kept no longer than the rest.
+        case.note(&[2, 4], settling);
+        case.check(&[1, 2, 3, 4]);
+        tokio::time::advance(GRACE).await;
+        case.check(&[2, 4]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! What is wrong, or waits for somebody, with the messages of lanes: found in what the table, the
 //! brokers and the offsets say, without changing any of it.
 
-use gray_propagation::Lane;
 use serde::Serialize;
 
 use crate::{MemberStatus, Owner, SideStatus, TopicState, TopicStatus};
@@ -41,7 +40,7 @@ pub fn audit(status: &TopicStatus) -> Vec<Finding> {
         findings.of_side(side);
     }
     for unknown in &status.unknown {
-        findings.add(Severity::Error, "unknown", format!("it cannot be found out {unknown}"));
+        findings.add(Severity::Warning, "unknown", format!("it cannot be found out {unknown}"));
     }
     findings.found
 }
@@ -76,15 +75,17 @@ impl Findings<'_> {
     }
 
     fn of_switch(&mut self) {
-        if self.status.state == TopicState::Agreeing {
-            let lanes: Vec<_> = self.status.intent.keys().map(String::as_str).collect();
-            let message = format!(
-                "{} is being switched, and {} has not agreed: what is new in the lane waits meanwhile",
-                lanes.join(", "),
-                self.status.awaited.join(", ")
-            );
-            self.add(Severity::Warning, "switching", message);
-        }
+        let waits_for = match self.status.state {
+            TopicState::Steady => return,
+            TopicState::Agreeing => format!("{} has not agreed", self.status.awaited.join(", ")),
+            TopicState::Fencing => "no consumer has written the fences yet".to_owned(),
+        };
+        let lanes: Vec<_> = self.status.intent.keys().map(String::as_str).collect();
+        let message = format!(
+            "{} is being switched, and {waits_for}: what is new in the lane waits meanwhile",
+            lanes.join(", ")
+        );
+        self.add(Severity::Warning, "switching", message);
     }
 
     fn of_side(&mut self, side: &SideStatus) {
@@ -130,32 +131,27 @@ impl Findings<'_> {
         if waits == 0 {
             return;
         }
-        let group = &side.group;
-        let (severity, message) = match (side.lane, side.owner) {
+        let base_is_there = self.status.members.iter().any(|member| member.lane.is_none());
+        let what_now = match (side.lane, side.owner) {
             (Some(lane), Some(Owner::Lane)) => {
-                (Severity::Warning, format!("{}; {}", waiting(group, waits), to_drain(lane)))
+                format!("start one, or give {lane} to base with `graylane mq drain`")
             }
-            (Some(_), _) if self.status.members.iter().any(|member| member.lane.is_none()) => (
-                Severity::Warning,
-                format!("{}; consumers of base are draining it", waiting(group, waits)),
-            ),
-            _ => (Severity::Warning, format!("{}; start a consumer", waiting(group, waits))),
+            (Some(_), _) if base_is_there => "consumers of base are draining it".to_owned(),
+            _ => "start a consumer".to_owned(),
         };
-        self.add(severity, "waiting", message);
+        let message = format!(
+            "{} has no consumer, and at most {waits} messages wait for one; {what_now}",
+            side.group
+        );
+        self.add(Severity::Warning, "waiting", message);
     }
-}
-
-fn waiting(group: &str, waits: u64) -> String {
-    format!("{group} has no consumer, and at most {waits} messages wait for one")
-}
-
-fn to_drain(lane: Lane) -> String {
-    format!("start one, or give {lane} to base with `graylane mq drain`")
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use gray_propagation::Lane;
 
     use super::*;
     use crate::{QueueKey, QueueStatus};
@@ -230,10 +226,12 @@ mod tests {
         let awaited = vec!["one".to_owned()];
         let state = TopicState::Agreeing;
         check(&TopicStatus { state, awaited, ..status() }, &[(Severity::Warning, "switching")]);
+        let state = TopicState::Fencing;
+        check(&TopicStatus { state, ..status() }, &[(Severity::Warning, "switching")]);
         let mut back = status();
         back.sides[0].queues[0].committed = Some(11);
         check(&back, &[(Severity::Error, "wentBack")]);
         let unknown = vec!["where it stands: no answer".to_owned()];
-        check(&TopicStatus { unknown, ..status() }, &[(Severity::Error, "unknown")]);
+        check(&TopicStatus { unknown, ..status() }, &[(Severity::Warning, "unknown")]);
     }
 }

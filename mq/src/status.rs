@@ -130,10 +130,17 @@ pub async fn status<B: MessageBroker>(
     }
     let mut all = Vec::new();
     for (group, topic, table) in &tables {
-        let of_group = tables.iter().filter(|(name, ..)| name == group);
-        let known = of_group.flat_map(|(.., table)| table.members().keys());
-        let known: BTreeSet<&str> = known.map(MemberId::client).collect();
-        all.push(of_topic(broker, group.clone(), topic.clone(), table, &known).await);
+        let mut status = of_topic(broker, group.clone(), topic.clone(), table).await;
+        if !status.strangers.is_empty() {
+            // Whoever has registered meanwhile is none.
+            let mut known = BTreeSet::new();
+            for (_, topic, _) in tables.iter().filter(|(name, ..)| name == group) {
+                let table = Ledger::new(Arc::clone(store), group, topic).read().await?;
+                known.extend(table.members().keys().map(|id| id.client().to_owned()));
+            }
+            status.strangers.retain(|client| !known.contains(client));
+        }
+        all.push(status);
     }
     Ok(all)
 }
@@ -143,7 +150,6 @@ async fn of_topic<B: MessageBroker>(
     group: String,
     topic: String,
     table: &Ownership,
-    known: &BTreeSet<&str>,
 ) -> TopicStatus {
     let mut unknown = Vec::new();
     // Brokers are known by the topics that lead to them.
@@ -162,7 +168,7 @@ async fn of_topic<B: MessageBroker>(
     let named = |lanes: &BTreeMap<Lane, Owner>| {
         lanes.iter().map(|(lane, owner)| (lane.to_string(), *owner)).collect()
     };
-    let (members, strangers) = members(broker, &group, table, known, &mut unknown).await;
+    let (members, strangers) = members(broker, &group, table, &mut unknown).await;
     let mut status = TopicStatus {
         state,
         epoch: table.epoch(),
@@ -193,12 +199,11 @@ fn sides(table: &Ownership) -> BTreeSet<Side> {
     lanes.map(Side::Lane).chain(of_members).chain([Side::Base]).collect()
 }
 
-/// Returns the consumers of a table, and those that brokers list and nobody knows.
+/// Returns the consumers of a table, and those that brokers list beside them.
 async fn members<B: MessageBroker>(
     broker: &B,
     group: &str,
     table: &Ownership,
-    known: &BTreeSet<&str>,
     unknown: &mut Vec<String>,
 ) -> (Vec<MemberStatus>, Vec<String>) {
     let brokers = table.fences().queues().map(|queue| queue.broker.clone()).collect();
@@ -217,6 +222,7 @@ async fn members<B: MessageBroker>(
         listed: listed.get(&member.side).map(|clients| clients.contains(id.client())),
     };
     let all: BTreeSet<_> = listed.values().flatten().collect();
+    let known: BTreeSet<&str> = table.members().keys().map(MemberId::client).collect();
     let strangers = all.into_iter().filter(|client| !known.contains(client.as_str()));
     let strangers = strangers.cloned().collect();
     (table.members().iter().map(member).collect(), strangers)

@@ -43,15 +43,15 @@ pub(crate) fn is_valid(text: &[u8]) -> bool {
         && (version != b"00" || parts.next().is_none())
 }
 
-/// Adds an unsampled `traceparent` where there is none that can be used. What cannot is taken away,
-/// and the vendors' state with it, which belongs to it (section 3.2.1.1).
+/// Adds an unsampled `traceparent` where there is none that can be used; what cannot is taken away
+/// (W3C Trace Context, section 4.3).
 pub(crate) fn ensure(headers: &mut HeaderMap) {
     if of(headers).is_some() {
         return;
     }
-    if headers.remove(TRACEPARENT).is_some() {
-        headers.remove(TRACESTATE);
-    }
+    // The vendors' state belongs to the trace that it came with.
+    headers.remove(TRACEPARENT);
+    headers.remove(TRACESTATE);
     let (trace, span) = (unique(), unique());
     let text = format!("00-{:032x}-{:016x}-00", trace.max(1), low(span).max(1));
     if let Ok(value) = HeaderValue::try_from(text) {

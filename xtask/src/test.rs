@@ -47,6 +47,7 @@ impl Test {
             say("checking format and lints");
             cargo(&["fmt", "--all", "--check"])?;
             cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+            cargo(&["check", "--quiet", "--package", "gray-tests", "--test", "prove"])?;
             let audit = ["--package", "gray-tests", "--features", "audit", "--bin", "audit"];
             cargo(&[&["clippy", "--quiet"][..], &audit, &["--", "-D", "warnings"]].concat())?;
             for (package, features) in FEATURES {

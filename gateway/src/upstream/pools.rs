@@ -9,7 +9,7 @@ use papaya::HashMap;
 use super::endpoint::{Endpoint, Lease, Sender};
 use super::{Failed, Target, Upstream, UpstreamTls, Wire};
 use crate::Error;
-use crate::body::{BodyError, InstanceBody, Progress, RequestBody, within};
+use crate::body::{Blame, InstanceBody, Progress, RequestBody, within};
 
 /// Connections to all instances.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ async fn send1(
         }
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) if reused => Again::Stale(Box::new(request)),
-            request => Again::Failed(failed(error, request)),
+            request => Again::Failed(failed(error, request, &progress)),
         }),
     }
 }
@@ -153,40 +153,29 @@ async fn send2(
         Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to, progress))),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) if reused && sender.is_closed() => Again::Stale(Box::new(request)),
-            request => Again::Failed(failed(error, request)),
+            request => Again::Failed(failed(error, request, &progress)),
         }),
     }
 }
 
 fn leased(body: Incoming, lease: Lease, to: &Target, progress: Arc<Progress>) -> InstanceBody {
-    progress.answered();
     InstanceBody::new(body, lease, to.timeouts.idle.0, to.deadline, progress)
 }
 
 fn failed(
     error: TrySendError<Request<RequestBody>>,
     request: Option<Request<RequestBody>>,
+    progress: &Progress,
 ) -> Failed<RequestBody> {
     let error = error.into_error();
-    let request = request.map(Box::new);
-    Failed { error: blame(error), request }
-}
-
-/// Tells a client's broken body from an instance's broken connection.
-fn blame(error: hyper::Error) -> Error {
-    if !error.is_user() {
-        return Error::Upstream(error);
-    }
-    let mut cause = std::error::Error::source(&error);
-    while let Some(source) = cause {
-        match source.downcast_ref::<BodyError>() {
-            Some(BodyError::TooLarge) => return Error::BodyTooLarge,
-            Some(BodyError::Stalled) => return Error::Stalled,
-            Some(BodyError::Broken(_)) => return Error::Client(error),
-            None => cause = source.source(),
-        }
-    }
-    Error::Upstream(error)
+    // A client's broken body and an instance's broken connection look the same from here.
+    let error = match progress.failed() {
+        Some(Blame::TooLarge) => Error::BodyTooLarge,
+        Some(Blame::Stalled) => Error::Stalled,
+        Some(Blame::Broken) => Error::Client(error),
+        None => Error::Upstream(error),
+    };
+    Failed { error, request: request.map(Box::new) }
 }
 
 /// Holds the body back until the instance agrees to it, where the client asked for that (RFC 9110,

@@ -7,11 +7,11 @@ mod wanted;
 
 use futures_util::stream::BoxStream;
 use gray_propagation::Lane;
+use tokio::time::Instant;
 
 use crate::{Announced, ServiceName};
 
 pub use self::file::FileDiscovery;
-pub(crate) use self::nacos::RECOVERY_GRACE;
 pub use self::nacos::{NacosDiscovery, NacosGroup};
 pub use self::wanted::Wanted;
 
@@ -35,8 +35,8 @@ pub enum Trust {
     Certain,
     /// A server said it in the normal course of things.
     Pushed,
-    /// A server said it just after its link came back.
-    Settling,
+    /// A server said it just after its link came back, and is doubted until then.
+    Settling(Instant),
 }
 
 /// A registry.

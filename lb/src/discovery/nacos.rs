@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long the server's word is doubted after the link came back, where nothing else is said:
 /// clients of a server that was restarted take some ten seconds to register again.
-pub(crate) const RECOVERY_GRACE: Duration = Duration::from_secs(30);
+const RECOVERY_GRACE: Duration = Duration::from_secs(30);
 
 /// How long pushes are left to gather after some have been taken, for each of these: a push that comes
 /// alone is taken at once, and of a storm only what is newest is read.
@@ -299,7 +299,7 @@ impl State {
         if !self.heard.is_news(&name, service.last_ref_time, &announced, said) {
             return;
         }
-        let trust = if settling { Trust::Settling } else { Trust::Pushed };
+        let trust = if settling { Trust::Settling(self.settled_at) } else { Trust::Pushed };
         self.queue.push_back(News { service: name, announced, lane: self.group.lane, trust });
     }
 }

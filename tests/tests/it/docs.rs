@@ -184,7 +184,7 @@ fn the_readmes_commands_print_what_they_show() -> anyhow::Result<()> {
     let as_printed = std::fs::read_to_string(&rules)?;
     for document in ["README.md", "README.zh-CN.md"] {
         std::fs::write(&rules, &as_printed)?;
-        shell("sleep 1", folder.path())?;
+        shell("sleep 2", folder.path())?;
         let mut commands = Vec::new();
         for fence in fences(document)?.iter().filter(|fence| fence.kind == "console") {
             commands.extend(

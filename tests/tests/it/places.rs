@@ -7,6 +7,17 @@ use anyhow::ensure;
 use gray_tests::{Gateway, Stub, eventually};
 use serde_json::{Value, json};
 
+const RULES: &str = "\
+base: {version: V1}
+lanes: [{name: gray, version: V2}]
+rules:
+- {name: shenzhen, when: {city: {in: [Shenzhen]}}}
+- {name: guangzhou, when: {city: {in: [广州市]}}}
+- {name: beijing, when: {city: {in: [北京]}}}
+- {name: own, when: {city: {in: [本地]}}}
+- {name: unknown, when: {city: {exists: false}}}
+";
+
 /// Writes a database over an older one, as a process does that must not be seen half-way.
 fn write(path: &Path, places: &[(&str, Value)]) -> anyhow::Result<()> {
     let mut writer = mmdb_writer::Writer::new("City");
@@ -35,15 +46,7 @@ async fn the_first_database_that_knows_an_address_says_its_city() -> anyhow::Res
     write(&second, &elsewhere)?;
     let registry = format!("services:\n  app:\n{}", stub.registry_line());
     std::fs::write(folder.path().join("registry.yaml"), registry)?;
-    std::fs::write(
-        folder.path().join("rules.yaml"),
-        "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n\
-         - {name: shenzhen, when: {city: {in: [Shenzhen]}}}\n\
-         - {name: guangzhou, when: {city: {in: [广州市]}}}\n\
-         - {name: beijing, when: {city: {in: [北京]}}}\n\
-         - {name: own, when: {city: {in: [本地]}}}\n\
-         - {name: unknown, when: {city: {exists: false}}}\n",
-    )?;
+    std::fs::write(folder.path().join("rules.yaml"), RULES)?;
     let gateway = Gateway::start_in(
         folder,
         "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n\
@@ -81,7 +84,12 @@ async fn the_first_database_that_knows_an_address_says_its_city() -> anyhow::Res
     ensure!(rule("203.0.113.9").await?.contains("rule=shenzhen;"));
     // One that is damaged is not taken.
     std::fs::write(gateway.folder.path().join("first.mmdb"), "no database")?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    eventually(Duration::from_secs(10), async || {
+        let printed = gateway.process.printed();
+        ensure!(printed.contains("first.mmdb"), "nobody complained: {printed}");
+        Ok(())
+    })
+    .await?;
     ensure!(rule("203.0.113.9").await?.contains("rule=shenzhen;"));
     Ok(())
 }

@@ -6,7 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
+use bytes::Bytes;
 use gray_tests::{Gateway, Stub, eventually};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -134,7 +139,7 @@ async fn a_request_that_does_not_go_on_is_given_up() -> anyhow::Result<()> {
     ensure!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     ensure!(answer.contains("\"code\":\"request-stalled\""), "{answer}");
     // One that goes on, however slowly, is waited for, even where instances must answer at once.
-    let patient = self::gateway(&[stub.addr], "timeouts: {idle: 1s, firstByte: 300ms}\n")?;
+    let patient = self::gateway(&[stub.addr], "timeouts: {idle: 3s, firstByte: 300ms}\n")?;
     let mut stream = TcpStream::connect(patient.addr).await?;
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await?;
     for piece in [b"s", b"l", b"o", b"w"] {
@@ -147,40 +152,117 @@ async fn a_request_that_does_not_go_on_is_given_up() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Streams both ways: while one side goes on, the other may be silent.
-#[tokio::test]
-async fn a_stream_both_ways_ends_when_neither_side_goes_on() -> anyhow::Result<()> {
+/// Begins to answer at once, and goes on when the whole request has come.
+async fn answers_early() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let instance = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await?;
-        let mut read = [0; 4096];
-        let _ = stream.read(&mut read).await?;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
-            .await?;
-        let mut heard = 0;
-        // It answers nothing more until all has come.
-        while heard < 8 {
-            heard += stream.read(&mut read).await?.min(1);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_early(stream));
         }
-        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await?;
+    });
+    Ok(addr)
+}
+
+async fn answer_early(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut came = Vec::new();
+    while !came.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut came).await? == 0 {
+            return Ok(());
+        }
+    }
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+    stream.write_all(head).await?;
+    came.clear();
+    while !came.ends_with(b"0\r\n\r\n") {
+        if stream.read_buf(&mut came).await? == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await
+}
+
+/// Streams both ways: while one side goes on, the other may be silent; where neither does, it ends.
+#[tokio::test]
+async fn a_stream_both_ways_ends_when_neither_side_goes_on() -> anyhow::Result<()> {
+    let gateway = gateway(&[answers_early().await?], "timeouts: {idle: 1s}\n")?;
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    for whole in [true, false] {
+        let mut stream = TcpStream::connect(gateway.addr).await?;
+        stream.write_all(head.as_bytes()).await?;
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            stream.write_all(b"1\r\nx\r\n").await?;
+        }
+        if whole {
+            stream.write_all(b"0\r\n\r\n").await?;
+        }
+        let mut answer = Vec::new();
+        let reading = stream.read_to_end(&mut answer);
+        // What is cut off may be reset.
+        let ended = tokio::time::timeout(Duration::from_secs(10), reading).await?;
+        ensure!(ended.is_ok() || !whole, "{ended:?}");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        ensure!(answer.contains("1\r\na\r\n"), "{answer}");
+        ensure!(answer.ends_with("1\r\nb\r\n0\r\n\r\n") == whole, "{whole}: {answer}");
+    }
+    Ok(())
+}
+
+/// Answers before the request has come, and reads on.
+#[tokio::test]
+async fn a_client_that_stalls_after_its_answer_occupies_nothing() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let ended = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let mut read = vec![0; 4096];
+        let _ = stream.read(&mut read).await?;
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await?;
+        while stream.read(&mut read).await? > 0 {}
         anyhow::Ok(())
     });
-    let gateway = gateway(&[addr], "timeouts: {idle: 600ms}\n")?;
+    let gateway = gateway(&[addr], "timeouts: {idle: 500ms}\n")?;
     let mut stream = TcpStream::connect(gateway.addr).await?;
-    stream
-        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
-        .await?;
-    for _ in 0..8 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        stream.write_all(b"1\r\nx\r\n").await?;
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").await?;
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await?;
+    ensure!(&first == b"HTTP/1.1 401", "{}", String::from_utf8_lossy(&first));
+    // The client keeps its connection, and says nothing more.
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    ensure!(ended.is_ok(), "the instance's connection is held for ever");
+    Ok(())
+}
+
+/// What is spoken to the instance makes no difference to what the client is told.
+#[tokio::test]
+async fn a_client_is_blamed_over_http2_as_well() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+                let _ = request.into_body().collect().await;
+                Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let h2c =
+        "services: {app: {protocol: h2c}}\nlimits: {bodySize: 10B}\ntimeouts: {idle: 500ms}\n";
+    let gateway = gateway(&[addr], h2c)?;
+    for (body, status) in [("5\r\nhalf", "408"), ("b\r\nhello world\r\n0\r\n\r\n", "413")] {
+        let mut stream = TcpStream::connect(gateway.addr).await?;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        let mut first = [0; 12];
+        let reading = stream.read_exact(&mut first);
+        tokio::time::timeout(Duration::from_secs(10), reading).await??;
+        let first = String::from_utf8_lossy(&first).into_owned();
+        ensure!(first.ends_with(status), "{first}, not {status}");
     }
-    stream.write_all(b"0\r\n\r\n").await?;
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await??;
-    ensure!(answer.ends_with("1\r\na\r\n1\r\nb\r\n0\r\n\r\n"), "{answer}");
-    instance.await??;
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use gray_tests::{Echo, Gateway, Stub, binary, eventually};
+use serde_json::Value;
 
 use crate::{quantile, report};
 
@@ -331,6 +332,8 @@ async fn judge(gateway: &Gateway, lines: &str) -> anyhow::Result<Judged> {
             Ok(())
         })
         .await?;
+        // Whatever would count it twice has had its time.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let rejected = gateway.metric("graylane_rules_rejected_total").await? - counted;
         ensure!(rejected < 1.5, "{name} was counted {rejected} times");
         let now = gateway.ask("/api/v1/version").await?;
@@ -338,20 +341,52 @@ async fn judge(gateway: &Gateway, lines: &str) -> anyhow::Result<Judged> {
         judged.greediest = judged.greediest.max((peak(process)?.saturating_sub(before), name));
         judged.documents += 1;
     }
-    let path = gateway.folder.path().join("registry.yaml");
     for (text, number) in REGISTRIES.iter().zip(1_u16..) {
-        // One more that is well says when the list has been read, or that it has not been.
-        let mark = format!("127.0.0.1:{}", 2_000 + number);
-        let fresh = path.with_extension("written");
-        let marked = format!("{lines}  - {{address: '{mark}', metadata: {{version: V9}}}}\n");
-        std::fs::write(&fresh, format!("services:\n  app:\n{marked}  - {text}\n"))?;
-        std::fs::rename(&fresh, &path)?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let known = gateway.ask("/api/v1/services").await?;
-        ensure!(!known.contains("127.0.0.1:1\""), "{text} was taken: {known}");
+        registry(gateway, lines, text, number).await.with_context(|| *text)?;
         judged.registries += 1;
     }
     Ok(judged)
+}
+
+/// Adds what is wrong to a list of instances, and one more that is well by which it is seen that the list
+/// has been read: either that one is taken and the wrong one is not, or the list as a whole is refused.
+async fn registry(gateway: &Gateway, lines: &str, wrong: &str, number: u16) -> anyhow::Result<()> {
+    let path = gateway.folder.path().join("registry.yaml");
+    let write = |lines: &str| {
+        let fresh = path.with_extension("written");
+        std::fs::write(&fresh, format!("services:\n  app:\n{lines}"))?;
+        std::fs::rename(&fresh, &path)
+    };
+    let marked = |port: u16| {
+        format!("{lines}  - {{address: '127.0.0.1:{port}', metadata: {{version: V9}}}}\n")
+    };
+    let known = async || -> anyhow::Result<Vec<String>> {
+        let value: Value = serde_json::from_str(&gateway.ask("/api/v1/services").await?)?;
+        let instances = value["services"]["app"].as_array().cloned().unwrap_or_default();
+        Ok(instances.iter().filter_map(|it| Some(it["address"].as_str()?.to_owned())).collect())
+    };
+    let complaints = || gateway.process.printed().matches("registry.yaml").count();
+    let before = complaints();
+    let mark = 2_000 + 2 * number;
+    write(&format!("{}  - {wrong}\n", marked(mark)))?;
+    eventually(Duration::from_secs(10), async || {
+        let seen = known().await?.contains(&format!("127.0.0.1:{mark}"));
+        ensure!(seen || complaints() > before, "nothing became of it");
+        Ok(())
+    })
+    .await?;
+    let now = known().await?;
+    let taken = now.iter().filter(|it| !it.ends_with(&format!(":{mark}"))).count();
+    ensure!(taken == 2 || (taken == 3 && number > 1), "{now:?}");
+    ensure!(!now.contains(&"127.0.0.1:1".to_owned()), "it was taken: {now:?}");
+    // A list that is well is taken again.
+    write(&marked(mark + 1))?;
+    eventually(Duration::from_secs(10), async || {
+        let now = known().await?;
+        ensure!(now.len() == 3 && now.contains(&format!("127.0.0.1:{}", mark + 1)), "{now:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -363,7 +398,7 @@ async fn no_wrong_document_disturbs_a_request() -> anyhow::Result<()> {
     put(folder.path(), GOOD)?;
     let gateway = Gateway::start_in(
         folder,
-        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n\
+        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml'], guard: {ports: [1-65535]}}\n\
          rules: {files: ['{dir}/rules.yaml']}\n",
     )?;
     gateway.ready().await?;

@@ -54,7 +54,8 @@ async fn measure_instances(kind: Kind) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         server.address()
     ))?;
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let served = async || Ok(client.get(gateway.url("/")).send().await?.status().is_success());
+    let served =
+        async || anyhow::Ok(client.get(gateway.url("/")).send().await?.status().is_success());
     let is_served = async || {
         ensure!(served().await?, "not served yet");
         anyhow::Ok(())
