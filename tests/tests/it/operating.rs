@@ -8,8 +8,9 @@ use anyhow::{Context as _, ensure};
 use gray_config::live;
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
-    Consumer, ConsumerProperties, Ledger, MessageSettings, Messaging, OwnStatus, QueueKey,
-    Settings, SqlStore, StateStore,
+    Attendance, Consumer, ConsumerProperties, Filter, Ledger, Message, MessageBroker,
+    MessageSettings, MessageSink, Messaging, OwnStatus, QueueKey, Settings, SqlStore, StateStore,
+    Subscription,
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
 use gray_tests::{Database, Release, RocketMq as Server, Sql, binary, eventually};
@@ -71,6 +72,14 @@ impl Desk {
         Ok((String::from_utf8_lossy(&said).into_owned(), good))
     }
 
+    /// Runs `graylane mq audit`; returns what it prints, and its exit code.
+    fn audit(&self) -> anyhow::Result<(String, Option<i32>)> {
+        let mut command = Command::new(binary("graylane")?);
+        command.args(["mq", "audit", "--names", &self.server.names()]);
+        let output = command.args(["--state", &self.database.url()]).output()?;
+        Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()))
+    }
+
     /// Waits until the status of the topic is so.
     async fn status(&self, is_so: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
         eventually(PATIENCE, async || {
@@ -122,6 +131,56 @@ async fn a_broker_that_is_gone_for_good_is_forgotten() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An audit finds nothing where all is well, a consumer of another kind in the group, and messages for
+/// which nobody is there.
+async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
+    let desk = Desk::start().await?;
+    let base = desk.consumer(GrayStatus::Prod)?;
+    let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
+    desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
+    let audits = async |expected: Option<i32>, part: &str| {
+        eventually(PATIENCE, async || {
+            let (text, code) = desk.audit()?;
+            ensure!(code == expected && text.contains(part), "{code:?} {text}");
+            Ok(())
+        })
+        .await
+    };
+    audits(Some(0), "all is well with 1 topics").await?;
+
+    // As a Java consumer does it: it says that it is there, and registers nowhere else.
+    let brokers = RocketMq::new(vec![desk.server.names()]);
+    let subscription =
+        Subscription { topic: TOPIC.to_owned(), filter: Filter::default(), version: 1 };
+    let attendance = Attendance {
+        client: "10.0.0.9@4711#java",
+        group: GROUP,
+        subscriptions: &[subscription],
+        limit: Duration::from_secs(3),
+    };
+    eventually(PATIENCE, async || {
+        ensure!(!brokers.attend(&attendance).await.is_empty(), "no broker has answered");
+        Ok(())
+    })
+    .await?;
+    audits(Some(2), "10.0.0.9@4711#java consumes without being registered").await?;
+    brokers.leave("10.0.0.9@4711#java", GROUP).await;
+    audits(Some(0), "all is well").await?;
+
+    // Its lane stays its own, by an operator's word, and messages come.
+    let (text, good) = desk.mq(&["open", GROUP, TOPIC, "gray"])?;
+    ensure!(good, "{text}");
+    gray.stop().await;
+    let message = Message::new(TOPIC, "for gray").with("gray", "GRAY");
+    let queues = brokers.writable(TOPIC).await?;
+    let queue = queues.first().context("no queue")?;
+    brokers.send("operators", &message, queue).await?;
+    audits(Some(1), "orders-svc_gray has no consumer, and at most 1 messages wait for one").await?;
+    audits(Some(1), "give gray to base with `graylane mq drain`").await?;
+    base.stop().await;
+    Ok(())
+}
+
 async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
     let desk = Desk::start().await?;
     let (text, good) = desk.mq(&["status"])?;
@@ -141,6 +200,11 @@ mod on_rocketmq_5 {
         #[tokio::test]
         async fn a_broker_that_is_gone_for_good_is_forgotten() -> anyhow::Result<()> {
             super::super::a_broker_that_is_gone_for_good_is_forgotten().await
+        }
+
+        #[tokio::test]
+        async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
+            super::super::an_audit_finds_what_is_wrong().await
         }
 
         #[tokio::test]
