@@ -40,18 +40,16 @@ fn header_rules(count: usize) -> World {
     world(&[("rules", text)])
 }
 
-/// One rule with so many networks in a list of its own, none of which hits.
-fn networks(count: u32) -> World {
-    let mut list = String::new();
-    for number in 0..count {
-        // Spread over the whole space, but for 10.0.0.0/8, where the client is.
-        let address = number.wrapping_mul(2_654_435_761) & 0xffff_ff00;
-        if address >> 24 != 10 {
-            let _ = writeln!(list, "{}/24", Ipv4Addr::from(address));
-        }
-    }
+/// One rule with so many networks in a list of its own, evenly spread, no two of which touch: so many
+/// ranges. The client is in the one in the middle, or just behind it.
+fn networks(count: u32, hit: bool) -> World {
+    let address = |number: u32| (number * (u32::MAX / count)) & 0xffff_fff0;
+    let lines = (0..count).map(|number| format!("{}/28\n", Ipv4Addr::from(address(number))));
+    let list = lines.collect::<String>();
     let rules = format!("{LANES}rules: [{{name: r, when: {{clientIp: {{inList: nets}}}}}}]\n");
-    world(&[("rules", rules), ("nets", list)])
+    let world = world(&[("rules", rules), ("nets", list)]);
+    let client = address(count / 2) + if hit { 7 } else { 23 };
+    World { client: Ipv4Addr::from(client).into(), ..world }
 }
 
 /// One rule with so many user numbers in a list of its own, the client's not among them.
@@ -121,9 +119,10 @@ fn decide(world: &World) {
 #[library_benchmark]
 #[bench::rules_1(header_rules(1))]
 #[bench::rules_10(header_rules(10))]
-#[bench::cidrs_1_000(networks(1_000))]
-#[bench::cidrs_100_000(networks(100_000))]
-#[bench::cidrs_1_000_000(networks(1_000_000))]
+#[bench::cidrs_1_000(networks(1_000, false))]
+#[bench::cidrs_100_000(networks(100_000, false))]
+#[bench::cidrs_1_000_000(networks(1_000_000, false))]
+#[bench::cidrs_1_000_000_hit(networks(1_000_000, true))]
 #[bench::users_1_000(users(1_000))]
 #[bench::users_1_000_000(users(1_000_000))]
 fn decision(world: World) -> World {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use gray_config::{
-    ConfigSource, FileSource, Follow, Health, Live, Merged, Publisher, Snapshot, follow, live,
+    ConfigSource, FileSource, Follow, Health, Live, Merged, Problems, Publisher, Snapshot, follow,
+    live,
 };
 use gray_lb::{
     Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Maintenance, maintain,
 };
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -69,6 +71,8 @@ struct Parts {
     settings: Settings,
     servers: Servers,
     background: Background,
+    /// What is wrong with each registry that is a file.
+    rejected: Vec<watch::Receiver<Option<Problems>>>,
 }
 
 /// A gateway that is serving.
@@ -103,7 +107,7 @@ impl App {
     pub async fn start(self) -> Result<Running, StartError> {
         let servers = Servers::new(self.settings.properties.nacos.clone());
         let background = Background::start().map_err(StartError::Background)?;
-        Parts { settings: self.settings, servers, background }.start().await
+        Parts { settings: self.settings, servers, background, rejected: Vec::new() }.start().await
     }
 }
 
@@ -133,6 +137,7 @@ impl Parts {
             gateway: Arc::clone(&gateway),
             rules,
             instances,
+            rejected: std::mem::take(&mut self.rejected),
             links: self.servers.links(),
             properties: self.settings.properties.clone(),
             stopped: std::sync::atomic::AtomicBool::new(false),
@@ -231,7 +236,9 @@ impl Parts {
         let mut registries: Vec<Box<dyn Discovery>> = Vec::new();
         for file in &properties.files {
             let source = FileSource::new([file.clone()], MAX_FILE);
-            registries.push(Box::new(FileDiscovery::new(Box::new(source))));
+            let registry = FileDiscovery::new(Box::new(source));
+            self.rejected.push(registry.rejected());
+            registries.push(Box::new(registry));
         }
         let services: Vec<_> = self.settings.routes.services().into_iter().collect();
         let lanes = self.settings.nacos_lanes.clone();
@@ -262,12 +269,13 @@ impl Parts {
         let patience = if kept.is_some() { PATIENCE_WITH_SNAPSHOT } else { PATIENCE };
         let following = Follow::new(move |documents: &_| parse_documents(documents, &how), kept);
         let health = following.health();
-        let (publisher, revision) = live(Revision::off());
         if sources.is_empty() {
             warn!("no rules are configured, so gray release is off");
+            let (publisher, revision) = live(Revision::off());
             self.background.spawn(hold(publisher));
             return Ok((revision, health));
         }
+        let (publisher, revision) = live(Revision::awaited());
         let (begun, first) = tokio::sync::oneshot::channel();
         self.background.spawn(async move {
             let updates = Box::new(Merged::new(sources)).updates();
@@ -405,9 +413,7 @@ fn snapshot(path: &Path) -> Option<Snapshot> {
 /// Puts the documents of the snapshot into force, until their source answers.
 fn restore<P>(following: &Follow<P>, publisher: &Publisher<Revision>)
 where
-    P: Fn(
-        &gray_config::Documents,
-    ) -> Result<(Revision, gray_config::Problems), gray_config::Problems>,
+    P: Fn(&gray_config::Documents) -> Result<(Revision, Problems), Problems>,
 {
     let Some(snapshot) = &following.snapshot else { return };
     let documents = match snapshot.load() {

@@ -22,6 +22,9 @@ pub enum Error {
     /// No route leads anywhere.
     #[error("no route takes this request")]
     NoRoute,
+    /// No rules are in force yet, so nobody knows which lane a request belongs to.
+    #[error("no rules are in force yet")]
+    NoRules,
     /// The service has no instance for this request.
     #[error(transparent)]
     NoInstance(#[from] NoInstance),
@@ -52,7 +55,7 @@ impl Error {
             Self::Method(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoInstance(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance(_) | Self::NoRules => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -69,6 +72,7 @@ impl Error {
             Self::Method(_) => "method-not-served",
             Self::Loop => "loop",
             Self::NoRoute => "no-route",
+            Self::NoRules => "no-rules",
             Self::NoInstance(NoInstance::UnknownService(_)) => "unknown-service",
             Self::NoInstance(NoInstance::EmptyLane { .. }) => "empty-lane",
             Self::NoInstance(NoInstance::Exhausted { .. }) => "instances-exhausted",

@@ -165,6 +165,10 @@ impl Explainer<'_> {
         status: GrayStatus,
         answer: &mut Answer,
     ) {
+        if self.revision.awaited {
+            answer.error = Some(crate::Error::NoRules.to_string());
+            return;
+        }
         let Some(route) = self.routes.resolve(method, host, path) else {
             answer.error = Some(crate::Error::NoRoute.to_string());
             return;

@@ -1,5 +1,6 @@
 //! Counters of the hot path: found without a lock, and shown to Prometheus.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::observe::{Noted, Trail};
+use crate::tags::GATEWAY;
 
 /// Upper bounds of the histogram of durations, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -207,6 +209,23 @@ impl Metrics {
 }
 
 impl Metrics {
+    /// Shows fallbacks by edge, as services do of the calls that they make.
+    fn encode_edges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut edges: BTreeMap<(String, GrayStatus), u64> = BTreeMap::new();
+        for ((service, lane, _), count) in &self.fallbacks.pin() {
+            *edges.entry((service.to_string(), *lane)).or_default() += count.load(Relaxed);
+        }
+        let help = "Calls that another lane's instance served";
+        let mut family =
+            encoder.encode_descriptor("lane_fallback", help, None, MetricType::Counter)?;
+        for ((to, lane), count) in edges {
+            let labels = [("from", GATEWAY.to_owned()), ("to", to), ("lane", lane.to_string())];
+            let mut one = family.encode_family(&labels)?;
+            one.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
     /// Shows the counters that have no labels.
     fn encode_plain(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let plain = [
@@ -270,6 +289,7 @@ impl Collector for Metrics {
                 ]
             },
         )?;
+        self.encode_edges(&mut encoder)?;
         let help = "Requests that the gateway answered itself, by reason";
         counters(&mut encoder, "graylane_errors", help, &self.errors, |code| {
             vec![("code", (*code).to_owned())]

@@ -98,6 +98,9 @@ impl<U> Proxy<U> {
     where
         U: Upstream<B>,
     {
+        if trail.revision.awaited {
+            return Err(Error::NoRules);
+        }
         let (method, uri) = (request.method(), request.uri());
         let route = self.routes.resolve(method, host_of(&request), uri.path());
         let route = Arc::clone(route.ok_or(Error::NoRoute)?);

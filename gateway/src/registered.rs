@@ -76,8 +76,11 @@ impl Registered {
                 self.complete = false;
                 self.problems.extend(problems.0);
             }
-            Ok(services) => {
-                for (service, announced) in services {
+            Ok((services, problems)) => {
+                self.problems.extend(problems.0);
+                for (service, mut announced) in services {
+                    // What is no address has been told of, with its line.
+                    announced.retain(|it| it.ip.parse::<std::net::IpAddr>().is_ok());
                     let refused = self.admit(settings, guard, None, &service, &announced);
                     self.problems
                         .extend(refused.into_iter().map(|why| Problem::whole(name.as_str(), why)));

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::routing::{get, post};
 use gray_config::nacos::Link;
-use gray_config::{Health, Live};
+use gray_config::{Health, Live, Problems};
 use gray_lb::DirectoryHealth;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::properties::GatewayProperties;
 use crate::server::Gateway;
@@ -25,6 +26,8 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) rules: Live<Health>,
     pub(crate) instances: Live<DirectoryHealth>,
+    /// What is wrong with each registry that is a file.
+    pub(crate) rejected: Vec<watch::Receiver<Option<Problems>>>,
     pub(crate) links: Vec<Link>,
     pub(crate) properties: GatewayProperties,
     pub(crate) stopped: AtomicBool,

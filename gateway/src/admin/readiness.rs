@@ -62,6 +62,11 @@ fn readiness(view: &View) -> Readiness {
     for (instance, refusal) in &instances.refused {
         warnings.push(format!("instance {instance} is refused: {refusal}"));
     }
+    for rejected in &view.rejected {
+        if let Some(problems) = &*rejected.borrow() {
+            warnings.push(format!("a registry was rejected, the last one stays:\n{problems}"));
+        }
+    }
     for link in &view.links {
         let state = link.state();
         let state = state.borrow();

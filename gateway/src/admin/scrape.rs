@@ -53,6 +53,8 @@ impl Collector for Background {
             one.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
         let age = rules.since.and_then(|since| SystemTime::now().duration_since(since).ok());
+        let rejected = view.rejected.iter().filter(|rejected| rejected.borrow().is_some()).count();
+        let rejected = i64::try_from(rejected).unwrap_or(i64::MAX);
         let refused = i64::try_from(instances.refused.len()).unwrap_or(i64::MAX);
         for (name, help, value) in [
             (
@@ -76,6 +78,7 @@ impl Collector for Background {
                 age.map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)),
             ),
             ("graylane_instances_refused", "Instances that are refused now", refused),
+            ("graylane_registries_rejected_now", "Files of instances that are refused", rejected),
         ] {
             let mut one = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             one.encode_gauge(&value)?;

@@ -27,8 +27,8 @@ pub(super) struct Probe {
     /// How many of them at a time.
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
-    /// The key that the requests are signed with, as `id:secret`.
-    #[arg(long, env = "GRAYLANE_TAG_KEY", hide_env_values = true)]
+    /// The key that the requests are signed with, as `id:secret`; of several the first.
+    #[arg(long, env = "GRAYLANE_TAG_KEYS", hide_env_values = true)]
     key: String,
     /// A header, such as `x-user-no: 7`; may be given more than once.
     #[arg(short = 'H', long = "header")]
@@ -99,7 +99,7 @@ impl Probe {
             _ => GrayStatus::Gray(self.lane.parse().context("--lane")?),
         };
         let tag = SignedTag { status, expires: SystemTime::now() + VALID, probe: true };
-        let key = TagKey::parse(&self.key).context("--key")?;
+        let key = TagKey::parse(self.key.split(',').next().unwrap_or_default()).context("--key")?;
         key.sign(&tag).context("the tag cannot be written as a header")
     }
 }

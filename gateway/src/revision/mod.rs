@@ -27,6 +27,8 @@ pub struct Revision {
     pub lanes: LaneTable,
     /// The lanes that requests may travel in: those that are configured and switched on.
     pub open: BTreeSet<Lane>,
+    /// Whether rules are still awaited: nobody can say yet where a request belongs.
+    pub awaited: bool,
 }
 
 impl Revision {
@@ -35,10 +37,16 @@ impl Revision {
         Self::new(String::new(), RuleSet::off(), LaneTable::default(), BTreeSet::new())
     }
 
+    /// What stands for rules that are configured and have never come.
+    pub fn awaited() -> Self {
+        Self { awaited: true, ..Self::off() }
+    }
+
     /// A new revision.
     pub fn new(digest: String, rules: RuleSet, lanes: LaneTable, open: BTreeSet<Lane>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), digest, rules, lanes, open }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { number, digest, rules, lanes, open, awaited: false }
     }
 }
 

@@ -5,6 +5,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use gray_config::{ConfigSource, Document, Faults, KeyPath, Problems, Update};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{Discovery, News, Trust};
@@ -19,6 +20,7 @@ use crate::{Announced, ServiceName};
 /// ```
 pub struct FileDiscovery {
     source: Box<dyn ConfigSource>,
+    rejected: watch::Sender<Option<Problems>>,
 }
 
 impl std::fmt::Debug for FileDiscovery {
@@ -64,28 +66,49 @@ const fn yes() -> bool {
 impl FileDiscovery {
     /// Follows a source of such documents.
     pub fn new(source: Box<dyn ConfigSource>) -> Self {
-        Self { source }
+        Self { source, rejected: watch::Sender::new(None) }
     }
 
-    /// Reads one such document.
+    /// Returns what is wrong with the newest documents while they are refused as a whole, at any time
+    /// from now on.
+    pub fn rejected(&self) -> watch::Receiver<Option<Problems>> {
+        self.rejected.subscribe()
+    }
+
+    /// Reads one such document; returns what is wrong with single instances beside it, which do not
+    /// keep the others from being called.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
-    pub fn parse(
-        name: &str,
-        text: &str,
-    ) -> Result<BTreeMap<ServiceName, Vec<Announced>>, Problems> {
+    /// Everything that is wrong with the document as a whole.
+    pub fn parse(name: &str, text: &str) -> Result<(Services, Problems), Problems> {
         let document = Document::parse(name, text)?;
         let mut faults = Faults::default();
         let read: Option<RegistryProperties> = document.read(&KeyPath::ROOT, &mut faults);
+        if faults.has_errors() {
+            return Err(document.problems(&faults));
+        }
         let mut services = BTreeMap::new();
         for (service, instances) in read.unwrap_or_default().services {
             let at = KeyPath::ROOT.key("services").key(&*service);
             let announced = announced(instances, &at, &mut faults);
             services.insert(ServiceName::new(service), announced);
         }
-        if faults.has_errors() { Err(document.problems(&faults)) } else { Ok(services) }
+        Ok((services, document.problems(&faults)))
+    }
+}
+
+/// What a document says about each service.
+type Services = BTreeMap<ServiceName, Vec<Announced>>;
+
+/// Splits an address from its port; what is no number is no port.
+fn split(address: &str) -> (String, i64) {
+    match address.rsplit_once(':') {
+        Some((ip, port)) => {
+            let ip = ip.trim_start_matches('[').trim_end_matches(']');
+            (ip.to_owned(), port.parse().unwrap_or_default())
+        }
+        None => (address.to_owned(), 0),
     }
 }
 
@@ -101,10 +124,14 @@ fn announced(
         let address = address.map_err(|_| {
             format!("`{}` is no IP address with a port, such as 10.0.0.1:8080", instance.address)
         });
-        let Some(address) = faults.check(&at, address) else { continue };
+        // What is no address is announced as it is written: whoever takes it refuses and counts it.
+        let (ip, port) = match faults.check(&at, address) {
+            Some(address) => (address.ip().to_string(), address.port().into()),
+            None => split(&instance.address),
+        };
         announced.push(Announced {
-            ip: address.ip().to_string(),
-            port: address.port().into(),
+            ip,
+            port,
             weight: instance.weight,
             healthy: true,
             enabled: instance.enabled,
@@ -122,28 +149,40 @@ impl Discovery for FileDiscovery {
 
     fn updates(self: Box<Self>) -> BoxStream<'static, News> {
         let mut known = BTreeSet::new();
-        self.source.updates().flat_map(move |update| stream::iter(news(update, &mut known))).boxed()
+        let Self { source, rejected } = *self;
+        let news = move |update| match news(update, &mut known) {
+            Ok(news) => {
+                if !news.is_empty() {
+                    rejected.send_replace(None);
+                }
+                stream::iter(news)
+            }
+            Err(problems) => {
+                warn!("registry rejected, the last one stays in force\n{problems}");
+                rejected.send_replace(Some(problems));
+                stream::iter(Vec::new())
+            }
+        };
+        source.updates().flat_map(news).boxed()
     }
 }
 
 /// Turns an update into news; services that are gone are told to be empty.
-fn news(update: Update, known: &mut BTreeSet<ServiceName>) -> Vec<News> {
+///
+/// # Errors
+///
+/// What is wrong with the documents, where they are refused as a whole.
+fn news(update: Update, known: &mut BTreeSet<ServiceName>) -> Result<Vec<News>, Problems> {
     let documents = match update {
         Update::Documents(documents) => documents,
         Update::Unavailable(error) => {
             warn!(%error, "registry cannot be had, the last one stays in force");
-            return Vec::new();
+            return Ok(Vec::new());
         }
     };
-    let mut services: BTreeMap<ServiceName, Vec<Announced>> = BTreeMap::new();
+    let mut services = Services::new();
     for (name, text) in &documents.0 {
-        match FileDiscovery::parse(name, text) {
-            Ok(parsed) => services.extend(parsed),
-            Err(problems) => {
-                warn!("registry rejected, the last one stays in force\n{problems}");
-                return Vec::new();
-            }
-        }
+        services.extend(FileDiscovery::parse(name, text)?.0);
     }
     for service in std::mem::take(known) {
         services.entry(service).or_default();
@@ -151,7 +190,7 @@ fn news(update: Update, known: &mut BTreeSet<ServiceName>) -> Vec<News> {
     known.extend(services.keys().cloned());
     let news =
         |(service, announced)| News { service, announced, lane: None, trust: Trust::Certain };
-    services.into_iter().map(news).collect()
+    Ok(services.into_iter().map(news).collect())
 }
 
 #[cfg(test)]
@@ -168,20 +207,36 @@ mod tests {
     fn a_service_that_is_gone_is_told_to_be_empty() {
         let mut known = BTreeSet::new();
         let text = "services: {user-app: [{address: 127.0.0.1:7201, metadata: {version: V1}}]}";
-        let first = news(update(text), &mut known);
+        let first = news(update(text), &mut known).unwrap();
         assert_eq!(first[0].announced[0].metadata["version"], "V1");
-        let second = news(update("services: {}"), &mut known);
+        let second = news(update("services: {}"), &mut known).unwrap();
         assert_eq!((second.len(), second[0].announced.len()), (1, 0));
     }
 
     #[test]
     fn a_wrong_registry_changes_nothing() {
         let mut known = BTreeSet::from([ServiceName::new("user-app")]);
-        assert!(
-            news(update("services: {user-app: [{address: localhost}]}"), &mut known).is_empty()
-        );
+        assert!(news(update("services: {user-app: [{addres: x}]}"), &mut known).is_err());
         assert_eq!(known.len(), 1);
-        let error = FileDiscovery::parse("r", "services: {a: [{address: x:1}], b: [{port: 1}]}");
-        assert_eq!(error.unwrap_err().0.len(), 3);
+        let error = FileDiscovery::parse("r", "services: {a: [{address: [x]}], b: [{port: 1}]}");
+        assert_eq!(error.unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_of_and_left_to_be_refused() {
+        for (address, ip, port) in [
+            ("localhost", "localhost", 0),
+            ("localhost:80", "localhost", 80),
+            ("10.0.0.1:65536", "10.0.0.1", 65_536),
+            ("10.0.0.1:http", "10.0.0.1", 0),
+            ("[::1]:x", "::1", 0),
+        ] {
+            let text =
+                format!("services: {{a: [{{address: '{address}'}}, {{address: '10.0.0.2:80'}}]}}");
+            let (services, problems) = FileDiscovery::parse("r", &text).unwrap();
+            let of_a = &services[&ServiceName::new("a")];
+            assert_eq!((of_a[0].ip.as_str(), of_a[0].port), (ip, port));
+            assert_eq!((of_a.len(), problems.0.len()), (2, 1), "{problems}");
+        }
     }
 }

@@ -216,6 +216,11 @@ async fn who_loses_the_tag_is_found(kind: Kind) -> anyhow::Result<()> {
     .await?;
     let (code, printed) = chain.probe(&["-n", "20"])?;
     ensure!(code == Some(1), "{printed}");
+    // C's own page says the same without a probe.
+    let untagged =
+        "lane_untagged_total{from=\"spring-cloud-b\",to=\"spring-cloud-c\",lane=\"PROD\"}";
+    let counted = chain.counter(("c", "V1"), untagged).await?;
+    ensure!(counted >= 20, "{counted} calls without a tag are counted");
     let line = printed.lines().find(|line| line.contains("spring-cloud-c")).unwrap_or_default();
     ensure!(line.contains("LOST: spring-cloud-b passed it on without the tag"), "{printed}");
     ensure!(line.split_whitespace().any(|word| word == "20"), "{printed}");

@@ -149,6 +149,8 @@ async fn instances_come_and_go() -> anyhow::Result<()> {
     .await?;
     let name = "graylane_fallbacks_total{service=\"app\",lane=\"GRAY\",to=\"base\"}";
     assert!(edge.gateway.metric(name).await? >= 1.0);
+    let edge_of = "lane_fallback_total{from=\"graylane\",to=\"app\",lane=\"GRAY\"}";
+    assert!(edge.gateway.metric(edge_of).await? >= 1.0);
     register(&edge.gateway.folder, &[&edge.base, &edge.gray])?;
     eventually(Duration::from_secs(10), async || {
         let echo = edge.get(&[("x-canary", "1")]).await?;

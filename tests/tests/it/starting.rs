@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
-use gray_tests::{Process, binary, free_port};
+use gray_tests::{Echo, Gateway, Process, Stub, binary, eventually, free_port};
 
 /// Starts a gateway whose Nacos is not there, and returns its exit code and what it printed.
 fn start(config: &str) -> anyhow::Result<(Option<i32>, String)> {
@@ -44,6 +44,78 @@ fn required_instances_that_cannot_be_had_end_the_start() -> anyhow::Result<()> {
     ensure!(code == Some(2), "{code:?}: {printed}");
     ensure!(printed.contains("instances are required and cannot be had"), "{printed}");
     Ok(())
+}
+
+/// Rules are configured, wrong, and were never in force: nobody knows which lane a request belongs to,
+/// so that none is served, least of all by a gray instance.
+#[tokio::test]
+async fn without_any_rules_nothing_is_served_until_they_come() -> anyhow::Result<()> {
+    let stubs = [Stub::start("V1").await?, Stub::start("V2").await?];
+    let folder = tempfile::tempdir()?;
+    let lines: String = stubs.iter().map(Stub::registry_line).collect();
+    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{lines}"))?;
+    std::fs::write(folder.path().join("rules.yaml"), "rules: [")?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n\
+         rules: {files: ['{dir}/rules.yaml']}\n",
+    )?;
+    for _ in 0..10 {
+        let answer = reqwest::get(gateway.url("/")).await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status == 503 && text.contains("\"code\":\"no-rules\""), "{status} {text}");
+    }
+    let text = gateway.ask("/readyz").await?;
+    ensure!(text.contains("no rules are in force yet"), "{text}");
+    ensure!(stubs.iter().all(|stub| stub.requests() == 0), "something was served");
+    std::fs::write(gateway.folder.path().join("rules.yaml"), "base: {version: V1}\n")?;
+    eventually(Duration::from_secs(10), async || {
+        let answer = reqwest::get(gateway.url("/")).await?.error_for_status()?;
+        ensure!(Echo::read(answer).await?.version == "V1", "by gray");
+        Ok(())
+    })
+    .await
+}
+
+/// One instance that is wrong is refused, counted and shown, and the others are called; a file that is
+/// wrong as a whole changes nothing, and is shown as well.
+#[tokio::test]
+async fn a_registry_file_is_judged_instance_by_instance() -> anyhow::Result<()> {
+    let (one, two) = (Stub::start("V1").await?, Stub::start("V2").await?);
+    let folder = tempfile::tempdir()?;
+    let write = |folder: &std::path::Path, text: &str| {
+        std::fs::write(folder.join("registry.yaml"), format!("services:\n  app:\n{text}"))
+    };
+    let wrong = "  - {address: 'localhost:8080'}\n  - {address: '127.0.0.1:65536'}\n";
+    write(folder.path(), &format!("{}{wrong}", one.registry_line()))?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app}]\ndiscovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    let version =
+        async || Echo::read(reqwest::get(gateway.url("/")).await?.error_for_status()?).await;
+    ensure!(version().await?.version == "V1");
+    ensure!((gateway.metric("graylane_instances_refused").await? - 2.0).abs() < 0.5);
+    let text = gateway.ask("/readyz").await?;
+    ensure!(text.contains("localhost") && text.contains("port 65536"), "{text}");
+
+    write(gateway.folder.path(), "  - {addres: x}\n")?;
+    eventually(Duration::from_secs(10), async || {
+        let text = gateway.ask("/readyz").await?;
+        let shown = text.contains("a registry was rejected") && text.contains("`addres`");
+        ensure!(shown && text.contains("\"ready\":true"), "{text}");
+        ensure!(gateway.metric("graylane_registries_rejected_now").await? > 0.5, "not counted");
+        Ok(())
+    })
+    .await?;
+    ensure!(version().await?.version == "V1");
+    write(gateway.folder.path(), &two.registry_line())?;
+    eventually(Duration::from_secs(10), async || {
+        ensure!(version().await?.version == "V2", "not yet");
+        ensure!(gateway.metric("graylane_registries_rejected_now").await? < 0.5, "still counted");
+        Ok(())
+    })
+    .await
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(super) fn instance(addr: SocketAddr, version: &str) -> NacosInstance {
 
 pub(super) fn start(server: &Nacos, discovery: &str, rules: &str) -> anyhow::Result<Gateway> {
     let folder = tempfile::tempdir()?;
+    let rules = if rules.is_empty() { "enabled: false\n" } else { rules };
     std::fs::write(folder.path().join("rules.yaml"), rules)?;
     Gateway::start_in(
         folder,
