@@ -232,9 +232,11 @@ mod tests {
 
     #[test]
     fn a_context_survives_a_hop() {
+        const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        const OWN: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
         let mut headers = HeaderMap::new();
         headers.insert("gray", HeaderValue::from_static("GRAY"));
-        headers.insert(TRACEPARENT, HeaderValue::from_static("00-1-2-01"));
+        headers.insert(TRACEPARENT, HeaderValue::from_static(TRACE));
         headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
         headers.insert("baggage", HeaderValue::from_static("user=7,gray=blue"));
         let (context, _) = carriers().read(&headers, GrayStatus::Prod);
@@ -243,16 +245,21 @@ mod tests {
         next.insert("baggage", HeaderValue::from_static("own=1"));
         carriers().write(&context, &mut next);
         assert_eq!(next[GRAY_HEADER], "GRAY");
-        assert_eq!(next[TRACEPARENT], "00-1-2-01");
+        assert_eq!(next[TRACEPARENT], TRACE);
         assert_eq!(next[TRACESTATE], "a=1");
         assert_eq!(next["baggage"], "own=1,user=7,gray=gray");
 
         // A tracer that has written its own span knows better.
         let mut traced = HeaderMap::new();
-        traced.insert(TRACEPARENT, HeaderValue::from_static("00-1-3-01"));
+        traced.insert(TRACEPARENT, HeaderValue::from_static(OWN));
         carriers().write(&context, &mut traced);
-        assert_eq!(traced[TRACEPARENT], "00-1-3-01");
+        assert_eq!(traced[TRACEPARENT], OWN);
         assert!(!traced.contains_key(TRACESTATE));
+
+        // What is no trace is not passed on, nor what belongs to it.
+        headers.insert(TRACEPARENT, HeaderValue::from_static("00-1-2-01"));
+        let (context, _) = carriers().read(&headers, GrayStatus::Prod);
+        assert_eq!((context.traceparent, context.tracestate), (None, None));
     }
 
     #[test]

@@ -36,8 +36,14 @@ trait World: std::fmt::Debug {
     /// The word of the lane that a request belongs to.
     fn lane(&self, asks: &Asks) -> &'static str;
 
-    /// The ports that may serve a lane: its version, or the fallback's.
-    fn ports(&self, lane: &str) -> Vec<u16>;
+    /// The rule that says so; none where none hits, or none is asked.
+    fn rule(&self, asks: &Asks) -> Option<String>;
+
+    /// The ports that may serve a lane, its version's or the fallback's, and which fallback that is.
+    fn ports(&self, lane: &str) -> (Vec<u16>, Option<&'static str>);
+
+    /// The version that a lane has; none where any will do.
+    fn version(&self, lane: &str) -> Option<&'static str>;
 
     fn instances(&self) -> &Instances;
 }
@@ -210,8 +216,12 @@ fn compare(world: &impl World, format: Format, asks: &Asks) -> Result<(), TestCa
     let answer = explained(&revision(world, format), &directory, asks);
     let served = runtime.block_on(decided(revision(world, format), directory, asks));
     let lane = world.lane(asks);
-    let ports = world.ports(lane);
+    let (ports, fallback) = world.ports(lane);
     prop_assert_eq!(&answer.decision.status, lane, "{:?}\n{}", asks, world.yaml());
+    prop_assert_eq!(&answer.decision.rule, &world.rule(asks), "{:?}\n{}", asks, world.yaml());
+    prop_assert_eq!(answer.client, std::net::IpAddr::from(asks.address()));
+    prop_assert_eq!(answer.version.as_deref(), world.version(lane), "{}", world.yaml());
+    prop_assert_eq!(&answer.writes, &[("gray".to_owned(), lane.to_owned())]);
     match served {
         Ok((port, told)) => {
             prop_assert_eq!(told, lane, "{:?}\n{}", asks, world.yaml());
@@ -219,6 +229,12 @@ fn compare(world: &impl World, format: Format, asks: &Asks) -> Result<(), TestCa
             let named = format!("127.0.0.1:{port}");
             prop_assert!(answer.instances.contains(&named), "{answer:#?}");
             prop_assert_eq!(answer.error, None);
+            prop_assert_eq!(answer.fallback, fallback, "{}", world.yaml());
+            let mut may: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+            let mut said = answer.instances;
+            may.sort();
+            said.sort();
+            prop_assert_eq!(said, may, "{}", world.yaml());
         }
         Err(failure) => {
             prop_assert!(ports.is_empty(), "{:?}: {ports:?}\n{}", failure.error, world.yaml());

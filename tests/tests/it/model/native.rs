@@ -39,12 +39,22 @@ pub(super) struct Native {
 
 impl Native {
     /// The version that a lane has for the service.
-    fn version(&self, lane: &str) -> &'static str {
+    fn of_lane(&self, lane: &str) -> &'static str {
         match lane {
             "GRAY" => self.own.gray.unwrap_or("V2"),
             "blue" => "V3",
             _ => self.own.base.unwrap_or("V1"),
         }
+    }
+
+    /// The rule that takes a request, by its number.
+    fn hit(&self, asks: &Asks) -> Option<(usize, &Rule)> {
+        let hits = |(number, rule): &(usize, &Rule)| {
+            rule.life.1
+                && (TARGETS[rule.target] != "blue" || self.blue_on)
+                && rule.when.as_ref().is_none_or(|when| when.holds(asks, &format!("r{number}")))
+        };
+        self.rules.iter().enumerate().find(hits).filter(|_| self.on)
     }
 
     fn services(&self) -> String {
@@ -86,12 +96,7 @@ impl World for Native {
         if !self.on {
             return "ALL";
         }
-        let hits = |(number, rule): &(usize, &Rule)| {
-            rule.life.1
-                && (TARGETS[rule.target] != "blue" || self.blue_on)
-                && rule.when.as_ref().is_none_or(|when| when.holds(asks, &format!("r{number}")))
-        };
-        let hit = self.rules.iter().enumerate().find(hits);
+        let hit = self.hit(asks);
         match hit.map(|(_, rule)| TARGETS[rule.target]) {
             Some("gray") => "GRAY",
             Some("blue") => "blue",
@@ -100,27 +105,39 @@ impl World for Native {
         }
     }
 
-    fn ports(&self, lane: &str) -> Vec<u16> {
+    fn rule(&self, asks: &Asks) -> Option<String> {
+        self.hit(asks).map(|(number, _)| format!("r{number}"))
+    }
+
+    fn ports(&self, lane: &str) -> (Vec<u16>, Option<&'static str>) {
         let of = |fits: &dyn Fn(Option<&str>) -> bool| self.instances.ports(fits);
         if lane == "ALL" || self.own.routed == Some(false) {
-            return of(&|_| true);
+            return (of(&|_| true), None);
         }
         let unversioned = self.own.unversioned.unwrap_or(self.unversioned);
         let base = |version: Option<&str>| {
-            version == Some(self.version("PROD")) || (version.is_none() && unversioned == "base")
+            version == Some(self.of_lane("PROD")) || (version.is_none() && unversioned == "base")
         };
-        let (gray, blue) = (self.version("GRAY"), self.version("blue"));
+        let (gray, blue) = (self.of_lane("GRAY"), self.of_lane("blue"));
         let (own, foreign) = match lane {
             "GRAY" => (of(&|version| version == Some(gray)), vec![blue]),
             "blue" => (of(&|version| version == Some(blue)), vec![gray]),
             _ => (of(&base), vec![gray, blue]),
         };
-        match self.own.fallback.unwrap_or(self.fallback) {
-            _ if !own.is_empty() => own,
+        if !own.is_empty() {
+            return (own, None);
+        }
+        let fallback = self.own.fallback.unwrap_or(self.fallback);
+        let instead = match fallback {
             "base" => of(&base),
             "all" => of(&|version| version.is_none_or(|version| !foreign.contains(&version))),
             _ => Vec::new(),
-        }
+        };
+        (instead, Some(fallback))
+    }
+
+    fn version(&self, lane: &str) -> Option<&'static str> {
+        (lane != "ALL").then(|| self.of_lane(lane))
     }
 
     fn instances(&self) -> &Instances {

@@ -46,28 +46,47 @@ impl World for Spring {
     }
 
     fn lane(&self, asks: &Asks) -> &'static str {
-        if !(self.load && self.enabled) {
-            return "ALL";
+        match self.rule(asks) {
+            _ if !(self.load && self.enabled) => "ALL",
+            Some(_) => "GRAY",
+            None => "PROD",
         }
+    }
+
+    fn rule(&self, asks: &Asks) -> Option<String> {
         let city = match asks.client.0 {
             0 => Some("深圳"),
             1 => Some("广州"),
             _ => None,
         };
-        // The requests of this model carry no header of the design's own name.
-        let by_head = self.head.is_some() && asks.headers[0] == self.head;
-        let by_network = self.networks.contains(&asks.client.0);
-        let by_city = city.is_some_and(|city| self.cities.iter().any(|it| it.starts_with(city)));
-        let by_user = asks.user.is_some_and(|(_, user)| self.users.contains(&user));
-        if by_head || by_network || by_city || by_user { "GRAY" } else { "PROD" }
+        let rules = [
+            // The requests of this model carry no header of the design's own name.
+            ("grayHead", self.head.is_some() && asks.headers[0] == self.head),
+            ("grayIPList", self.networks.contains(&asks.client.0)),
+            (
+                "grayCityList",
+                city.is_some_and(|city| self.cities.iter().any(|it| it.starts_with(city))),
+            ),
+            ("grayUserNoList", asks.user.is_some_and(|(_, user)| self.users.contains(&user))),
+        ];
+        let hit = rules.into_iter().find(|(_, hit)| *hit && self.load && self.enabled);
+        hit.map(|(rule, _)| rule.to_owned())
     }
 
-    fn ports(&self, lane: &str) -> Vec<u16> {
+    fn ports(&self, lane: &str) -> (Vec<u16>, Option<&'static str>) {
         let everyone = !self.routed.is_empty() && !self.routed.contains(&"app");
-        match lane {
-            "GRAY" if !everyone => self.instances.ports(&|version| version == Some("V2")),
-            "PROD" if !everyone => self.instances.ports(&|version| version == Some("V1")),
+        let ports = match self.version(lane) {
+            Some(own) if !everyone => self.instances.ports(&|version| version == Some(own)),
             _ => self.instances.ports(&|_| true),
+        };
+        (ports, None)
+    }
+
+    fn version(&self, lane: &str) -> Option<&'static str> {
+        match lane {
+            "GRAY" => Some("V2"),
+            "PROD" => Some("V1"),
+            _ => None,
         }
     }
 

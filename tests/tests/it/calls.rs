@@ -1,0 +1,198 @@
+//! Calls between services, by `GrayClient` and `GrayChannel`: retried within the lane, never twice where
+//! that could do something twice, and by the service's fallback where the lane is empty.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use gray_starter::{Context, GrayStatus, Lane, Starter, StarterProperties, scope};
+use gray_tests::{Echo, Stub, eventually};
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
+
+/// A service that finds these instances, each with its version.
+fn starter(
+    folder: &Path,
+    fallback: &str,
+    instances: &[(SocketAddr, &str)],
+) -> anyhow::Result<Starter> {
+    let lines = instances.iter().fold(String::new(), |lines, (addr, version)| {
+        lines + &format!("  - {{address: '{addr}', metadata: {{version: {version}}}}}\n")
+    });
+    std::fs::write(folder.join("registry.yaml"), format!("services:\n  user-app:\n{lines}"))?;
+    let rules = format!(
+        "base: {{version: V1}}\nlanes: [{{name: gray, version: V2}}]\nfallback: {fallback}\n"
+    );
+    std::fs::write(folder.join("rules.yaml"), rules)?;
+    Ok(Starter::start(StarterProperties {
+        service: "order-app".to_owned(),
+        version: Some("V1".to_owned()),
+        registry: Some(folder.join("registry.yaml")),
+        rules: vec![folder.join("rules.yaml")],
+        ..StarterProperties::default()
+    })?)
+}
+
+/// Takes a request, and closes without a word.
+async fn breaks_off() -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let asked = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = [0; 4096];
+            if stream.read(&mut read).await.is_ok_and(|count| count > 0) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    Ok((addr, asked))
+}
+
+/// An address where nobody is any more.
+async fn gone() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+}
+
+#[tokio::test]
+async fn a_client_tries_another_instance_of_the_lane_and_no_other() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (base, gray) = (Stub::start("V1").await?, Stub::start("V2").await?);
+    let (broken, asked) = breaks_off().await?;
+    let instances = [(base.addr, "V1"), (gone().await?, "V2"), (broken, "V2"), (gray.addr, "V2")];
+    let starter = starter(folder.path(), "base", &instances)?;
+    starter.known().await;
+    let client = starter.client();
+    let get = async || {
+        let answer = client.get("http://user-app/").send().await?;
+        anyhow::Ok(Echo::read(answer).await?.version)
+    };
+    for _ in 0..12 {
+        let version = scope(Context::of(GRAY), get()).await?;
+        ensure!(version == "V2", "served by {version}");
+    }
+    ensure!(asked.load(Ordering::Relaxed) > 0, "the instance that breaks off was never tried");
+    ensure!(base.requests() == 0, "base was asked");
+
+    // A payment that one has taken before it broke off is not sent again.
+    let before = asked.load(Ordering::Relaxed);
+    let (mut paid, mut failed) = (0, 0);
+    for _ in 0..12 {
+        let pay = async { client.post("http://user-app/").body("pay").send().await };
+        match scope(Context::of(GRAY), pay).await {
+            Ok(_) => paid += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    let taken = asked.load(Ordering::Relaxed) - before;
+    ensure!(failed == taken && paid + failed == 12, "{paid} paid, {failed} failed, {taken} taken");
+    ensure!(failed > 0 && base.requests() == 0, "{failed} failed");
+    Ok(())
+}
+
+/// Speaks HTTP/2 only, and counts what it answers; silent, it never does.
+async fn grpc(silent: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let answered = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&answered);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+                answer(silent, Arc::clone(&counted))
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    Ok((addr, answered))
+}
+
+async fn answer(
+    silent: bool,
+    answered: Arc<AtomicUsize>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    if silent {
+        std::future::pending::<()>().await;
+    }
+    answered.fetch_add(1, Ordering::Relaxed);
+    Ok(Response::new(Empty::new()))
+}
+
+fn ask() -> anyhow::Result<Request<Empty<Bytes>>> {
+    Ok(Request::post("/a.B/C").header("content-type", "application/grpc").body(Empty::new())?)
+}
+
+#[tokio::test]
+async fn a_channel_tries_another_instance_of_the_lane_and_no_other() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let ((base, of_base), (gray, of_gray)) = (grpc(false).await?, grpc(false).await?);
+    let instances = [(base, "V1"), (gone().await?, "V2"), (gray, "V2")];
+    let starter = starter(folder.path(), "base", &instances)?;
+    starter.known().await;
+    for _ in 0..10 {
+        let call = starter.channel("user-app").oneshot(ask()?);
+        ensure!(scope(Context::of(GRAY), call).await?.status() == 200);
+    }
+    let counts = [&of_base, &of_gray].map(|count| count.load(Ordering::Relaxed));
+    ensure!(counts == [0, 10], "{counts:?}");
+    // The lane leaves: base serves, since that is the fallback.
+    let left =
+        format!("services:\n  user-app:\n  - {{address: '{base}', metadata: {{version: V1}}}}\n");
+    std::fs::write(folder.path().join("registry.yaml"), left)?;
+    eventually(Duration::from_secs(10), async || {
+        let call = starter.channel("user-app").oneshot(ask()?);
+        scope(Context::of(GRAY), call).await?;
+        ensure!(of_base.load(Ordering::Relaxed) > 0, "not yet");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_channel_fails_where_its_lane_is_empty_and_nothing_else_is_allowed() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let (base, of_base) = grpc(false).await?;
+    let starter = starter(folder.path(), "fail", &[(base, "V1")])?;
+    starter.known().await;
+    let call = starter.channel("user-app").oneshot(ask()?);
+    let error = scope(Context::of(GRAY), call).await.err().context("it was served")?;
+    ensure!(matches!(error, gray_starter::ChannelError::NoInstance(_)), "{error:?}");
+    ensure!(of_base.load(Ordering::Relaxed) == 0, "base was asked");
+    let call = starter.channel("user-app").oneshot(ask()?);
+    ensure!(scope(Context::of(GrayStatus::Prod), call).await?.status() == 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_ends_when_its_callers_patience_does() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (silent, _) = grpc(true).await?;
+    let starter = starter(folder.path(), "base", &[(silent, "V1")])?;
+    starter.known().await;
+    let mut request = ask()?;
+    request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("300m"));
+    let began = Instant::now();
+    let call = starter.channel("user-app").oneshot(request);
+    let limited = tokio::time::timeout(Duration::from_secs(10), call).await?;
+    let error = limited.err().context("it was answered")?;
+    ensure!(matches!(error, gray_starter::ChannelError::Timeout), "{error:?}");
+    ensure!(began.elapsed() >= Duration::from_millis(290), "after {:?}", began.elapsed());
+    Ok(())
+}
