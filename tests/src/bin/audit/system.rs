@@ -170,7 +170,7 @@ impl System {
     pub(crate) fn restart_broker(&mut self) -> anyhow::Result<()> {
         self.broker.kill();
         for group in [GROUP.to_owned(), format!("{GROUP}_gray")] {
-            let durable = on_disk(&self.broker.offsets(), &group);
+            let durable = durable(&on_disk(&self.broker.offsets()), &group);
             self.events.killed(&group, &durable)?;
         }
         self.broker.run()
@@ -227,12 +227,25 @@ impl System {
     }
 }
 
-/// Reads what a broker has written of a group's offsets: `"topic@group":{0:12,1:7}`.
-fn on_disk(path: &Path, group: &str) -> Durable {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+/// Reads what a broker has written of offsets, or what it had written before, as it does itself
+/// where it was killed while it wrote.
+fn on_disk(path: &Path) -> String {
+    let before = PathBuf::from(format!("{}.bak", path.display()));
+    let texts = [path, &before].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let count = |text: &str, brace| text.matches(brace).count();
+    let is_whole = |text: &String| count(text, '{') > 0 && count(text, '{') == count(text, '}');
+    texts.into_iter().find(is_whole).unwrap_or_default()
+}
+
+/// Reads a group's offsets of what a broker has written: `"topic@group":{0:12,1:7}`. Of what is not
+/// named there it has nothing, and starts again at the first message.
+fn durable(text: &str, group: &str) -> Durable {
     let retry = format!("%RETRY%{group}");
     let mut durable = Durable::new();
-    for (source, topic) in [("topic", TOPIC), ("retry", &retry)] {
+    for (source, topic, queues) in [("topic", TOPIC, QUEUES), ("retry", &retry, 1)] {
+        for queue in 0..queues {
+            durable.insert((source.to_owned(), format!("broker-a/{queue}")), 0);
+        }
         let start = format!("\"{topic}@{group}\":{{");
         let Some((_, rest)) = text.split_once(&start) else { continue };
         for pair in rest.split('}').next().unwrap_or_default().split(',') {
@@ -243,4 +256,35 @@ fn on_disk(path: &Path, group: &str) -> Durable {
         }
     }
     durable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that is killed before it has written an offset of the retries once delivers them
+    /// all again, and the checker took that for a fault of ours.
+    #[test]
+    fn what_a_broker_has_not_written_is_not_durable() {
+        let written = r#"{"offsetTable":{"audit@audit-svc":{0:12,3:7}}}"#;
+        let durable = durable(written, GROUP);
+        let of = |source: &str, queue: &str| durable.get(&(source.to_owned(), queue.to_owned()));
+        assert_eq!(of("topic", "broker-a/0"), Some(&12));
+        assert_eq!(of("topic", "broker-a/1"), Some(&0));
+        assert_eq!(of("topic", "broker-a/3"), Some(&7));
+        assert_eq!(of("retry", "broker-a/0"), Some(&0));
+    }
+
+    #[test]
+    fn half_a_file_is_not_read_but_the_one_before() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("offsets.json");
+        std::fs::write(&path, r#"{"offsetTable":{"a@g":{0:1},"b@g":{0:1}"#)?;
+        assert_eq!(on_disk(&path), "");
+        std::fs::write(folder.path().join("offsets.json.bak"), "{}\n")?;
+        assert_eq!(on_disk(&path), "{}\n");
+        std::fs::write(&path, r#"{"offsetTable":{}}"#)?;
+        assert_eq!(on_disk(&path), r#"{"offsetTable":{}}"#);
+        Ok(())
+    }
 }
