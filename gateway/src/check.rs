@@ -14,7 +14,7 @@ use gray_propagation::GrayStatus;
 use crate::nacos::Servers;
 use crate::properties::{GatewayProperties, ListProperties};
 use crate::registered::Registered;
-use crate::revision::{Revision, parse_documents};
+use crate::revision::{Revision, parse_documents, warn_of_empty_lane};
 use crate::settings::Settings;
 
 /// The largest file that is read.
@@ -31,6 +31,8 @@ pub struct Checked {
     pub directory: Directory,
     /// Everything that is wrong or odd.
     pub problems: Problems,
+    /// The rules as they are written.
+    documents: Documents,
 }
 
 /// Reads the static configuration and the documents that it names.
@@ -40,6 +42,7 @@ pub async fn check(path: &Path, overrides: &[Override]) -> Checked {
         revision: None,
         directory: Directory::default(),
         problems: Problems::default(),
+        documents: Documents::default(),
     };
     let loaded = GatewayProperties::load(path, overrides);
     let settings = loaded.and_then(|(properties, document)| {
@@ -89,6 +92,7 @@ impl Checked {
             }
             Err(problems) => self.problems.extend(problems.0),
         }
+        self.documents = documents;
     }
 
     /// Asks Nacos for its documents, once.
@@ -121,20 +125,16 @@ impl Checked {
         self.problems.extend(document.problems(&faults).0);
         let Some(revision) = &self.revision else { return };
         let routed: BTreeSet<ServiceName> = settings.routes.services();
-        let mut odd = Vec::new();
         for service in routed.iter().filter(|_| complete) {
             let lanes = revision.lanes.of(service);
             let Some(subsets) = self.directory.get(service) else { continue };
             for (lane, version) in &lanes.versions {
                 if subsets.of(GrayStatus::Gray(*lane), lanes).is_empty() {
-                    odd.push(format!(
-                        "lane {lane} has no instance of {service} (version {version})"
-                    ));
+                    let (rules, how) = (&self.documents, &settings.rule_documents);
+                    let odd = warn_of_empty_lane(service, *lane, version, rules, how);
+                    self.problems.extend(odd.0);
                 }
             }
         }
-        let warning =
-            |message: String| Problem { severity: "warning", ..Problem::whole("rules", message) };
-        self.problems.extend(odd.into_iter().map(warning));
     }
 }

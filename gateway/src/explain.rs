@@ -1,6 +1,6 @@
 //! Why a request is decided as it is, by the very code that decides it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use gray_filters::{Explanation, Head, TrustedProxies, without_port};
@@ -15,18 +15,31 @@ use crate::routes::Routes;
 use crate::tags::{Chosen, TagPolicy};
 
 /// A request that somebody asks about.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Asked {
-    /// Its method.
+    /// Its method; GET where not given.
+    #[serde(default = "get")]
     pub method: String,
     /// Its target: a path, or a whole URL.
     pub url: String,
-    /// Its headers.
+    /// Its headers, as pairs.
     #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
     pub headers: Vec<(String, String)>,
-    /// The address that it comes from: the client's, or that of a proxy that names the client.
+    /// The address that it comes from: the client's, or that of a proxy that names the client;
+    /// 127.0.0.1 where not given.
+    #[serde(default = "loopback")]
+    #[schema(value_type = String)]
     pub ip: IpAddr,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+const fn loopback() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 /// What would become of a request.

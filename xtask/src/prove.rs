@@ -10,7 +10,7 @@ const CASES: &str = "1000000";
 /// Tests that take longer here than in CI, by the reports that they write.
 const LONGER: [(&str, &str); 5] = [
     ("demo", "demo::the_demo"),
-    ("flips", "flips::on_rnacos"),
+    ("flips", "flips::"),
     ("replacement", "on_rnacos::instances_are_replaced_without_a_failed_request"),
     ("outage", "outage::"),
     ("partition", "partition::"),

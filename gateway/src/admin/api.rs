@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use gray_lb::Lanes;
 use http::StatusCode;
@@ -136,8 +137,7 @@ fn lanes_view(lanes: &Lanes) -> Value {
 #[utoipa::path(
     post,
     path = "/api/v1/explain",
-    request_body(content = Object, content_type = "application/json",
-        description = "method, url, headers as pairs, ip"),
+    request_body(content = Asked, content_type = "application/json"),
     responses(
         (status = 200, description = "How the request would be decided; as text where that is accepted", content_type = "application/json"),
         (status = 400, description = "What is asked about is no request", content_type = "application/json")
@@ -146,8 +146,12 @@ fn lanes_view(lanes: &Lanes) -> Value {
 pub(super) async fn explain(
     State(view): State<Arc<View>>,
     headers: HeaderMap,
-    Json(asked): Json<Asked>,
+    asked: Result<Json<Asked>, JsonRejection>,
 ) -> Response {
+    let asked = match asked {
+        Ok(Json(asked)) => asked,
+        Err(error) => return refuse(&error.body_text()),
+    };
     let proxy = &view.gateway.proxy;
     let (revision, directory) = (view.gateway.revision.load(), proxy.balancer.directory().load());
     let explainer = Explainer {
@@ -161,11 +165,12 @@ pub(super) async fn explain(
     match explainer.explain(&asked) {
         Ok(answer) if wants_text(&headers) => answer.to_string().into_response(),
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => {
-            let body = json!({ "error": error.to_string() });
-            (StatusCode::BAD_REQUEST, Json(body)).into_response()
-        }
+        Err(error) => refuse(&error.to_string()),
     }
+}
+
+fn refuse(error: &str) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response()
 }
 
 fn wants_text(headers: &HeaderMap) -> bool {

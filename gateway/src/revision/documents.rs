@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use gray_config::{Document, Documents, Faults, KeyPath, Live, Problem, Problems, did_you_mean};
 use gray_filters::{List, Lists, Rule, RuleSet, Senses};
-use gray_lb::{Format, LaneTable, ServiceName};
+use gray_lb::{Format, LaneTable, ServiceName, Version};
 use gray_propagation::Lane;
 
 use super::spring::Spring;
@@ -80,6 +80,32 @@ pub fn parse_documents(
     Ok((revision, problems))
 }
 
+/// Warns of a lane whose version no instance of a service has, where that version is said.
+pub(crate) fn warn_of_empty_lane(
+    service: &ServiceName,
+    lane: Lane,
+    version: &Version,
+    documents: &Documents,
+    how: &RuleDocuments,
+) -> Problems {
+    let message = format!("lane {lane} has no instance of {service} (version {version})");
+    for (name, text) in documents.0.iter().filter(|(name, _)| !how.lists.contains_key(*name)) {
+        let Ok((document, spring)) = how.format.parse(name, text, &how.prefix) else { continue };
+        let place = if spring {
+            let at = KeyPath::ROOT.dotted(&how.prefix).dotted("version.grayVersion");
+            document.contains(&at).then_some(at)
+        } else {
+            native::place_of(lane, service, &document)
+        };
+        if let Some(at) = place {
+            let mut faults = Faults::default();
+            faults.warning(&at, message);
+            return document.problems(&faults);
+        }
+    }
+    Problem { severity: "warning", ..Problem::whole("rules", message) }.into()
+}
+
 /// Warns of a service that no route leads to, where it stands. It is no error: services read the same
 /// documents, and call each other.
 fn warn_of_unrouted(
@@ -132,7 +158,7 @@ fn read_spring(
 mod tests {
     use gray_config::live;
     use gray_filters::{Head, UserProperties, Users};
-    use gray_lb::{Fallback, Unversioned, Version};
+    use gray_lb::{Fallback, Unversioned};
     use gray_propagation::GrayStatus;
     use http::{HeaderMap, HeaderValue, Method};
 

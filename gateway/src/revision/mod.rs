@@ -11,6 +11,7 @@ use gray_filters::RuleSet;
 use gray_lb::LaneTable;
 use gray_propagation::{GrayStatus, Lane};
 
+pub(crate) use self::documents::warn_of_empty_lane;
 pub use self::documents::{RuleDocuments, parse_documents};
 pub use self::native::NativeProperties;
 

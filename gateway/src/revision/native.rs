@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gray_config::{Document, Faults, KeyPath};
 use gray_filters::{Lists, RuleProperties, rules_of};
-use gray_lb::{BaseProperties, Fallback, LaneProperties, LanesProperties, ServiceProperties};
+use gray_lb::{
+    BaseProperties, Fallback, LaneProperties, LanesProperties, ServiceName, ServiceProperties,
+};
 use gray_mq::{MessageSettings, MessagesProperties, Settings};
 use gray_propagation::Lane;
 use schemars::JsonSchema;
@@ -59,6 +61,20 @@ pub(super) fn read(document: &Document, lists: &Lists, faults: &mut Faults) -> M
         lanes: table,
         open: switches.into_iter().filter_map(|(lane, on)| on.then_some(lane)).collect(),
     }
+}
+
+/// Returns where a document says which version a lane has, for a service or for all.
+pub(super) fn place_of(lane: Lane, service: &ServiceName, document: &Document) -> Option<KeyPath> {
+    let root = KeyPath::ROOT;
+    let own = root.key("services").key(service.as_str()).key("lanes").key(lane.as_str());
+    if document.contains(&own) {
+        return Some(own);
+    }
+    let lanes = root.key("lanes");
+    let all = (0..).map(|index| lanes.index(index)).take_while(|at| document.contains(at));
+    let named = |at: &KeyPath| document.scalar(&at.key("name")) == Some(lane.as_str());
+    let at = all.into_iter().find(named)?;
+    Some(Some(at.key("version")).filter(|at| document.contains(at)).unwrap_or(at))
 }
 
 /// Notes what is wrong with what a document says about messages.

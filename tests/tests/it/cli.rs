@@ -47,7 +47,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn check_says_everything_that_is_wrong_at_once() -> anyhow::Result<()> {
-    let wrong = "rules:\n- {name: a, lane: gary}\n- {nmae: b}\n- {name: c, when: {path: {equal: 1, prefix: 2}}}\nlanes: [{name: gray}]\n";
+    let wrong = "rules:\n- {name: a, lane: gary}\n- {nmae: b}\n- {name: c, when: {path: {equal: 1, prefix: 2}}}\n- {name: d, when: {percentage: {share: 101}}}\nlanes: [{name: gray}]\n";
     let folder = folder(CONFIG, wrong)?;
     let output = graylane(folder.path(), &["check"])?;
     assert_eq!(output.status.code(), Some(2));
@@ -58,6 +58,7 @@ fn check_says_everything_that_is_wrong_at_once() -> anyhow::Result<()> {
         "rules.yaml:3:4: rules[1].nmae: unknown key `nmae`",
         "rules.yaml:3:3: rules[1].name: a rule needs a name",
         "rules.yaml:4:37: rules[2].when.path.prefix: only one operator",
+        "rules.yaml:5:33: rules[3].when.percentage.share: 101 is no percentage",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
@@ -73,12 +74,46 @@ fn check_warns_of_what_is_odd() -> anyhow::Result<()> {
     let output = graylane(folder.path(), &["check"])?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = stdout(&output);
-    assert!(text.contains("lane blue has no instance of app (version V3)"), "{text}");
+    let message =
+        "rules.yaml:2:49: lanes[1].version: lane blue has no instance of app (version V3)";
+    assert!(text.contains(message), "{text}");
+    // The line itself is shown, and the place in it.
+    let line = "2 | lanes: [{name: gray, version: V2}, {name: blue, version: V3}]\n";
+    assert!(text.contains(line) && text.contains(&format!("  | {}^", " ".repeat(48))), "{text}");
 
     let without_blue = RULES.replace(", {name: blue, version: V3}", "").replace("lane: blue, ", "");
     std::fs::write(folder.path().join("rules.yaml"), without_blue)?;
     let output = graylane(folder.path(), &["check"])?;
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "all is well\n"));
+    Ok(())
+}
+
+/// Each of these is odd, and none of them wrong.
+#[test]
+fn every_kind_of_oddness_ends_with_1_and_names_the_place() -> anyhow::Result<()> {
+    let all = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n";
+    for (more, expected) in [
+        ("- {name: all}\n- {name: b}\n", "rules.yaml:5:3: rules[1]: "),
+        ("services: {apq: {fallback: fail}}\n", "rules.yaml:4:12: services.apq: no route leads"),
+        (
+            "services: {app: {lanes: {gray: V9}}}\n",
+            "rules.yaml:4:26: services.app.lanes.gray: lane gray has no instance of app (version V9)",
+        ),
+    ] {
+        let folder = folder(CONFIG, &format!("{all}{more}"))?;
+        let output = graylane(folder.path(), &["check"])?;
+        let text = stdout(&output);
+        assert!(text.contains(expected), "{expected}\n{text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+    let spring = "kerwin.tool.gray: {load: true, gateway: {enabled: true}, \
+                  version: {prodVersion: V1, grayVersion: V7}}\n\
+                  app.ribbon.NFLoadBalancerRuleClassName: com.kerwin.gray.GrayRoundRobinRule\n";
+    let folder = folder(CONFIG, spring)?;
+    let text = stdout(&graylane(folder.path(), &["check"])?);
+    let place =
+        "kerwin.tool.gray.version.grayVersion: lane gray has no instance of app (version V7)";
+    assert!(text.contains("rules.yaml:1:") && text.contains(place), "{text}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ discovery: {files: [registry.yaml]}
 rules:
   files: [rules.yaml]
   lists: {vips: {file: vips.txt}, partner-networks: {file: partners.txt}}
+user: {from: [{header: x-user-no}, {cookie: userNo}, {query: userNo}, {jwt: {secret: change-me}}]}
 places:
   overrides:
   - {network: 127.0.0.0/8, city: 本地}

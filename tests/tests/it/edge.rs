@@ -212,17 +212,26 @@ async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
     });
     let huge = format!("{RULES}# {}", "x".repeat(10 << 20));
     let cases: [(&str, &str); 9] = [
-        ("rules: [", "rules.yaml:"),
-        ("ruels: []", "did you mean `rules`?"),
-        ("rules: 7", "rules: expected a list, found `7`"),
-        ("rules: [{name: a, lane: blue}]", "rules[0].lane: there is no lane `blue`"),
-        ("lanes: [{name: gray}, {name: gray}]", "a second lane is named `gray`"),
-        ("lanes: [{name: gray}]\nrules: [{name: a}, {name: a}]", "a second rule is named `a`"),
+        ("rules: [", "rules.yaml:1:8: unclosed bracket"),
+        ("ruels: []", "rules.yaml:1:1: ruels: unknown key `ruels`"),
+        ("rules: 7", "rules.yaml:1:1: rules: expected a list, found `7`"),
+        (
+            "rules: [{name: a, lane: blue}]",
+            "rules.yaml:1:19: rules[0].lane: there is no lane `blue`",
+        ),
+        (
+            "lanes: [{name: gray}, {name: gray}]",
+            "rules.yaml:1:24: lanes[1].name: a second lane is named `gray`",
+        ),
+        (
+            "lanes: [{name: gray}]\nrules: [{name: a}, {name: a}]",
+            "rules.yaml:2:21: rules[1].name: a second rule is named `a`",
+        ),
         (&huge, "more than the 4194304"),
-        (&bomb, "too many values"),
+        (&bomb, "rules.yaml:6:22: aliases expand to too many values"),
         (
             "lanes: [{name: gray}]\nrules: [{name: a, when: {path: {regex: '(((a{99}){99}){99})'}}}]",
-            "the pattern becomes too large",
+            "rules.yaml:2:33: rules[0].when.path.regex: the pattern becomes too large",
         ),
     ];
     for (number, (document, message)) in (1_u32..).zip(cases) {

@@ -1,6 +1,7 @@
 //! Rules flip and instances come and go under load: no request fails, none sees two revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +17,10 @@ const CLIENTS: usize = 16;
 /// One request in so many has a body that takes longer than several flips.
 const SLOW: usize = 50;
 
-/// How many requests are sent; the rules flip 50 times a second, 200 where it is a long proof.
+/// How often the rules flip at least, however soon the requests are over.
+const FLIPS: usize = 250;
+
+/// How many requests are sent at least; the rules flip 50 times a second, 200 where it is a long proof.
 fn extent() -> (usize, Duration) {
     match std::env::var("GRAYLANE_REQUESTS").map(|text| text.parse()) {
         Ok(Ok(requests)) => (requests, Duration::from_millis(5)),
@@ -79,13 +83,22 @@ fn slow_body() -> reqwest::Body {
     reqwest::Body::wrap_stream(parts)
 }
 
+/// How far it is.
+#[derive(Default)]
+struct Progress {
+    sent: AtomicUsize,
+    flips: AtomicUsize,
+    done: AtomicBool,
+}
+
 /// Sends the client's share of the requests.
-async fn client(url: String, left: Arc<AtomicUsize>) -> anyhow::Result<Seen> {
+async fn client(url: String, progress: Arc<Progress>) -> anyhow::Result<Seen> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let mut seen = Seen::new();
-    while let Ok(number) =
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+    let (mut seen, (requests, _)) = (Seen::new(), extent());
+    while progress.sent.load(Ordering::Relaxed) < requests
+        || progress.flips.load(Ordering::Relaxed) < FLIPS
     {
+        let number = progress.sent.fetch_add(1, Ordering::Relaxed);
         let marked = number % 2 == 0;
         let slow = number % SLOW < 2;
         let (revision, lane) = one_request(&client, &url, marked, slow).await?;
@@ -95,9 +108,9 @@ async fn client(url: String, left: Arc<AtomicUsize>) -> anyhow::Result<Seen> {
 }
 
 /// Adds and removes instances twenty times a second; one of each version stays.
-async fn churn(registry: &Path, stubs: &[Stub], done: &AtomicBool) -> anyhow::Result<()> {
+async fn churn(registry: &Path, stubs: &[Stub], progress: &Progress) -> anyhow::Result<()> {
     let fresh = registry.with_extension("fresh");
-    while !done.load(Ordering::Relaxed) {
+    while !progress.done.load(Ordering::Relaxed) {
         let keep = |(index, stub): (usize, &Stub)| {
             (index < 2 || fastrand::bool()).then(|| stub.registry_line())
         };
@@ -110,15 +123,14 @@ async fn churn(registry: &Path, stubs: &[Stub], done: &AtomicBool) -> anyhow::Re
 }
 
 /// Flips the rules.
-async fn flip(server: &Nacos, pause: Duration, done: &AtomicBool) -> anyhow::Result<usize> {
-    let mut flips = 0;
+async fn flip(server: &Nacos, pause: Duration, progress: &Progress) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(pause);
-    while !done.load(Ordering::Relaxed) {
+    while !progress.done.load(Ordering::Relaxed) {
         tick.tick().await;
-        server.publish("rules.yaml", if flips % 2 == 0 { OTHER } else { ONE }).await?;
-        flips += 1;
+        let flips = progress.flips.fetch_add(1, Ordering::Relaxed);
+        server.publish("rules.yaml", if flips.is_multiple_of(2) { OTHER } else { ONE }).await?;
     }
-    Ok(flips)
+    Ok(())
 }
 
 async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
@@ -145,11 +157,11 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
         ),
     )?;
     gateway.ready().await?;
-    let (requests, pause) = extent();
-    let (left, done) = (Arc::new(AtomicUsize::new(requests)), AtomicBool::new(false));
+    let (_, pause) = extent();
+    let (progress, began) = (Arc::new(Progress::default()), tokio::time::Instant::now());
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        clients.spawn(client(gateway.url("/"), Arc::clone(&left)));
+        clients.spawn(client(gateway.url("/"), Arc::clone(&progress)));
     }
     let load = async {
         let mut all = Seen::new();
@@ -158,11 +170,15 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
                 all.entry(revision).or_default().extend(lanes);
             }
         }
-        done.store(true, Ordering::Relaxed);
-        anyhow::Ok(all)
+        progress.done.store(true, Ordering::Relaxed);
+        anyhow::Ok((all, began.elapsed()))
     };
-    let (seen, (), flips) =
-        tokio::try_join!(load, churn(&registry, &stubs, &done), flip(&server, pause, &done))?;
+    let ((seen, lasted), (), ()) = tokio::try_join!(
+        load,
+        churn(&registry, &stubs, &progress),
+        flip(&server, pause, &progress)
+    )?;
+    let flips = progress.flips.load(Ordering::Relaxed);
     let both = |marked: &str, other: &str| {
         BTreeSet::from([(true, marked.to_owned()), (false, other.to_owned())])
     };
@@ -170,20 +186,23 @@ async fn every_request_sees_one_revision(kind: Kind) -> anyhow::Result<()> {
     ensure!(seen.len() == 2, "{flips} flips, but the revisions were {seen:?}");
     ensure!(seen.values().all(|lanes| expected.contains(lanes)), "{seen:?}");
     let replaced = gateway.metric("graylane_rules_accepted_total").await?;
-    ensure!(replaced >= 10.0, "{flips} flips, but only {replaced} revisions");
-    logged_as_decided(&gateway).await?;
-    let counts = (requests, flips, replaced);
-    report(&gateway, counts).await
+    // The Java server gathers changes before it pushes; with the other, all four processes share
+    // two cores. How many there are in a release build is in the report.
+    #[allow(clippy::cast_precision_loss, reason = "a count")]
+    let least = if kind == Kind::Java { 10.0 } else { flips as f64 / 5.0 };
+    ensure!(replaced >= least, "{flips} flips, but only {replaced} revisions");
+    logged_as_decided(&gateway, &progress).await?;
+    report(kind, &gateway, &progress, lasted).await
 }
 
 /// Every line of the access log tells of one revision, too: its rule, lane and version fit together.
-async fn logged_as_decided(gateway: &Gateway) -> anyhow::Result<()> {
+async fn logged_as_decided(gateway: &Gateway, progress: &Progress) -> anyhow::Result<()> {
     let path = gateway.folder.path().join("access.log");
     let lines = eventually(Duration::from_secs(10), async || {
         let text = std::fs::read_to_string(&path)?;
         let lines: Vec<Value> =
             text.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
-        let (requests, _) = extent();
+        let requests = progress.sent.load(Ordering::Relaxed);
         let dropped = gateway.metric("graylane_access_log_dropped_total").await?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let told = lines.len() + dropped as usize;
@@ -208,18 +227,27 @@ async fn logged_as_decided(gateway: &Gateway) -> anyhow::Result<()> {
 }
 
 /// Keeps what a long proof saw, where that is asked for.
-async fn report(gateway: &Gateway, counts: (usize, usize, f64)) -> anyhow::Result<()> {
+async fn report(
+    kind: Kind,
+    gateway: &Gateway,
+    progress: &Progress,
+    lasted: Duration,
+) -> anyhow::Result<()> {
     let Some(report) = std::env::var_os("GRAYLANE_REPORT") else { return Ok(()) };
-    let (requests, flips, replaced) = counts;
+    let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+    let (requests, flips) = (count(&progress.sent), count(&progress.flips));
+    let replaced = gateway.metric("graylane_rules_accepted_total").await?;
     let changes = gateway.metric("graylane_directory_changes_total").await?;
     let text = format!(
-        "{requests} requests by {CLIENTS} clients, every {}th with a body of 60 ms\n\
+        "{kind:?}: {requests} requests in {lasted:.0?} by {CLIENTS} clients, every {}th with a body \
+         of 60 ms\n\
          rules published: {flips} times, in force: {replaced} revisions; instances replaced: \
          {changes} times\n\
          failed: 0; by a version that was not its own: 0; by two revisions: 0\n",
         SLOW / 2
     );
-    Ok(std::fs::write(report, text)?)
+    let mut report = std::fs::OpenOptions::new().create(true).append(true).open(report)?;
+    Ok(report.write_all(text.as_bytes())?)
 }
 
 mod on_rnacos {

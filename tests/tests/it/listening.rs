@@ -16,17 +16,24 @@ fn certify(folder: &Path, file: &str, name: &str) -> anyhow::Result<reqwest::Cer
     Ok(reqwest::Certificate::from_pem(cert.pem().as_bytes())?)
 }
 
+fn builder(
+    gateway: &Gateway,
+    name: &str,
+    certificate: &reqwest::Certificate,
+) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_built_in_root_certs(false)
+        .add_root_certificate(certificate.clone())
+        .resolve(name, gateway.addr)
+}
+
 fn client(
     gateway: &Gateway,
     name: &str,
     certificate: &reqwest::Certificate,
 ) -> anyhow::Result<reqwest::Client> {
-    Ok(reqwest::Client::builder()
-        .no_proxy()
-        .tls_built_in_root_certs(false)
-        .add_root_certificate(certificate.clone())
-        .resolve(name, gateway.addr)
-        .build()?)
+    Ok(builder(gateway, name, certificate).build()?)
 }
 
 #[tokio::test]
@@ -54,6 +61,15 @@ async fn the_name_chooses_the_certificate_and_files_are_read_again() -> anyhow::
         let answer = answer.send().await?;
         ensure!(answer.version() == http::Version::HTTP_2, "{:?}", answer.version());
         ensure!(answer.text().await?.contains("\"x-forwarded-proto\":[\"https\"]"), "no https");
+        // A client that offers nothing better is served by HTTP/1.1.
+        let old = builder(&gateway, name, certificate).http1_only().build()?;
+        let answer = old.get(format!("https://{name}:{port}/")).send().await?;
+        ensure!(answer.version() == http::Version::HTTP_11, "{:?}", answer.version());
+        let text = answer.text().await?;
+        ensure!(
+            text.contains("\"via\":[\"1.1 graylane\"]") && text.contains("\"https\""),
+            "{text}"
+        );
     }
     ensure!(
         client(&gateway, "one.test", &two)?

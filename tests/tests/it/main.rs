@@ -33,6 +33,7 @@ mod starting;
 mod stores;
 mod tags;
 mod tidy;
+mod tokens;
 mod traces;
 mod upstreams;
 mod walkthrough;

@@ -1,5 +1,6 @@
 //! The gateway and the demo's services on real Nacos servers.
 
+mod checking;
 mod partition;
 mod refusals;
 mod registry;
@@ -93,6 +94,7 @@ impl System {
         self.server.kill();
         verify(self.gateway.addr, "two").await?;
         verify(self.gateway.addr, "header").await?;
+        connected(&self.gateway, false).await?;
         self.gateway.restart()?;
         let text = self.gateway.ask("/readyz").await?;
         assert!(text.contains("rules come from the snapshot"), "{text}");
@@ -102,6 +104,7 @@ impl System {
         let off = GATEWAY.replace("true", "false");
         self.server.publish("gateway-app.yaml", &off).await?;
         self.plays("one").await?;
+        connected(&self.gateway, true).await?;
         assert_eq!(self.services.len(), 4);
         eventually(Duration::from_secs(5), async || {
             let text = self.gateway.ask("/readyz").await?;
@@ -128,6 +131,20 @@ async fn load(gateway: std::net::SocketAddr, done: &AtomicBool) -> anyhow::Resul
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(count)
+}
+
+/// Waits until all of the gateway's connections to Nacos stand, or none does, by its metrics.
+async fn connected(gateway: &Gateway, wanted: bool) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(30), async || {
+        let text = gateway.ask("/metrics").await?;
+        let lines = text.lines().filter(|line| line.starts_with("graylane_nacos_connected{"));
+        let values: Vec<_> = lines.filter_map(|line| line.rsplit_once(' ')).collect();
+        let expected = if wanted { "1" } else { "0" };
+        let all = values.iter().all(|(_, value)| *value == expected);
+        anyhow::ensure!(all && values.len() == 2, "{values:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// How many connections to Nacos the gateway has made.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use gray_tests::eventually;
 
+use serde_json::Value;
+
 use crate::edge::{Edge, register};
 
 #[tokio::test]
@@ -15,7 +17,7 @@ async fn the_access_log_says_how_each_request_was_decided() -> anyhow::Result<()
     edge.get(&[("x-canary", "1")]).await?;
     eventually(Duration::from_secs(10), async || {
         let text = std::fs::read_to_string(&log)?;
-        let line: serde_json::Value = serde_json::from_str(&text)?;
+        let line: Value = serde_json::from_str(&text)?;
         let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         assert_eq!([word("lane"), word("rule"), word("version")], ["GRAY", "canary", "V2"]);
         assert_eq!((word("path").as_str(), line["status"].as_u64()), ("/a", Some(200)));
@@ -43,5 +45,90 @@ async fn the_access_log_says_how_each_request_was_decided() -> anyhow::Result<()
     // Durations are known by route, service, version and lane.
     let name = "graylane_request_duration_seconds_count{route=\"app\",service=\"app\",version=\"V2\",lane=\"GRAY\"}";
     anyhow::ensure!(edge.gateway.metric(name).await? >= 1.0, "{name} is missing");
+    Ok(())
+}
+
+/// A client chooses paths, hosts, header values and methods: none becomes a name of a series, or
+/// whoever can send requests could fill the memory of whoever counts them.
+#[tokio::test]
+async fn no_word_of_a_client_is_in_a_metric() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let series = async || {
+        let text = edge.gateway.ask("/metrics").await?;
+        anyhow::ensure!(!text.contains("zebra"), "{text}");
+        anyhow::Ok(text.lines().filter(|line| !line.starts_with('#')).count())
+    };
+    let mut counts = Vec::new();
+    for round in 0..2 {
+        for number in 0..50 {
+            let word = format!("zebra{round}{number}");
+            let url = edge.gateway.url(&format!("/{word}/1?{word}={word}"));
+            let method = http::Method::from_bytes(word.to_uppercase().as_bytes())?;
+            for method in [http::Method::GET, method] {
+                let request = edge.client.request(method, &url).header("gray", &word);
+                let request =
+                    request.header("host", format!("{word}.test")).header("x-canary", "1");
+                request.header("x-user-no", &word).send().await?;
+            }
+        }
+        counts.push(series().await?);
+    }
+    assert_eq!(counts[0], counts[1]);
+    let name = "graylane_rule_matches_total{rule=\"canary\"}";
+    let hits = edge.gateway.metric(name).await?;
+    anyhow::ensure!((hits - 200.0).abs() < 0.5, "{hits} hits of 200");
+    Ok(())
+}
+
+/// How a request was decided is told where the operator allows it and the client asks, and nowhere
+/// else.
+#[tokio::test]
+async fn a_decision_is_told_only_where_it_is_allowed_and_asked_for() -> anyhow::Result<()> {
+    for (allowed, asked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let edge = Edge::start(&format!("propagation: {{decisionHeader: {allowed}}}\n")).await?;
+        let request = edge.client.get(edge.gateway.url("/"));
+        let request = if asked { request.header("x-graylane-explain", "1") } else { request };
+        let answer = request.send().await?;
+        let told = answer.headers().contains_key("x-graylane-decision");
+        anyhow::ensure!(told == (allowed && asked), "allowed {allowed}, asked {asked}: {told}");
+    }
+    Ok(())
+}
+
+/// What the admin listener serves is what it says it serves.
+#[tokio::test]
+async fn each_path_of_the_openapi_document_answers_as_it_says() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let document: Value = serde_json::from_str(&edge.gateway.ask("/api/v1/openapi.json").await?)?;
+    let version = document["openapi"].as_str().unwrap_or_default();
+    anyhow::ensure!(version.starts_with("3."), "{document}");
+    let paths = document["paths"].as_object().cloned().unwrap_or_default();
+    let wanted = ["version", "config", "rules", "services", "lanes", "explain"];
+    for name in wanted {
+        anyhow::ensure!(paths.contains_key(&format!("/api/v1/{name}")), "{name} is missing");
+    }
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().into_iter().flatten() {
+            let url = format!("http://{}{path}", edge.gateway.admin);
+            let method = http::Method::from_bytes(method.to_uppercase().as_bytes())?;
+            let request = edge.client.request(method, url);
+            let request = request.header("content-type", "application/json");
+            let request = request.body("{\"url\": \"/\"}");
+            let answer = request.send().await?;
+            let status = answer.status().as_u16().to_string();
+            let said = &operation["responses"][&status]["content"];
+            let kind = answer.headers()["content-type"].to_str()?.to_owned();
+            let media = kind.split(';').next().unwrap_or_default();
+            anyhow::ensure!(status == "200", "{path}: {status} {}", answer.text().await?);
+            anyhow::ensure!(said.get(media).is_some(), "{path} answers by {kind}, not by {said}");
+        }
+    }
+    // What is no question is told what is missing.
+    let url = format!("http://{}/api/v1/explain", edge.gateway.admin);
+    let request = edge.client.post(url).header("content-type", "application/json");
+    let answer = request.body("{\"method\": \"GET\"}").send().await?;
+    anyhow::ensure!(answer.status() == 400, "{}", answer.status());
+    let text = answer.text().await?;
+    anyhow::ensure!(text.contains("missing field `url`"), "{text}");
     Ok(())
 }
