@@ -99,7 +99,7 @@ async fn client(url: String, progress: Arc<Progress>) -> anyhow::Result<Seen> {
         || progress.flips.load(Ordering::Relaxed) < FLIPS
     {
         let number = progress.sent.fetch_add(1, Ordering::Relaxed);
-        let marked = number % 2 == 0;
+        let marked = number.is_multiple_of(2);
         let slow = number % SLOW < 2;
         let (revision, lane) = one_request(&client, &url, marked, slow).await?;
         seen.entry(revision).or_default().insert((marked, lane));
