@@ -119,9 +119,9 @@ impl Chain {
         process.until(Duration::from_secs(20), |it| it.lines().any(done).then_some(()))
     }
 
-    fn probe(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+    fn probe(&self, path: &str, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
         let mut command = Command::new(binary("graylane")?);
-        command.arg("probe").arg(self.gateway.url("/A/http")).args(["--key", KEY]).args(arguments);
+        command.arg("probe").arg(self.gateway.url(path)).args(["--key", KEY]).args(arguments);
         let output = command.output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(!printed.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -137,6 +137,9 @@ async fn way(client: &reqwest::Client, url: &str, gray: bool) -> anyhow::Result<
     ensure!(status == 200, "{url}: {status} {text}");
     Ok(text)
 }
+
+/// The same way, by either transport between the services.
+const BOTH: [&str; 2] = ["/A/http", "/A/grpc"];
 
 /// All copies of all services.
 const ALL: [(&str, &str); 6] =
@@ -162,12 +165,14 @@ async fn no_request_leaves_its_lane(kind: Kind) -> anyhow::Result<()> {
     while let Some(done) = clients.join_next().await {
         done??;
     }
-    let (code, printed) = chain.probe(&["--lane", "gray", "-n", "40"])?;
-    ensure!(code == Some(0), "{printed}");
-    for line in ["spring-cloud-a", "spring-cloud-b", "spring-cloud-c"] {
-        let line = printed.lines().find(|it| it.trim_start().starts_with(line));
-        let words: Vec<&str> = line.unwrap_or_default().split_whitespace().skip(1).collect();
-        ensure!(words == ["V2", "GRAY", "40"], "{printed}");
+    for path in BOTH {
+        let (code, printed) = chain.probe(path, &["--lane", "gray", "-n", "40"])?;
+        ensure!(code == Some(0), "{printed}");
+        for line in ["spring-cloud-a", "spring-cloud-b", "spring-cloud-c"] {
+            let line = printed.lines().find(|it| it.trim_start().starts_with(line));
+            let words: Vec<&str> = line.unwrap_or_default().split_whitespace().skip(1).collect();
+            ensure!(words == ["V2", "GRAY", "40"], "{path}: {printed}");
+        }
     }
     Ok(())
 }
@@ -180,18 +185,20 @@ async fn a_lane_without_b_is_gray_again_after_it(kind: Kind) -> anyhow::Result<(
     chain.goes(BASE_WAY, &through_base).await?;
     let fell = "lane_fallback_total{from=\"spring-cloud-a\",to=\"spring-cloud-b\",lane=\"GRAY\"}";
     let after = "lane_fallback_total{from=\"spring-cloud-b\",to=\"spring-cloud-c\",lane=\"GRAY\"}";
-    let before = chain.counter(("a", "V2"), fell).await?;
-    let (code, printed) = chain.probe(&["-n", "10", "--json"])?;
-    ensure!(code == Some(0), "{printed}");
-    // Each request is counted once, on the hop where it fell back, and nowhere else.
-    let counted = chain.counter(("a", "V2"), fell).await? - before;
-    ensure!(counted == 10, "{counted} of 10 fallbacks counted");
-    ensure!(chain.counter(("b", "V1"), after).await? == 0, "counted where the lane was there");
-    let value: serde_json::Value = serde_json::from_str(&printed)?;
-    let b = &value["tree"][0]["calls"][0]["calls"][0];
-    ensure!(b["service"] == "spring-cloud-b" && b["version"] == "V1", "{printed}");
-    ensure!(b["fallback"] == "base" && b["count"] == 10, "{printed}");
-    ensure!(b["calls"][0]["version"] == "V2" && b["calls"][0]["count"] == 10, "{printed}");
+    for path in BOTH {
+        let before = chain.counter(("a", "V2"), fell).await?;
+        let (code, printed) = chain.probe(path, &["-n", "10", "--json"])?;
+        ensure!(code == Some(0), "{printed}");
+        // Each request is counted once, on the hop where it fell back, and nowhere else.
+        let counted = chain.counter(("a", "V2"), fell).await? - before;
+        ensure!(counted == 10, "{path}: {counted} of 10 fallbacks counted");
+        ensure!(chain.counter(("b", "V1"), after).await? == 0, "counted where the lane was there");
+        let value: serde_json::Value = serde_json::from_str(&printed)?;
+        let b = &value["tree"][0]["calls"][0]["calls"][0];
+        ensure!(b["service"] == "spring-cloud-b" && b["version"] == "V1", "{printed}");
+        ensure!(b["fallback"] == "base" && b["count"] == 10, "{printed}");
+        ensure!(b["calls"][0]["version"] == "V2" && b["calls"][0]["count"] == 10, "{printed}");
+    }
 
     // It joins, and the next requests go there.
     chain.run("b", "V2", &[])?;
@@ -214,7 +221,7 @@ async fn who_loses_the_tag_is_found(kind: Kind) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let (code, printed) = chain.probe(&["-n", "20"])?;
+    let (code, printed) = chain.probe("/A/http", &["-n", "20"])?;
     ensure!(code == Some(1), "{printed}");
     // C's own page says the same without a probe.
     let untagged =
