@@ -33,8 +33,13 @@ type CallBody = UnsyncBoxBody<Bytes, BoxError>;
 /// A channel for the clients that tonic generates: it calls one service, in the lane of the request
 /// that is being served, over HTTP/2 without TLS.
 ///
-/// ```text
-/// let client = GreeterClient::new(starter.channel("greeter"));
+/// ```
+/// use gray_starter::Starter;
+/// use tonic_health::pb::health_client::HealthClient;
+///
+/// fn health_of_greeters(starter: &Starter) -> HealthClient<gray_starter::GrayChannel> {
+///     HealthClient::new(starter.channel("greeter"))
+/// }
 /// ```
 ///
 /// An instance that cannot be reached, or that goes away before anything was sent, is replaced by

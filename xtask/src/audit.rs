@@ -2,7 +2,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::servers::{self, run};
-use crate::{root, say};
+use crate::{report, root, say};
 
 /// Audits who handles which message while lanes come and go, consumers are killed, and servers restart.
 #[derive(Debug, clap::Args)]
@@ -47,21 +47,17 @@ impl Audit {
             build.arg("--report").arg(report);
         }
         say(&format!("{build:?}"));
+        let commit = report::commit()?;
         run(build.current_dir(root()))?;
-        self.report.as_deref().map_or(Ok(()), |report| self.sign(report))
+        self.report.as_deref().map_or(Ok(()), |path| self.sign(path, &commit))
     }
 
-    /// Says in a report how it was made, and of which code it is.
-    fn sign(&self, report: &Path) -> anyhow::Result<()> {
-        let mut commit = Command::new("git");
-        commit.args(["describe", "--always", "--dirty"]).current_dir(root());
-        let commit = String::from_utf8_lossy(&commit.output()?.stdout).trim().to_owned();
+    fn sign(&self, path: &Path, commit: &str) -> anyhow::Result<()> {
         let Self { scheme, cycles, messages, rate, rocketmq, .. } = self;
-        let text = std::fs::read_to_string(report)?;
         let command = format!(
             "cargo xtask audit --scheme {scheme} --cycles {cycles} --messages {messages} --rate {rate} \
-             --rocketmq {rocketmq}, at {commit}"
+             --rocketmq {rocketmq}"
         );
-        Ok(std::fs::write(report, format!("{command}\n\n{text}"))?)
+        report::sign(path, &command, commit)
     }
 }

@@ -3,6 +3,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::report::commit;
 use crate::servers::{cache, run};
 use crate::{root, say};
 
@@ -31,11 +32,10 @@ fn record(command: &mut Command, name: &str) -> anyhow::Result<()> {
     let output = command.current_dir(root()).output()?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     anyhow::ensure!(output.status.success(), "{command:?}: {errors}");
-    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output()?.stdout;
-    let commit = String::from_utf8_lossy(&commit).trim().to_owned();
+    let commit = commit()?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<&str> = printed.lines().map(str::trim_end).filter(|it| !it.is_empty()).collect();
-    let text = format!("cargo xtask bench, after {commit}\n\n{}\n", lines.join("\n"));
+    let text = format!("cargo xtask bench, at {commit}\n\n{}\n", lines.join("\n"));
     let path = root().join("bench").join(format!("{name}.txt"));
     std::fs::write(&path, &text)?;
     say(&text);

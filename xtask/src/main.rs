@@ -4,6 +4,7 @@ mod audit;
 mod bench;
 mod mutants;
 mod prove;
+mod report;
 mod servers;
 mod test;
 

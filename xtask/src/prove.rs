@@ -1,8 +1,9 @@
 use std::process::Command;
+use std::time::SystemTime;
 
 use crate::mutants::mutants;
 use crate::servers::{self, run};
-use crate::{root, say};
+use crate::{report, root, say};
 
 /// How many generated worlds the decision is compared with its model on.
 const CASES: &str = "1000000";
@@ -31,6 +32,15 @@ pub(crate) struct Prove {
 
 impl Prove {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let (began, commit) = (SystemTime::now(), report::commit()?);
+        let proved = self.prove();
+        // Also what was proved before something failed.
+        let words = ["cargo xtask prove", self.filter.as_deref().unwrap_or_default()];
+        report::sign_all(began, words.join(" ").trim_end(), &commit)?;
+        proved
+    }
+
+    fn prove(&self) -> anyhow::Result<()> {
         let filter = self.filter.as_deref();
         if filter.is_none_or(|filter| "mutants".contains(filter)) {
             mutants()?;
