@@ -188,6 +188,10 @@ fn admin(properties: &GatewayProperties, faults: &mut Faults) -> Option<SocketAd
     let addr = address(text, &at, faults)?;
     if !addr.ip().is_loopback() {
         faults.warning(&at, "the admin page can be read by anyone who reaches this address");
+        if properties.admin.writable {
+            let message = "a page that can be reached from elsewhere may not be writable";
+            faults.error(&KeyPath::ROOT.dotted("admin.writable"), message);
+        }
     }
     Some(addr)
 }

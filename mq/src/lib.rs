@@ -43,6 +43,7 @@ pub use self::settings::{
 pub use self::status::{MemberStatus, QueueStatus, SideStatus, TopicState, TopicStatus, status};
 pub use self::store::SqlStore;
 pub use self::store::{
-    ChangeError, Entry, Ledger, MemoryStore, OpenError, StateStore, StoreError, open_store,
+    ChangeError, Entry, FindError, Ledger, MemoryStore, OpenError, StateStore, StoreError,
+    open_store,
 };
 pub use self::store::{NacosStore, NotCompared};

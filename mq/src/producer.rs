@@ -176,9 +176,9 @@ impl<B: MessageSink> Producer<B> {
     /// Tries queues in turn, and after one that failed those of other brokers.
     async fn to_any(&self, topic: &str, what: Sending<'_>) -> Result<Receipt, SendError<B::Error>> {
         let queues = self.writable(topic).await?;
-        let first = self.0.next.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
         let no_queue = || SendError::NoQueue(topic.to_owned());
-        let mut queue = queues.get(first).ok_or_else(no_queue)?;
+        let mut queue = queues.get(turn % queues.len()).ok_or_else(no_queue)?;
         let mut tried = Vec::new();
         loop {
             let (broker, group) = (&self.0.broker, &self.0.group);
@@ -194,11 +194,7 @@ impl<B: MessageSink> Producer<B> {
             if tried.len() == ATTEMPTS || !B::is_worth_another(&error) {
                 return Err(SendError::Broker(error));
             }
-            let after = || queues.iter().cycle().skip(first + 1).take(queues.len());
-            let elsewhere = |next: &&QueueKey| tried.iter().all(|it| it.broker != next.broker);
-            let another = |next: &&QueueKey| !tried.contains(next);
-            // With one broker only, another queue of it is as good.
-            match after().find(elsewhere).or_else(|| after().find(another)) {
+            match another(&queues, &tried, turn) {
                 Some(next) => queue = next,
                 None => return Err(SendError::Broker(error)),
             }
@@ -206,9 +202,70 @@ impl<B: MessageSink> Producer<B> {
     }
 }
 
+/// Chooses a queue of a broker that has not been tried yet; with one broker only, another queue of it
+/// is as good. What was meant for one that is away is spread over all that are there.
+fn another<'a>(
+    queues: &'a [QueueKey],
+    tried: &[&'a QueueKey],
+    turn: usize,
+) -> Option<&'a QueueKey> {
+    let elsewhere = |next: &&QueueKey| tried.iter().all(|it| it.broker != next.broker);
+    let others: Vec<_> = queues.iter().filter(elsewhere).collect();
+    let untried = |next: &&QueueKey| !tried.contains(next);
+    let others = if others.is_empty() { queues.iter().filter(untried).collect() } else { others };
+    let rounds = turn / queues.len().max(1);
+    others.get(turn.wrapping_add(rounds) % others.len().max(1)).copied()
+}
+
 /// What is to be sent to any queue.
 #[derive(Clone, Copy, Debug)]
 enum Sending<'a> {
     One(&'a Message),
     Batch(&'a [Message]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues(brokers: &str) -> Vec<QueueKey> {
+        let of = |broker: char| (0..4).map(move |number| (broker.to_string(), number));
+        let keys = brokers.chars().flat_map(of);
+        keys.map(|(broker, number)| QueueKey { broker, number }).collect()
+    }
+
+    /// Which queues take what was meant for broker `a`, and how much of a thousand messages each.
+    fn taken(queues: &[QueueKey]) -> Vec<usize> {
+        let mut counts = vec![0; queues.len()];
+        for turn in 0..1000 {
+            let first = &queues[turn % queues.len()];
+            if first.broker == "a" {
+                let next = another(queues, &[first], turn).unwrap();
+                counts[queues.iter().position(|queue| queue == next).unwrap()] += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn what_was_meant_for_one_that_is_away_is_spread() {
+        for brokers in ["ab", "abc"] {
+            let queues = queues(brokers);
+            let counts = taken(&queues);
+            assert_eq!(counts[..4], [0; 4], "{brokers}: {counts:?}");
+            let (least, most) = (counts[4..].iter().min(), counts[4..].iter().max());
+            assert!(most.unwrap() - least.unwrap() <= 12, "{brokers}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn of_one_broker_another_queue_is_tried_and_none_twice() {
+        let queues = queues("a");
+        assert!(taken(&queues).iter().all(|count| *count > 200), "{:?}", taken(&queues));
+        let all: Vec<_> = queues.iter().collect();
+        assert_eq!(another(&queues, &all, 7), None);
+        for turn in 0..20 {
+            assert_eq!(another(&queues, &all[..3], turn), Some(all[3]));
+        }
+    }
 }

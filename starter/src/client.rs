@@ -129,7 +129,7 @@ impl GrayClient {
             client: self.clone(),
             service,
             path,
-            parts: Parts { method, headers: HeaderMap::new(), body: None, timeout: None },
+            parts: Draft { method, headers: HeaderMap::new(), body: None, timeout: None },
             begun_in: current(),
         }
     }
@@ -150,7 +150,7 @@ pub struct Call {
     client: GrayClient,
     service: Result<ServiceName, CallError>,
     path: String,
-    parts: Parts,
+    parts: Draft,
     /// The request that was being served: whoever polls the call later, it belongs to that one.
     begun_in: Option<Arc<Context>>,
 }
@@ -158,14 +158,14 @@ pub struct Call {
 /// What a request is made of once it is known where it goes: the name of a service need not be one of
 /// a host, and would be no URL of reqwest's.
 #[derive(Debug)]
-struct Parts {
+struct Draft {
     method: Method,
     headers: HeaderMap,
     body: Option<reqwest::Body>,
     timeout: Option<Duration>,
 }
 
-impl Parts {
+impl Draft {
     fn at(self, url: Url) -> reqwest::Request {
         let mut request = reqwest::Request::new(self.method, url);
         *request.headers_mut() = self.headers;
@@ -264,7 +264,7 @@ impl Call {
 enum Next {
     /// What the application put together, or what it would have put together again: most requests have
     /// neither headers of the caller's nor a body, and nothing needs to be copied.
-    First(Parts),
+    First(Draft),
     /// A copy of what was sent.
     Copy(Box<reqwest::Request>),
 }
@@ -275,7 +275,7 @@ impl Next {
         if request.headers().is_empty() && request.body().is_none() {
             let (method, timeout) = (request.method().clone(), request.timeout().copied());
             let (headers, body) = (HeaderMap::new(), None);
-            return Some(Self::First(Parts { method, headers, body, timeout }));
+            return Some(Self::First(Draft { method, headers, body, timeout }));
         }
         request.try_clone().map(|request| Self::Copy(Box::new(request)))
     }

@@ -34,10 +34,10 @@ const MAX_REGISTRY: u64 = 16 << 20;
 ///
 /// Its background tasks end with the last of it and of what it has made.
 #[derive(Clone, Debug)]
-pub struct Starter(Arc<Parts>);
+pub struct Starter(Arc<Inner>);
 
 #[derive(Debug)]
-struct Parts {
+struct Inner {
     properties: StarterProperties,
     naming: Option<Link>,
     #[cfg(feature = "grpc")]
@@ -133,7 +133,7 @@ impl Starter {
             edges: edges.clone(),
             _tasks: tasks,
         };
-        Ok(Self(Arc::new(Parts {
+        Ok(Self(Arc::new(Inner {
             #[cfg(feature = "client")]
             client: GrayClient::new(outgoing.clone(), http_client()?),
             #[cfg(feature = "grpc")]

@@ -25,7 +25,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts `graylane run` with this configuration; listener and admin page get free ports.
+    /// Starts `graylane run` with this configuration; listener and admin page get free ports where
+    /// it does not speak of them.
     ///
     /// # Errors
     ///
@@ -44,8 +45,9 @@ impl Gateway {
         let path = folder.path().display().to_string();
         let own = config.contains("listeners:");
         let listener = if own { "" } else { "listeners: [{address: '127.0.0.1:0'}]\n" };
-        let ports = format!("{listener}admin: {{address: '127.0.0.1:0'}}\n");
-        std::fs::write(&file, format!("{ports}{}", config.replace("{dir}", &path)))?;
+        let own = config.contains("admin:");
+        let admin = if own { "" } else { "admin: {address: '127.0.0.1:0'}\n" };
+        std::fs::write(&file, format!("{listener}{admin}{}", config.replace("{dir}", &path)))?;
         let mut process = run(&file, &folder.path().join("log"))?;
         let (addr, admin) = process.until(START, addresses)?;
         Ok(Self { addr, admin, process, folder })

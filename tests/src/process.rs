@@ -40,6 +40,27 @@ impl Process {
         self.child.id()
     }
 
+    /// Returns the most memory that it has used at a time, in KiB.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not say.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// Makes that begin again from what it uses now, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not allow it.
+    pub fn reset_peak_memory(&self) -> anyhow::Result<u64> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?;
+        self.peak_memory()
+    }
+
     /// Kills it at once.
     pub fn kill(&mut self) {
         // It may have ended by itself.

@@ -10,29 +10,48 @@ use crate::{root, say};
 /// The version must be that of the crate in Cargo.toml.
 const RUNNER: &str = "0.17.2";
 
+/// What is measured: the benchmark, its crate, and what it is told.
+const ALL: [(&str, &str, &[&str]); 4] = [
+    ("decision", "gray-gateway", &[]),
+    ("cidr", "gray-filters", &["--", "--noplot"]),
+    ("layer", "gray-starter", &["--", "--noplot"]),
+    ("client", "gray-starter", &[]),
+];
+
 /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
-pub(crate) fn bench() -> anyhow::Result<()> {
-    let runner = runner()?;
-    let mut decision = Command::new("cargo");
-    decision.args(["bench", "--quiet", "--package", "gray-gateway", "--bench", "decision"]);
-    record(decision.env("GUNGRAUN_RUNNER", runner).env("GUNGRAUN_COLOR", "never"), "decision")?;
-    let mut cidr = Command::new("cargo");
-    cidr.args(["bench", "--quiet", "--package", "gray-filters", "--bench", "cidr"]);
-    record(cidr.args(["--", "--noplot"]), "cidr")?;
-    let mut layer = Command::new("cargo");
-    layer.args(["bench", "--quiet", "--package", "gray-starter", "--bench", "layer"]);
-    record(layer.args(["--", "--noplot"]), "layer")?;
-    let mut client = Command::new("cargo");
-    client.args(["bench", "--quiet", "--package", "gray-starter", "--bench", "client"]);
-    record(&mut client, "client")
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// Runs only benchmarks whose names contain this.
+    filter: Option<String>,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let (runner, commit) = (runner()?, commit()?);
+        // What was measured before is in the history, and of another machine or build.
+        for kept in ["criterion", "gungraun"] {
+            let _ = std::fs::remove_dir_all(target().join(kept));
+        }
+        let wanted = |name: &str| self.filter.as_ref().is_none_or(|part| name.contains(part));
+        for (name, package, more) in ALL.into_iter().filter(|(name, ..)| wanted(name)) {
+            let mut bench = Command::new("cargo");
+            bench.args(["bench", "--quiet", "--package", package, "--bench", name]).args(more);
+            bench.env("GUNGRAUN_RUNNER", &runner).env("GUNGRAUN_COLOR", "never");
+            record(&mut bench, name, &commit)?;
+        }
+        Ok(())
+    }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Runs a benchmark, and keeps what it prints as text, with the commit.
-fn record(command: &mut Command, name: &str) -> anyhow::Result<()> {
+fn record(command: &mut Command, name: &str, commit: &str) -> anyhow::Result<()> {
     let output = command.current_dir(root()).output()?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     anyhow::ensure!(output.status.success(), "{command:?}: {errors}");
-    let commit = commit()?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<&str> = printed.lines().map(str::trim_end).filter(|it| !it.is_empty()).collect();
     let text = format!("cargo xtask bench, at {commit}\n\n{}\n", lines.join("\n"));

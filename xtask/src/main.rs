@@ -30,7 +30,7 @@ enum Task {
     /// restart.
     Audit(audit::Audit),
     /// Counts the instructions of a decision and times look-ups; writes the figures into bench/.
-    Bench,
+    Bench(bench::Bench),
     /// Runs the long proofs; their reports go to `tests/reports`.
     Prove(prove::Prove),
     /// Installs the real servers of the tests into the cache, and starts one where it is named.
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(test) => test.run(),
         Task::Audit(audit) => audit.run(),
-        Task::Bench => bench::bench(),
+        Task::Bench(bench) => bench.run(),
         Task::Prove(prove) => prove.run(),
         Task::Servers(servers) => servers.run(),
     };

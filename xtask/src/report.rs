@@ -6,9 +6,15 @@ use crate::root;
 
 /// Returns what names the code as it stands.
 pub(crate) fn commit() -> anyhow::Result<String> {
-    let mut describe = Command::new("git");
-    describe.args(["describe", "--always", "--dirty"]).current_dir(root());
-    Ok(String::from_utf8_lossy(&describe.output()?.stdout).trim().to_owned())
+    let git = |arguments: &[&str]| -> std::io::Result<String> {
+        let output = Command::new("git").args(arguments).current_dir(root()).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let name = git(&["rev-parse", "--short", "HEAD"])?;
+    // Reports are no part of the code that they tell of.
+    let others = [".", ":!bench/*.txt", ":!tests/reports"];
+    let changed = git(&[&["status", "--porcelain", "--"][..], &others].concat())?;
+    Ok(if changed.is_empty() { name } else { format!("{name} with changes") })
 }
 
 /// Says in a report by which command it was made, and of which code it is.

@@ -11,7 +11,8 @@ use http::header::{ACCEPT, HeaderMap};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::View;
+use super::messages::refuse;
+use super::{View, messages};
 use crate::explain::{Asked, Explainer};
 
 #[utoipa::path(
@@ -150,7 +151,7 @@ pub(super) async fn explain(
 ) -> Response {
     let asked = match asked {
         Ok(Json(asked)) => asked,
-        Err(error) => return refuse(&error.body_text()),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
     };
     let proxy = &view.gateway.proxy;
     let (revision, directory) = (view.gateway.revision.load(), proxy.balancer.directory().load());
@@ -165,12 +166,8 @@ pub(super) async fn explain(
     match explainer.explain(&asked) {
         Ok(answer) if wants_text(&headers) => answer.to_string().into_response(),
         Ok(answer) => Json(answer).into_response(),
-        Err(error) => refuse(&error.to_string()),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     }
-}
-
-fn refuse(error: &str) -> Response {
-    (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response()
 }
 
 fn wants_text(headers: &HeaderMap) -> bool {
@@ -180,8 +177,21 @@ fn wants_text(headers: &HeaderMap) -> bool {
 /// The description of these pages.
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "Graylane admin API", description = "What is in force, read-only"),
-    paths(version, config, rules, services, lanes, explain)
+    info(
+        title = "Graylane admin API",
+        description = "What is in force, and who handles the messages of lanes"
+    ),
+    paths(
+        version,
+        config,
+        rules,
+        services,
+        lanes,
+        explain,
+        messages::list,
+        messages::findings,
+        messages::switch
+    )
 )]
 struct Description;
 

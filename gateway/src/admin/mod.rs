@@ -1,6 +1,8 @@
-//! What operators and their tools ask the gateway: a page of its own, read-only.
+//! What operators and their tools ask the gateway: a page of its own, read-only unless it is made
+//! writable.
 
 mod api;
+mod messages;
 mod readiness;
 mod scrape;
 
@@ -17,6 +19,7 @@ use gray_lb::DirectoryHealth;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub(crate) use self::messages::Messages;
 use crate::properties::GatewayProperties;
 use crate::server::Gateway;
 
@@ -29,6 +32,8 @@ pub(crate) struct View {
     /// What is wrong with each registry that is a file.
     pub(crate) rejected: Vec<watch::Receiver<Option<Problems>>>,
     pub(crate) links: Vec<Link>,
+    /// The messages of lanes, where there are brokers.
+    pub(crate) messages: Option<Messages>,
     pub(crate) properties: GatewayProperties,
     pub(crate) stopped: AtomicBool,
 }
@@ -59,6 +64,9 @@ pub(crate) async fn serve(listener: TcpListener, view: Arc<View>) {
         .route("/api/v1/services", get(api::services))
         .route("/api/v1/lanes", get(api::lanes))
         .route("/api/v1/explain", post(api::explain))
+        .route("/api/v1/messages", get(messages::list))
+        .route("/api/v1/messages/audit", get(messages::findings))
+        .route("/api/v1/messages/switch", post(messages::switch))
         .route("/api/v1/openapi.json", get(api::openapi))
         .with_state(view);
     if let Err(error) = axum::serve(listener, router).await {

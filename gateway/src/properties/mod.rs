@@ -2,6 +2,7 @@
 
 mod discovery;
 mod listener;
+mod messages;
 mod route;
 mod rules;
 mod tags;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties, RegisterProperties};
 pub use self::listener::{CertificateProperties, ListenerProperties, TlsProperties};
+pub use self::messages::BrokerProperties;
 pub use self::route::{HostPolicy, PathProperties, RouteMatchProperties, RouteProperties};
 pub use self::rules::{ListProperties, NacosRulesProperties, RulesProperties};
 pub use self::tags::TagKeyProperties;
@@ -62,6 +64,8 @@ pub struct GatewayProperties {
     pub timeouts: TimeoutProperties,
     /// How much of anything is accepted.
     pub limits: LimitProperties,
+    /// Where the messages of lanes are, for the page for operators.
+    pub messages: BrokerProperties,
     /// The page for operators.
     pub admin: AdminProperties,
     /// The log of requests.

@@ -167,11 +167,13 @@ impl Default for StickyCookieProperties {
 pub struct AdminProperties {
     /// Where it is; nowhere if empty.
     pub address: String,
+    /// Whether it can be used to decide who handles the messages of a lane.
+    pub writable: bool,
 }
 
 impl Default for AdminProperties {
     fn default() -> Self {
-        Self { address: "127.0.0.1:9901".to_owned() }
+        Self { address: "127.0.0.1:9901".to_owned(), writable: false }
     }
 }
 

@@ -54,6 +54,10 @@ pub struct ConsumerProperties {
     pub poll: Duration,
     /// After what time a consumer is gone that its brokers do not list (L).
     pub lease: Duration,
+    /// How long a handler may take with a message. It is dropped then, and the message comes back as
+    /// if it had failed: one handler that hangs would keep its queue from being committed for ever.
+    /// What a handler has spawned goes on.
+    pub limit: Duration,
     /// How long messages that are being handled may take at the end.
     pub drain: Duration,
 }
@@ -102,6 +106,7 @@ impl Default for ConsumerProperties {
             attempts: 16,
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(10),
+            limit: Duration::from_mins(15),
             drain: Duration::from_secs(30),
         }
     }

@@ -116,8 +116,11 @@ async fn handle_once<B: MessageBroker>(
     let delivery = Delivery { message, group, side: role.side };
     // A handler may panic before its future is there.
     let handled = async { (core.handle)(delivery).await.map_err(|error| error.to_string()) };
-    match AssertUnwindSafe(scope(Arc::clone(&arrived.context), handled)).catch_unwind().await {
-        Ok(handled) => handled,
-        Err(_) => Err("the handler panicked".to_owned()),
+    let handled = AssertUnwindSafe(scope(Arc::clone(&arrived.context), handled)).catch_unwind();
+    let limit = core.properties.limit;
+    match tokio::time::timeout(limit, handled).await {
+        Ok(Ok(handled)) => handled,
+        Ok(Err(_)) => Err("the handler panicked".to_owned()),
+        Err(_) => Err(format!("the handler took longer than {limit:?}")),
     }
 }

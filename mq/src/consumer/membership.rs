@@ -36,7 +36,7 @@ pub(super) struct Membership<B> {
     pub(super) steering: Steering<B>,
     /// How often it has registered.
     registrations: u64,
-    readers: BTreeMap<QueueKey, Reading>,
+    readers: BTreeMap<QueueKey, ReaderTask>,
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
     failing: bool,
@@ -44,12 +44,12 @@ pub(super) struct Membership<B> {
     waiting: bool,
 }
 
-struct Reading {
+struct ReaderTask {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Drop for Reading {
+impl Drop for ReaderTask {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -319,7 +319,7 @@ impl<B: MessageBroker> Membership<B> {
             });
             let stop = CancellationToken::new();
             let task = tokio::spawn(reader.run(stop.clone()));
-            self.readers.insert(queue.clone(), Reading { stop, task });
+            self.readers.insert(queue.clone(), ReaderTask { stop, task });
         }
     }
 

@@ -9,13 +9,13 @@ pub(super) struct Progress {
     /// From which offset on nothing has been pulled yet.
     next: u64,
     /// What has been pulled, in the order of its offsets, from the first on that has not ended.
-    pulled: VecDeque<Pulled>,
+    pulled: VecDeque<Entry>,
     running: usize,
     bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pulled {
+struct Entry {
     offset: u64,
     size: usize,
     ended: bool,
@@ -32,7 +32,7 @@ impl Progress {
             return false;
         }
         self.next = offset + 1;
-        self.pulled.push_back(Pulled { offset, size, ended: false });
+        self.pulled.push_back(Entry { offset, size, ended: false });
         self.running += 1;
         self.bytes += size;
         true

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gray_propagation::Lane;
 use serde::{Deserialize, Serialize};
 
-use super::{Fence, Fences, MemberId, Owner, QueueKey, Side};
+use super::{Fence, FenceError, Fences, MemberId, Owner, QueueKey, Side, UnknownMember};
 
 /// Who owns the messages of a topic that one consumer group and its gray twins read, and who has to
 /// agree before that changes.
@@ -60,39 +60,6 @@ pub struct Member {
 pub struct Intent {
     /// Who is to own the messages of each of these lanes.
     pub lanes: BTreeMap<Lane, Owner>,
-}
-
-/// The member is not, or no longer, among those that are asked: it has to register.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not registered")]
-pub struct UnknownMember(pub MemberId);
-
-/// Why fences cannot be written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FenceError {
-    /// There is nothing to be changed, or no longer.
-    #[error("nothing is to be changed")]
-    NoIntent,
-    /// Members are still handling what they pull.
-    #[error("not acknowledged by {}", list(.0))]
-    NotAcknowledged(Vec<MemberId>),
-    /// The end of a queue is not known.
-    #[error("the end of queue {0} is not known")]
-    NoEnd(QueueKey),
-    /// A queue ends before a fence that was written earlier: its broker has lost messages.
-    #[error("queue {queue} ends at {end}, before its last fence at {fence}")]
-    WentBack {
-        /// The queue.
-        queue: QueueKey,
-        /// Where it ends now.
-        end: u64,
-        /// Where its last fence is.
-        fence: u64,
-    },
-}
-
-fn list(members: &[MemberId]) -> String {
-    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Ownership {

@@ -109,7 +109,7 @@ impl Broker {
         message: &Message,
         queue: u32,
     ) -> Result<(), RocketMqError> {
-        self.connection.tell(self.sending(group, message, queue)?).await
+        self.connection.tell(self.sending(group, message, queue)?, LIMIT).await
     }
 
     /// Sends messages of one topic to a queue, and waits until all are stored.
@@ -345,7 +345,7 @@ impl Broker {
     ) -> Result<(), RocketMqError> {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let request = Command { fields, ..Command::request(code::END_TRANSACTION, []) };
-        self.connection.tell(request).await
+        self.connection.tell(request, LIMIT).await
     }
 
     /// Says that a consumer goes.

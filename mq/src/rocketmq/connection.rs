@@ -166,11 +166,19 @@ impl Connection {
     }
 
     /// Sends a request that is not answered, or whose answer nobody waits for.
-    pub(super) async fn tell(&self, request: Command) -> Result<(), RocketMqError> {
+    pub(super) async fn tell(
+        &self,
+        request: Command,
+        limit: Duration,
+    ) -> Result<(), RocketMqError> {
         let opaque = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = Command { opaque, ..request }.one_way().encode()?;
         let broken = |_| RocketMqError::Broken { address: self.address.clone() };
-        self.outgoing.send(frame).await.map_err(broken)
+        // Frames wait where the other end does not read.
+        match tokio::time::timeout(limit, self.outgoing.send(frame)).await {
+            Ok(sent) => sent.map_err(broken),
+            Err(_) => Err(RocketMqError::Timeout { address: self.address.clone(), limit }),
+        }
     }
 
     /// Sends a request, and waits for its answer. Where nothing at all comes for two such times, whoever is

@@ -1,10 +1,12 @@
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gray_propagation::Lane;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, StateStore, StoreError};
-use crate::Ownership;
+use crate::{Owner, Ownership};
 
 /// How often a change is tried that others come before.
 const ATTEMPTS: u32 = 50;
@@ -30,6 +32,24 @@ pub enum ChangeError<E> {
     Store(#[from] StoreError),
 }
 
+/// Why there is no table to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nobody has ever consumed that topic in that group.
+    #[error("group {group} has no table of topic {topic}; there are: {known}")]
+    Unknown {
+        /// The consumer group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A table as it is written down.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Record {
@@ -44,6 +64,48 @@ impl Ledger {
     /// The table of a group and a topic.
     pub fn new(store: Arc<dyn StateStore>, group: &str, topic: &str) -> Self {
         Self { store, key: key(group, topic) }
+    }
+
+    /// Returns the table of a group and a topic that is there already: a misspelt name is no new
+    /// table.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, which says which there are, or where the store fails.
+    pub async fn find(
+        store: &Arc<dyn StateStore>,
+        group: &str,
+        topic: &str,
+    ) -> Result<Self, FindError> {
+        let ledger = Self::new(Arc::clone(store), group, topic);
+        let keys = store.keys("graylane.mq.").await?;
+        if keys.contains(&ledger.key) {
+            return Ok(ledger);
+        }
+        let named =
+            |key: &String| Self::names(key).map(|(group, topic)| format!("{group} {topic}"));
+        let known: Vec<_> =
+            keys.iter().filter_map(named).filter(|name| !name.contains('%')).collect();
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        Err(FindError::Unknown { group, topic, known: known.join(", ") })
+    }
+
+    /// Writes down what an operator has decided about a lane, or takes it back; returns the table as
+    /// it then is. Consumers follow it.
+    ///
+    /// # Errors
+    ///
+    /// Where the store fails.
+    pub async fn pin(&self, lane: Lane, owner: Option<Owner>) -> Result<Ownership, StoreError> {
+        let pin = |table: &mut Ownership| {
+            table.pin(lane, owner);
+            Ok::<_, Infallible>(())
+        };
+        match self.change(pin).await {
+            Ok((table, ())) => Ok(table),
+            Err(ChangeError::Store(error)) => Err(error),
+            Err(ChangeError::Step(never)) => match never {},
+        }
     }
 
     /// Returns the group and the topic of a key, if it is one of a table.

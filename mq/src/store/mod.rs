@@ -10,7 +10,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-pub use self::ledger::{ChangeError, Ledger};
+pub use self::ledger::{ChangeError, FindError, Ledger};
 pub use self::memory::MemoryStore;
 pub use self::nacos::{NacosStore, NotCompared};
 pub use self::open::{OpenError, open_store};

@@ -153,6 +153,21 @@ async fn what_always_fails_is_put_aside(release: Release) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A handler that hangs is given up after its time, and its message comes again; others go on meanwhile.
+async fn a_handler_that_hangs_is_given_up(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    let limit = Duration::from_secs(1);
+    let soon = ConsumerProperties { limit, ..ConsumerProperties::default() };
+    let base = system.consumer_with("base", GrayStatus::Prod, 1, soon)?;
+    system.is_open(false).await?;
+    system.send(GRAY, &["hangs at first", "goes on"]).await?;
+    let expected = [("base", "hangs at first", "GRAY"), ("base", "goes on", "GRAY")];
+    system.handled(&expected).await?;
+    ensure!(system.begun.lock().unwrap().iter().filter(|it| *it == "hangs at first").count() == 2);
+    base.stop().await;
+    Ok(())
+}
+
 /// Gray dies, with messages in its hands and others not yet pulled: base handles them in its stead.
 async fn what_gray_leaves_behind_is_handled_by_base(release: Release) -> anyhow::Result<()> {
     let system = System::start(release, auto()).await?;
@@ -313,6 +328,7 @@ on!(
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,
     what_always_fails_is_put_aside,
+    a_handler_that_hangs_is_given_up,
     what_gray_leaves_behind_is_handled_by_base,
     every_kind_of_message_keeps_its_lane,
     order_is_kept_over_switches,

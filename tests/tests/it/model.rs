@@ -93,7 +93,8 @@ impl Upstream<()> for Noting {
     }
 }
 
-fn routes() -> Routes {
+/// One route, to the service `app`.
+pub(crate) fn routes() -> Routes {
     let route = RouteProperties { service: "app".to_owned(), ..RouteProperties::default() };
     let mut faults = Faults::default();
     Routes::new(&[route], TimeoutProperties::default(), &KeyPath::ROOT, &mut faults)

@@ -13,7 +13,9 @@ use gray_mq::{
     Subscription,
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
-use gray_tests::{Database, Release, RocketMq as Server, Sql, binary, eventually};
+use gray_tests::{
+    Database, Gateway, Release, RocketMq as Server, Sql, binary, eventually, free_port,
+};
 use serde_json::Value;
 
 const TOPIC: &str = "orders";
@@ -181,6 +183,85 @@ async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sends a question or an order to the page of a gateway.
+async fn ask(
+    gateway: &Gateway,
+    method: &str,
+    path: &str,
+    body: &str,
+    origin: Option<&str>,
+) -> anyhow::Result<(u16, Value)> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/api/v1/messages{path}", gateway.admin);
+    let request = client.request(method.parse()?, url).header("content-type", "application/json");
+    let request = origin.into_iter().fold(request, |it, origin| it.header("origin", origin));
+    let answer = request.body(body.to_owned()).send().await?;
+    let (status, text) = (answer.status().as_u16(), answer.text().await?);
+    Ok((status, serde_json::from_str(&text).with_context(|| text.clone())?))
+}
+
+/// What `graylane mq` says and does can be had from the page of a gateway, which decides nothing unless
+/// it is made writable, and nothing that a page in a browser asks for.
+async fn the_page_of_a_gateway_says_and_decides_the_same() -> anyhow::Result<()> {
+    let desk = Desk::start().await?;
+    let base = desk.consumer(GrayStatus::Prod)?;
+    desk.status(|status| status["state"] == "steady" && members(status) == 1).await?;
+    let start = |more: &str| {
+        Gateway::start(&format!(
+            "routes: [{{service: app}}]\n{more}messages: {{rocketmq: ['{}'], state: '{}'}}\n",
+            desk.server.names(),
+            desk.database.url()
+        ))
+    };
+    let order = |group: &str, to: &str| {
+        format!(r#"{{"group": "{group}", "topic": "{TOPIC}", "lane": "gray", "to": "{to}"}}"#)
+    };
+    let readable = start("")?;
+    let (status, answer) = ask(&readable, "POST", "/switch", &order(GROUP, "lane"), None).await?;
+    ensure!(status == 403 && answer["error"].to_string().contains("admin.writable"), "{answer}");
+    ensure!(!readable.ask("/api/v1/config").await?.contains("postgres://"), "a password is shown");
+
+    let page = start("admin: {address: '127.0.0.1:0', writable: true}\n")?;
+    let (status, answer) = ask(&page, "GET", "", "", None).await?;
+    ensure!(status == 200 && answer["topics"][0]["members"][0]["listed"] == true, "{answer}");
+    ensure!(answer["topics"][0]["sides"][0]["group"] == GROUP, "{answer}");
+    let (_, answer) = ask(&page, "GET", "?group=another", "", None).await?;
+    ensure!(answer["topics"] == serde_json::json!([]), "{answer}");
+    let (_, answer) = ask(&page, "GET", "/audit", "", None).await?;
+    ensure!(answer == serde_json::json!({ "topics": 1, "findings": [] }), "{answer}");
+
+    for (body, origin, expected) in [
+        (order(GROUP, "lane"), Some("http://evil.example"), 403),
+        (order("order-svc", "lane"), None, 404),
+        (order(GROUP, "nobody"), None, 400),
+        (order(GROUP, "lane"), None, 202),
+    ] {
+        let (status, answer) = ask(&page, "POST", "/switch", &body, origin).await?;
+        ensure!(status == expected, "{body}: {status} {answer}");
+    }
+    desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
+    ask(&page, "POST", "/switch", &order(GROUP, "rules"), None).await?;
+    desk.status(|status| owner(status) == Some("base") && status["state"] == "steady").await?;
+    base.stop().await;
+    Ok(())
+}
+
+/// Without brokers, and without a store that answers, the page says what is missing.
+#[tokio::test]
+async fn the_page_says_what_is_missing() -> anyhow::Result<()> {
+    let without = Gateway::start("routes: [{service: app}]\n")?;
+    let (status, answer) = ask(&without, "GET", "", "", None).await?;
+    ensure!(status == 404 && answer["error"].to_string().contains("messages.rocketmq"), "{answer}");
+    let nobody = free_port(&[1000]);
+    let away = Gateway::start(&format!(
+        "routes: [{{service: app}}]\nmessages: {{rocketmq: ['127.0.0.1:{nobody}'], \
+         state: 'postgres://x:hush@127.0.0.1:{nobody}/x'}}\n"
+    ))?;
+    let (status, answer) = ask(&away, "GET", "/audit", "", None).await?;
+    ensure!(status == 503 && !answer.to_string().contains("hush"), "{status} {answer}");
+    Ok(())
+}
+
 async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
     let desk = Desk::start().await?;
     let (text, good) = desk.mq(&["status"])?;
@@ -205,6 +286,11 @@ mod on_rocketmq_5 {
         #[tokio::test]
         async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
             super::super::an_audit_finds_what_is_wrong().await
+        }
+
+        #[tokio::test]
+        async fn the_page_of_a_gateway_says_and_decides_the_same() -> anyhow::Result<()> {
+            super::super::the_page_of_a_gateway_says_and_decides_the_same().await
         }
 
         #[tokio::test]

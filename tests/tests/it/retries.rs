@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use gray_config::{Documents, Faults, KeyPath, Publisher, live};
+use gray_config::{Documents, Publisher, live};
 use gray_filters::{ClassifyLayer, Senses};
-use gray_gateway::properties::{RouteProperties, TimeoutProperties};
 use gray_gateway::{
-    Calling, Error, Failed, Proxy, Revision, Routes, RuleDocuments, Target, Trail, Upstream,
+    Calling, Error, Failed, Proxy, Revision, RuleDocuments, Target, Trail, Upstream,
 };
 use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
 use gray_propagation::Carriers;
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
+
+use crate::model::routes;
 
 /// Rules by which everybody is gray, or nobody.
 fn revision(gray: bool) -> Revision {
@@ -82,12 +83,6 @@ fn directory() -> Directory {
     });
     let subsets = Subsets::new(instances.collect(), Algorithm::RoundRobin, None);
     [(ServiceName::new("app"), Arc::new(subsets))].into_iter().collect()
-}
-
-fn routes() -> Routes {
-    let route = RouteProperties { service: "app".to_owned(), ..RouteProperties::default() };
-    let mut faults = Faults::default();
-    Routes::new(&[route], TimeoutProperties::default(), &KeyPath::ROOT, &mut faults)
 }
 
 /// Whatever is published between attempts, all of them follow the rules by which the request was

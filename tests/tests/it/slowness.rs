@@ -36,13 +36,6 @@ fn gateway(addrs: &[SocketAddr], more: &str) -> anyhow::Result<Gateway> {
     )
 }
 
-/// The most memory that the gateway had at a time, in KiB.
-fn peak(gateway: &Gateway) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 /// A port whose queue of connections is full: whoever knocks is not answered, as when the network
 /// drops every packet.
 struct Deaf {
@@ -312,12 +305,12 @@ async fn settled(count: &AtomicUsize) -> anyhow::Result<usize> {
 async fn a_client_that_does_not_read_holds_its_instance_up() -> anyhow::Result<()> {
     let (addr, written) = endless(true).await?;
     let gateway = gateway(&[addr], "")?;
-    let before = peak(&gateway)?;
+    let before = gateway.process.peak_memory()?;
     let mut stream = TcpStream::connect(gateway.addr).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
     let held = settled(&written).await?;
     ensure!(held < UNDERWAY, "{held} bytes were taken that nobody reads");
-    let grown = peak(&gateway)? - before;
+    let grown = gateway.process.peak_memory()? - before;
     ensure!(grown < MEMORY, "the gateway keeps {grown} KiB");
     // It goes on as the client does.
     let mut read = vec![0; 1 << 20];
@@ -332,7 +325,7 @@ async fn a_client_that_does_not_read_holds_its_instance_up() -> anyhow::Result<(
 async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<()> {
     let (addr, _) = endless(false).await?;
     let gateway = gateway(&[addr], "")?;
-    let before = peak(&gateway)?;
+    let before = gateway.process.peak_memory()?;
     let mut stream = TcpStream::connect(gateway.addr).await?;
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n").await?;
     let sent = Arc::<AtomicUsize>::default();
@@ -345,7 +338,7 @@ async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<
     let held = settled(&sent).await?;
     sending.abort();
     ensure!(held < UNDERWAY, "{held} bytes were taken that nobody reads");
-    let grown = peak(&gateway)? - before;
+    let grown = gateway.process.peak_memory()? - before;
     ensure!(grown < MEMORY, "the gateway keeps {grown} KiB");
     Ok(())
 }

@@ -212,18 +212,6 @@ const REGISTRIES: [&str; 16] = [
     "[",
 ];
 
-fn peak(process: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-/// Makes the peak of a process's memory begin again from what it uses now.
-fn reset_peak(process: u32) -> anyhow::Result<u64> {
-    std::fs::write(format!("/proc/{process}/clear_refs"), "5")?;
-    peak(process)
-}
-
 /// Writes a set of rules beside a configuration that names it.
 fn put(folder: &Path, text: &str) -> anyhow::Result<()> {
     let fresh = folder.join("rules.written");
@@ -320,10 +308,10 @@ struct Judged {
 
 async fn judge(gateway: &Gateway, lines: &str) -> anyhow::Result<Judged> {
     let mut judged = Judged::default();
-    let process = gateway.process.id();
+    let process = &gateway.process;
     let revision = gateway.ask("/api/v1/version").await?;
     for (name, text) in wrong() {
-        let before = reset_peak(process)?;
+        let before = process.reset_peak_memory()?;
         let counted = gateway.metric("graylane_rules_rejected_total").await?;
         put(gateway.folder.path(), &text)?;
         eventually(Duration::from_secs(10), async || {
@@ -338,7 +326,8 @@ async fn judge(gateway: &Gateway, lines: &str) -> anyhow::Result<Judged> {
         ensure!(rejected < 1.5, "{name} was counted {rejected} times");
         let now = gateway.ask("/api/v1/version").await?;
         ensure!(now == revision, "{name} changed the revision: {now}");
-        judged.greediest = judged.greediest.max((peak(process)?.saturating_sub(before), name));
+        judged.greediest =
+            judged.greediest.max((process.peak_memory()?.saturating_sub(before), name));
         judged.documents += 1;
     }
     for (text, number) in REGISTRIES.iter().zip(1_u16..) {
@@ -402,8 +391,8 @@ async fn no_wrong_document_disturbs_a_request() -> anyhow::Result<()> {
          rules: {files: ['{dir}/rules.yaml']}\n",
     )?;
     gateway.ready().await?;
-    let process = gateway.process.id();
-    let first = reset_peak(process)?;
+    let process = &gateway.process;
+    let first = process.reset_peak_memory()?;
     let done = Arc::<AtomicBool>::default();
     let clients: Vec<_> =
         (0..4).map(|_| tokio::spawn(client(gateway.url("/"), Arc::clone(&done)))).collect();
@@ -414,7 +403,7 @@ async fn no_wrong_document_disturbs_a_request() -> anyhow::Result<()> {
         requests += client.await??;
     }
     let Judged { documents, registries, greediest } = judged?;
-    let kept = reset_peak(process)?.saturating_sub(first);
+    let kept = process.reset_peak_memory()?.saturating_sub(first);
     let (grown, name) = greediest;
     report(
         "corpora",

@@ -6,6 +6,7 @@ mod corpora;
 mod crash;
 mod fuzz;
 mod latency;
+mod rocketmq;
 mod storm;
 
 /// Keeps what a proof found.

@@ -146,7 +146,7 @@ impl Mq {
             Task::Drain(switch) => switch.run(&store, Some(Owner::Base)).await,
             Task::Release(switch) => switch.run(&store, None).await,
             Task::ForgetBroker { group, topic, broker } => {
-                let ledger = existing(&store, &group, &topic).await?;
+                let ledger = Ledger::find(&store, &group, &topic).await?;
                 let (before, ()) = ledger
                     .change(|table| {
                         table.remove_broker(&broker);
@@ -174,18 +174,6 @@ impl Place {
         }
         open_store(&self.state, Some(&nacos)).await.context("the tables cannot be had (--state)")
     }
-}
-
-/// Returns the table of a group and a topic, if there is one: a misspelt name is no new table.
-async fn existing(store: &Arc<dyn StateStore>, group: &str, topic: &str) -> anyhow::Result<Ledger> {
-    let ledger = Ledger::new(Arc::clone(store), group, topic);
-    let keys = store.keys("graylane.mq.").await?;
-    if keys.iter().any(|key| key == ledger.key()) {
-        return Ok(ledger);
-    }
-    let named = |key: &String| Ledger::names(key).map(|(group, topic)| format!("{group} {topic}"));
-    let known: Vec<_> = keys.iter().filter_map(named).filter(|it| !it.contains('%')).collect();
-    anyhow::bail!("group {group} has no table of topic {topic}; there are: {}", known.join(", "))
 }
 
 /// A lane as an operator names it.

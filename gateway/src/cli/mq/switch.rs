@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use gray_mq::{Ledger, Owner, Ownership, StateStore};
 use gray_propagation::Lane;
 use tokio::time::Instant;
 
-use super::{existing, lane, say, unfinished};
+use super::{lane, say, unfinished};
 
 /// Of which lane it is to be decided who handles its messages.
 #[derive(Debug, Args)]
@@ -33,12 +32,8 @@ impl Switch {
         store: &Arc<dyn StateStore>,
         owner: Option<Owner>,
     ) -> anyhow::Result<ExitCode> {
-        let ledger = existing(store, &self.group, &self.topic).await?;
-        let pin = |table: &mut Ownership| {
-            table.pin(self.lane, owner);
-            Ok::<_, Infallible>(())
-        };
-        ledger.change(pin).await?;
+        let ledger = Ledger::find(store, &self.group, &self.topic).await?;
+        ledger.pin(self.lane, owner).await?;
         let Some(owner) = owner else {
             return say("released: who is alive and the rules decide");
         };

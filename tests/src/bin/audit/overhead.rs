@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt};
-use gray_config::live;
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
-    Consumer, ConsumerProperties, Filter, MemoryStore, Message, MessageBroker, MessageSettings,
-    MessageSink, Messaging, OwnStatus, Producer, PullRequest, QueueKey, Settings,
+    Consumer, ConsumerProperties, Filter, Message, MessageBroker, MessageSink, Messaging, Producer,
+    PullRequest, QueueKey,
 };
-use gray_propagation::{Context as Lanes, GrayStatus, Lane, MessageCarrier, scope};
+use gray_propagation::{Context as Lanes, GrayStatus, Lane, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::produce::messaging;
 
 /// Messages that are produced in a turn, and consumed in one.
 const MESSAGES: u64 = 20_000;
@@ -234,15 +235,7 @@ pub(crate) async fn run(report: Option<PathBuf>) -> anyhow::Result<()> {
     .await?;
     let broker = cluster.brokers().into_iter().next().context("no broker")?;
     let queues = (0..4).map(|number| QueueKey { broker: broker.clone(), number }).collect();
-    let settings = MessageSettings::of_all(Settings::default(), [Lane::GRAY].into());
-    let (_publisher, settings) = live(settings);
-    let messaging = Messaging {
-        application: "overhead".to_owned(),
-        own: OwnStatus::by(|| GrayStatus::Prod),
-        settings,
-        carrier: MessageCarrier::default(),
-        store: Arc::new(MemoryStore::default()),
-    };
+    let messaging = messaging("overhead");
     let bench = Bench { cluster, messaging, queues };
     let (mut produced, mut consumed) = (Vec::new(), Vec::new());
     bench.create("backlog").await?;

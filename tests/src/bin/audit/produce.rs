@@ -18,6 +18,18 @@ use crate::events::now;
 /// How many messages may be on their way.
 const AT_ONCE: usize = 64;
 
+/// What an application of base says of itself that produces, in two lanes.
+pub(crate) fn messaging(application: &str) -> Messaging {
+    let (_, settings) = live(MessageSettings::of_all(Settings::default(), [Lane::GRAY].into()));
+    Messaging {
+        application: application.to_owned(),
+        own: OwnStatus::by(|| GrayStatus::Prod),
+        settings,
+        carrier: MessageCarrier::default(),
+        store: Arc::new(MemoryStore::default()),
+    }
+}
+
 /// Produces messages in both lanes at a rate, and logs those that the broker has acknowledged.
 pub(crate) struct Produce {
     producer: Producer<RocketMq>,
@@ -30,14 +42,7 @@ pub(crate) struct Produce {
 
 impl Produce {
     pub(crate) fn new(names: &str, topic: &str, log: &Path) -> anyhow::Result<Self> {
-        let (_, settings) = live(MessageSettings::of_all(Settings::default(), [Lane::GRAY].into()));
-        let messaging = Messaging {
-            application: "audit".to_owned(),
-            own: OwnStatus::by(|| GrayStatus::Prod),
-            settings,
-            carrier: MessageCarrier::default(),
-            store: Arc::new(MemoryStore::default()),
-        };
+        let messaging = messaging("audit");
         let broker = Arc::new(RocketMq::new(vec![names.to_owned()]));
         Ok(Self {
             producer: Producer::new(broker, messaging, "audit-producers"),

@@ -1,0 +1,255 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use gray_config::causes;
+use gray_mq::rocketmq::RocketMq;
+use gray_mq::{
+    FindError, Ledger, OpenError, Owner, StateStore, StoreError, TopicStatus, audit, open_store,
+    status,
+};
+use gray_propagation::Lane;
+use http::StatusCode;
+use http::header::{HeaderMap, ORIGIN};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::View;
+use crate::properties::GatewayProperties;
+
+/// How long brokers and the state's store may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the page knows of the messages of lanes.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    brokers: RocketMq,
+    properties: GatewayProperties,
+    /// Opened when somebody first asks; held while somebody does, so that whoever asks often does not
+    /// make brokers answer at once as often.
+    store: Mutex<Option<Arc<dyn StateStore>>>,
+}
+
+impl Messages {
+    /// Nothing where no brokers are configured.
+    pub(crate) fn new(properties: &GatewayProperties) -> Option<Self> {
+        let names = properties.messages.rocketmq.clone();
+        (!names.is_empty()).then(|| Self {
+            brokers: RocketMq::new(names),
+            properties: properties.clone(),
+            store: Mutex::default(),
+        })
+    }
+
+    /// Opens the store, unless it is open, and keeps others waiting for as long as it is held.
+    async fn store(&self) -> Result<(Held<'_>, Arc<dyn StateStore>), AskError> {
+        let mut place = self.store.lock().await;
+        let store = if let Some(store) = &*place {
+            Arc::clone(store)
+        } else {
+            let GatewayProperties { messages, nacos, .. } = &self.properties;
+            let opened = open_store(&messages.state, Some(nacos)).await;
+            Arc::clone(place.insert(opened.map_err(AskError::Open)?))
+        };
+        Ok((place, store))
+    }
+
+    async fn status(&self) -> Result<Vec<TopicStatus>, AskError> {
+        within(async {
+            let (_held, store) = self.store().await?;
+            Ok(status(&self.brokers, &store).await?)
+        })
+        .await
+    }
+
+    async fn switch(&self, asked: &Switch) -> Result<Response, AskError> {
+        within(async {
+            let (_held, store) = self.store().await?;
+            Ok(decide(&store, asked).await?)
+        })
+        .await
+    }
+}
+
+type Held<'a> = MutexGuard<'a, Option<Arc<dyn StateStore>>>;
+
+async fn within<T>(answer: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
+    tokio::time::timeout(PATIENCE, answer).await.map_err(|_| AskError::Late)?
+}
+
+/// Why nothing can be said of messages.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    /// The store cannot be opened.
+    #[error("the tables cannot be had (messages.state)")]
+    Open(#[source] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody does not answer.
+    #[error("brokers or the state's store did not answer within {PATIENCE:?}")]
+    Late,
+}
+
+impl IntoResponse for AskError {
+    fn into_response(self) -> Response {
+        refuse(StatusCode::SERVICE_UNAVAILABLE, &causes(&self))
+    }
+}
+
+/// Which topics are asked about.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// The consumer group, as it is in the base environment.
+    group: Option<String>,
+    /// The topic.
+    topic: Option<String>,
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/v1/messages",
+    params(Which),
+    responses(
+        (status = 200, description = "How the messages of each group and topic stand", content_type = "application/json"),
+        (status = 404, description = "No brokers are configured", content_type = "application/json"),
+        (status = 503, description = "The state's store does not answer", content_type = "application/json")
+    )
+)]
+pub(super) async fn list(State(view): State<Arc<View>>, Query(which): Query<Which>) -> Response {
+    let Some(messages) = &view.messages else { return not_configured() };
+    let fits = |status: &TopicStatus| {
+        which.group.as_ref().is_none_or(|group| *group == status.group)
+            && which.topic.as_ref().is_none_or(|topic| *topic == status.topic)
+    };
+    match messages.status().await {
+        Ok(mut topics) => {
+            topics.retain(fits);
+            Json(json!({ "topics": topics })).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/v1/messages/audit",
+    responses(
+        (status = 200, description = "What is wrong with messages, or waits for somebody", content_type = "application/json"),
+        (status = 404, description = "No brokers are configured", content_type = "application/json"),
+        (status = 503, description = "The state's store does not answer", content_type = "application/json")
+    )
+)]
+pub(super) async fn findings(State(view): State<Arc<View>>) -> Response {
+    let Some(messages) = &view.messages else { return not_configured() };
+    match messages.status().await {
+        Ok(topics) => {
+            let findings: Vec<_> = topics.iter().flat_map(audit).collect();
+            Json(json!({ "topics": topics.len(), "findings": findings })).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Who is to handle the messages of a lane.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Switch {
+    /// The consumer group, as it is in the base environment.
+    group: String,
+    /// The topic.
+    topic: String,
+    /// The lane.
+    #[schema(value_type = String)]
+    lane: Lane,
+    /// Who is to have what is produced in it from now on.
+    to: To,
+}
+
+/// Who is to have what is produced in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum To {
+    /// Its consumers, even while there are none.
+    Lane,
+    /// Base, even while the lane has consumers.
+    Base,
+    /// Whoever is alive, by the rules.
+    Rules,
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/v1/messages/switch",
+    request_body(content = Switch, content_type = "application/json"),
+    responses(
+        (status = 202, description = "It is decided; consumers are switching, or have", content_type = "application/json"),
+        (status = 400, description = "What is asked for is no switch", content_type = "application/json"),
+        (status = 403, description = "The page is read-only, or the request comes from another page", content_type = "application/json"),
+        (status = 404, description = "No brokers are configured, or there is no such group and topic", content_type = "application/json"),
+        (status = 503, description = "The state's store does not answer", content_type = "application/json")
+    )
+)]
+pub(super) async fn switch(
+    State(view): State<Arc<View>>,
+    headers: HeaderMap,
+    asked: Result<Json<Switch>, JsonRejection>,
+) -> Response {
+    let Some(messages) = &view.messages else { return not_configured() };
+    if !view.properties.admin.writable {
+        let error = "the page is read-only: admin.writable is false; `graylane mq` decides, too";
+        return refuse(StatusCode::FORBIDDEN, error);
+    }
+    // Browsers name where a page comes from whenever it makes them write.
+    if headers.contains_key(ORIGIN) {
+        return refuse(StatusCode::FORBIDDEN, "pages of browsers may not decide anything");
+    }
+    let asked = match asked {
+        Ok(Json(asked)) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match messages.switch(&asked).await {
+        Ok(answer) => answer,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn decide(store: &Arc<dyn StateStore>, asked: &Switch) -> Result<Response, StoreError> {
+    let ledger = match Ledger::find(store, &asked.group, &asked.topic).await {
+        Ok(ledger) => ledger,
+        Err(error @ FindError::Unknown { .. }) => {
+            return Ok(refuse(StatusCode::NOT_FOUND, &error.to_string()));
+        }
+        Err(FindError::Store(error)) => return Err(error),
+    };
+    let owner = match asked.to {
+        To::Lane => Some(Owner::Lane),
+        To::Base => Some(Owner::Base),
+        To::Rules => None,
+    };
+    let table = ledger.pin(asked.lane, owner).await?;
+    let now = if table.is_open(asked.lane) { To::Lane } else { To::Base };
+    let done = asked.to == To::Rules || (now == asked.to && table.intent().is_none());
+    let awaited: Vec<_> = match table.intent() {
+        Some(_) => table.awaited().iter().map(ToString::to_string).collect(),
+        None => Vec::new(),
+    };
+    tracing::info!(group = asked.group, topic = asked.topic, lane = %asked.lane, to = ?asked.to,
+        "an operator has decided who handles messages");
+    let body = json!({ "now": now, "done": done, "awaited": awaited });
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+fn not_configured() -> Response {
+    let error = "no brokers are configured: set messages.rocketmq and messages.state";
+    refuse(StatusCode::NOT_FOUND, error)
+}
+
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
