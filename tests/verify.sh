@@ -47,8 +47,10 @@ only() { versions 20 "$@" | sort -u | tr '\n' ';'; }
 for scene in "$@"; do
   case $scene in
   one)
-    seen=$(versions 40 | tr ' ' '\n' | grep . | sort -u | tr '\n' ' ')
-    check 'one: switched off, both versions' 'V1 V2 ' "$seen"
+    for place in 1 2; do
+      seen=$(versions 40 | cut -d' ' -f$place | sort -u | tr '\n' ' ')
+      check "one: switched off, both versions of service $place on the way" 'V1 V2 ' "$seen"
+    done
     ;;
   two)
     check 'two: nothing matches, V1 only' 'V1 V1 ;' "$(only)"

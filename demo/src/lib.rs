@@ -13,7 +13,7 @@ mod user;
 
 pub use gray_starter::{Starter, StarterProperties};
 
-pub use self::chain::{GrpcLink, Link, Messages, Transport, chain};
+pub use self::chain::{Astray, GrpcLink, Link, Messages, Transport, chain};
 pub use self::job::{ask, job};
 pub use self::metrics::metrics;
 pub use self::order::order_app;

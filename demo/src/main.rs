@@ -9,10 +9,10 @@ use anyhow::Context;
 use axum::Router;
 use clap::{Parser, ValueEnum};
 use gray_demo::{
-    Identity, Link, Messages, Transport, ask, chain, job, metrics, order_app, user_app,
+    Astray, Identity, Link, Messages, Transport, ask, chain, job, metrics, order_app, user_app,
 };
 use gray_mq::{Consumer, open_store};
-use gray_starter::{NacosProperties, Starter, StarterProperties};
+use gray_starter::{Starter, StarterProperties};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,8 +37,8 @@ struct Args {
     #[arg(long)]
     nacos: Option<String>,
     /// The namespace's id.
-    #[arg(long, default_value = "")]
-    namespace: String,
+    #[arg(long)]
+    namespace: Option<String>,
     /// A file with instances, instead of Nacos.
     #[arg(long)]
     registry: Option<PathBuf>,
@@ -53,8 +53,14 @@ struct Args {
     #[arg(long)]
     job: Option<u64>,
     /// Loses the tag of requests, and sends them here: for trying out `graylane probe`.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", group = "astray")]
     lose_tag_to: Option<String>,
+    /// Sends requests here as they are, whatever lane that is in.
+    #[arg(long, value_name = "URL", group = "astray")]
+    pass_on_to: Option<String>,
+    /// Sends requests here without any of their headers.
+    #[arg(long, value_name = "URL", group = "astray")]
+    call_bare: Option<String>,
     /// The name servers of RocketMQ: C produces a message on each call, and A consumes it.
     #[arg(long, value_delimiter = ',', env = "GRAYLANE_MQ")]
     mq: Vec<String>,
@@ -106,13 +112,18 @@ async fn main() -> anyhow::Result<()> {
 
 impl Args {
     fn properties(&self) -> anyhow::Result<StarterProperties> {
-        let mut properties = StarterProperties::from_env(self.role.service())?;
+        // Flags come before variables.
+        let lookup = |name: &str| {
+            let flag = match name {
+                "NACOS_ADDR" => self.nacos.clone(),
+                "NACOS_NAMESPACE" => self.namespace.clone(),
+                _ => None,
+            };
+            flag.or_else(|| std::env::var(name).ok())
+        };
+        let mut properties = StarterProperties::from(&lookup, self.role.service())?;
         properties.version = Some(self.version_label.clone());
         properties.lane = self.lane.clone().or(properties.lane);
-        if let Some(server) = &self.nacos {
-            let (servers, namespace) = (vec![server.clone()], self.namespace.clone());
-            properties.nacos = Some(NacosProperties { servers, namespace, ..Default::default() });
-        }
         properties.registry = self.registry.clone().or(properties.registry);
         if !self.rules.is_empty() {
             properties.rules.clone_from(&self.rules);
@@ -146,13 +157,14 @@ impl Args {
             Role::B => ('B', Some('C')),
             Role::C => ('C', None),
         };
-        let loses_tag_to = self.lose_tag_to.clone();
+        let astray = self.lose_tag_to.clone().map(Astray::WithoutTag);
+        let astray = astray.or_else(|| self.pass_on_to.clone().map(Astray::WithTag));
+        let astray = astray.or_else(|| self.call_bare.clone().map(Astray::Bare));
         let transport = match self.transport {
             Carrier::Http => Transport::Http,
             Carrier::Grpc => Transport::Grpc,
         };
-        let mut link =
-            Link { letter, next, addr, transport, starter, loses_tag_to, producer: None };
+        let mut link = Link { letter, next, addr, transport, starter, astray, producer: None };
         let consumer = self.messages(&mut link).await?;
         if let Some(every) = every {
             let link = link.clone();

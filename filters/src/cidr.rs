@@ -1,19 +1,16 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A set of addresses, written as single ones and as networks.
 ///
-/// Kept as sorted, merged ranges. IPv4 has an index by the upper 16 bits in front, and IPv6, whose
-/// addresses are crowded in a few places, a [`Ladder`], so that a look-up among a million networks
+/// Kept as sorted, merged ranges, with an index in front, so that a look-up among a million networks
 /// touches a handful of cache lines. An IPv4-mapped IPv6 address is the IPv4 address.
 #[derive(Clone, Default)]
 pub struct CidrSet {
-    v4: Vec<(u32, u32)>,
-    /// For each value of the upper half, the first range that ends at or after its start.
-    index: Vec<u32>,
-    v6: Ladder,
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
 }
 
 impl CidrSet {
@@ -31,9 +28,7 @@ impl CidrSet {
                 },
             }
         }
-        let v4 = merge(v4, |end| end.checked_add(1));
-        let index = index(&v4);
-        Self { v4, index, v6: Ladder::new(merge(v6, |end| end.checked_add(1))) }
+        Self { v4: Ranges::new(v4), v6: Ranges::new(v6) }
     }
 
     /// Reads networks and single addresses.
@@ -53,9 +48,9 @@ impl CidrSet {
     /// Tells whether an address is in the set.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => self.contains_v4(address),
+            IpAddr::V4(address) => self.v4.contains(u32::from(address)),
             IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(address) => self.contains_v4(address),
+                Some(address) => self.v4.contains(u32::from(address)),
                 None => self.v6.contains(u128::from(address)),
             },
         }
@@ -63,72 +58,91 @@ impl CidrSet {
 
     /// Returns how many separate ranges there are.
     pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.ranges.len()
+        self.v4.sorted.len() + self.v6.sorted.len()
     }
 
     /// Tells whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    fn contains_v4(&self, address: Ipv4Addr) -> bool {
-        let address = u32::from(address);
-        let upper = (address >> 16) as usize;
-        let (Some(from), Some(to)) = (self.index.get(upper), self.index.get(upper + 1)) else {
+/// Sorted ranges that neither overlap nor touch, with an index by the bits that tell them apart: the
+/// sixteen behind those that all have in common.
+#[derive(Clone, Default)]
+struct Ranges<T> {
+    sorted: Vec<(T, T)>,
+    /// For each value of those bits, the first range that ends there or later; one more for the end.
+    index: Vec<u32>,
+    /// How many bits there are behind them.
+    shift: u32,
+}
+
+/// An address as a number.
+trait Number: Copy + Ord {
+    fn successor(self) -> Option<Self>;
+
+    /// How many bits are left behind those that two numbers begin with in common.
+    fn differing(self, other: Self) -> u32;
+
+    /// The sixteen bits behind which there are so many.
+    fn slot(self, shift: u32) -> usize;
+}
+
+macro_rules! number {
+    ($type:ty) => {
+        impl Number for $type {
+            fn successor(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+
+            fn differing(self, other: Self) -> u32 {
+                Self::BITS - (self ^ other).leading_zeros()
+            }
+
+            fn slot(self, shift: u32) -> usize {
+                usize::from((self >> shift & 0xffff) as u16)
+            }
+        }
+    };
+}
+
+number!(u32);
+number!(u128);
+
+impl<T: Number> Ranges<T> {
+    fn new(ranges: Vec<(T, T)>) -> Self {
+        let sorted = merge(ranges);
+        let (Some((first, _)), Some((_, last))) = (sorted.first(), sorted.last()) else {
+            return Self { sorted, index: Vec::new(), shift: 0 };
+        };
+        let shift = first.differing(*last).saturating_sub(16);
+        let mut index = Vec::with_capacity((1 << 16) + 1);
+        for (position, (_, end)) in sorted.iter().enumerate() {
+            // Every slot up to the one that it ends in begins with it, unless with an earlier one.
+            let slots = end.slot(shift) + 1;
+            index.resize(slots.max(index.len()), u32::try_from(position).unwrap_or(u32::MAX));
+        }
+        index.resize((1 << 16) + 1, u32::try_from(sorted.len()).unwrap_or(u32::MAX));
+        Self { sorted, index, shift }
+    }
+
+    fn contains(&self, address: T) -> bool {
+        let (Some((first, _)), Some((_, last))) = (self.sorted.first(), self.sorted.last()) else {
             return false;
         };
-        // The range that reaches into the next block is the last candidate.
-        let to = (*to as usize + 1).min(self.v4.len());
-        let ranges = self.v4.get(*from as usize..to).unwrap_or_default();
+        if address < *first || address > *last {
+            return false;
+        }
+        let slot = address.slot(self.shift);
+        let (Some(from), Some(to)) = (self.index.get(slot), self.index.get(slot + 1)) else {
+            return false;
+        };
+        // The range that reaches into the next slot is the last candidate.
+        let to = (*to as usize + 1).min(self.sorted.len());
+        let ranges = self.sorted.get(*from as usize..to).unwrap_or_default();
         let position = ranges.partition_point(|(_, end)| *end < address);
         ranges.get(position).is_some_and(|(start, _)| *start <= address)
-    }
-}
-
-/// Sorted ranges with steps that lead to one: of each block of a step, the step above has the last end.
-/// It is a search tree whose nodes are as wide as the processor fetches at a time.
-#[derive(Clone, Default)]
-struct Ladder {
-    ranges: Vec<(u128, u128)>,
-    /// The topmost first.
-    steps: Vec<Vec<u128>>,
-}
-
-impl Ladder {
-    /// How many ends or ranges a block has.
-    const BLOCK: usize = 8;
-
-    fn new(ranges: Vec<(u128, u128)>) -> Self {
-        let lasts = |ends: &[u128]| -> Vec<u128> {
-            ends.chunks(Self::BLOCK).filter_map(|block| block.last().copied()).collect()
-        };
-        let ends: Vec<u128> = ranges.iter().map(|(_, end)| *end).collect();
-        let mut steps = Vec::new();
-        let mut step = lasts(&ends);
-        while step.len() > 1 {
-            let above = lasts(&step);
-            steps.push(step);
-            step = above;
-        }
-        steps.reverse();
-        Self { ranges, steps }
-    }
-
-    fn contains(&self, address: u128) -> bool {
-        let mut block = 0;
-        for step in &self.steps {
-            let ends = Self::block(step, block).iter();
-            // All of them are compared: nothing has to be guessed, and all are fetched at once.
-            block = block * Self::BLOCK + ends.filter(|end| **end < address).count();
-        }
-        let ranges = Self::block(&self.ranges, block);
-        let before = ranges.iter().filter(|(_, end)| *end < address).count();
-        ranges.get(before).is_some_and(|(start, _)| *start <= address)
-    }
-
-    fn block<T>(all: &[T], number: usize) -> &[T] {
-        let from = number * Self::BLOCK;
-        all.get(from..all.len().min(from + Self::BLOCK)).unwrap_or_default()
     }
 }
 
@@ -159,15 +173,12 @@ fn mapped(network: Ipv6Net) -> Option<Ipv4Net> {
 }
 
 /// Sorts ranges and joins those that overlap or touch.
-fn merge<T: Copy + Ord>(
-    mut ranges: Vec<(T, T)>,
-    successor: impl Fn(T) -> Option<T>,
-) -> Vec<(T, T)> {
+fn merge<T: Number>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
     for (start, end) in ranges {
         match merged.last_mut() {
-            Some((_, last)) if successor(*last).is_none_or(|next| start <= next) => {
+            Some((_, last)) if last.successor().is_none_or(|next| start <= next) => {
                 *last = end.max(*last);
             }
             _ => merged.push((start, end)),
@@ -175,22 +186,6 @@ fn merge<T: Copy + Ord>(
     }
     merged.shrink_to_fit();
     merged
-}
-
-fn index(ranges: &[(u32, u32)]) -> Vec<u32> {
-    if ranges.is_empty() {
-        return Vec::new();
-    }
-    let mut first = 0;
-    let mut index = Vec::with_capacity((1 << 16) + 1);
-    for upper in 0..=u32::from(u16::MAX) {
-        while ranges.get(first).is_some_and(|(_, end)| *end < upper << 16) {
-            first += 1;
-        }
-        index.push(u32::try_from(first).unwrap_or(u32::MAX));
-    }
-    index.push(u32::try_from(ranges.len()).unwrap_or(u32::MAX));
-    index
 }
 
 #[cfg(test)]

@@ -62,6 +62,16 @@ impl Error {
         }
     }
 
+    /// What a client is told. Which lane it is in is not for clients.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::NoInstance(NoInstance::EmptyLane { service, .. }) => {
+                format!("no instance of {service} may serve this request")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// A word for machines, which stays the same when the text changes.
     pub const fn code(&self) -> &'static str {
         match self {

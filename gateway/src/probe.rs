@@ -20,6 +20,11 @@ pub struct Probed {
     pub unreported: usize,
     /// Calls that are missing in reports, since these became too long.
     pub missing: usize,
+    /// The services that each request was to come by.
+    #[serde(skip)]
+    pub expected: Vec<String>,
+    /// Those of them that some requests did not come by, as far as is reported, and how many.
+    pub absent: BTreeMap<String, usize>,
     /// The services at the beginning of the way.
     pub tree: Vec<Branch>,
 }
@@ -55,6 +60,8 @@ pub struct Seen {
     pub lost_by: Option<String>,
     /// Whether the service itself reported nothing.
     pub silent: bool,
+    /// Whether no instance of it answered.
+    pub failed: bool,
 }
 
 impl Probed {
@@ -62,6 +69,9 @@ impl Probed {
     pub fn add(&mut self, report: Option<Hop>) {
         match report {
             Some(hop) => {
+                for service in self.expected.iter().filter(|service| !passes(&hop, service)) {
+                    *self.absent.entry(service.clone()).or_default() += 1;
+                }
                 self.missing = self.missing.saturating_add(missing(&hop));
                 lay_over(&mut self.tree, hop);
             }
@@ -72,12 +82,17 @@ impl Probed {
     /// Tells whether no request left its lane, as far as is known.
     pub fn is_clean(&self) -> bool {
         fn clean(branch: &Branch) -> bool {
-            let Seen { escaped, lost_by, .. } = &branch.hop;
-            !escaped && lost_by.is_none() && branch.calls.iter().all(clean)
+            let Seen { escaped, lost_by, failed, .. } = &branch.hop;
+            !escaped && !failed && lost_by.is_none() && branch.calls.iter().all(clean)
         }
-        let complete = self.unreported == 0 && self.missing == 0;
+        let complete = self.unreported == 0 && self.missing == 0 && self.absent.is_empty();
         self.failures.is_empty() && complete && self.tree.iter().all(clean)
     }
+}
+
+/// Tells whether a request came by a service, as far as is reported.
+fn passes(hop: &Hop, service: &str) -> bool {
+    hop.service == service || hop.calls.iter().any(|call| passes(call, service))
 }
 
 /// Counts the calls that a report leaves out.
@@ -91,8 +106,9 @@ fn plain(text: &str) -> String {
 }
 
 fn lay_over(branches: &mut Vec<Branch>, hop: Hop) {
-    let Hop { service, version, asked, fallback, escaped, lost_by, silent, calls, .. } = hop;
-    let seen = Seen { service, version, asked, fallback, escaped, lost_by, silent };
+    let Hop { service, version, asked, fallback, escaped, lost_by, silent, failed, calls, .. } =
+        hop;
+    let seen = Seen { service, version, asked, fallback, escaped, lost_by, silent, failed };
     let known = branches.iter().position(|branch| branch.hop == seen);
     let position = known.unwrap_or_else(|| {
         branches.push(Branch { hop: seen, count: 0, calls: Vec::new() });
@@ -122,6 +138,13 @@ impl fmt::Display for Probed {
         if self.missing > 0 {
             writeln!(f, "  {} calls are missing: the reports became too long", self.missing)?;
         }
+        for (service, count) in &self.absent {
+            writeln!(
+                f,
+                "  {count} did not come by {service}, or came without any header of ours: whoever \
+                 calls it has lost the lane (see lane_untagged on its own page)"
+            )?;
+        }
         writeln!(f)?;
         for branch in &self.tree {
             branch.write(f, 0)?;
@@ -132,7 +155,8 @@ impl fmt::Display for Probed {
 
 impl Branch {
     fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
-        let Seen { service, version, asked, fallback, escaped, lost_by, silent } = &self.hop;
+        let Seen { service, version, asked, fallback, escaped, lost_by, silent, failed } =
+            &self.hop;
         let name = format!("{:indent$}{}", "", plain(service), indent = depth * 2);
         let version = plain(version.as_deref().unwrap_or("-"));
         let asked = plain(asked.as_deref().unwrap_or("no tag"));
@@ -142,6 +166,9 @@ impl Branch {
         }
         if *escaped {
             write!(f, "  ESCAPED: another lane's instance served")?;
+        }
+        if *failed {
+            write!(f, "  FAILED: no instance answered")?;
         }
         if let Some(by) = lost_by {
             write!(f, "  LOST: {} passed it on without the tag", plain(by))?;

@@ -27,7 +27,7 @@ pub(crate) fn answer(error: &Error, method: &Method, request_id: &str) -> Respon
         title: status.canonical_reason().unwrap_or_default(),
         status: status.as_u16(),
         code: error.code(),
-        detail: error.to_string(),
+        detail: error.detail(),
         request_id,
     };
     let body = match *method {

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use gray_propagation::Lane;
 use ipnet::IpNet;
@@ -174,12 +174,16 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// A listener on every address is reached by every loopback address, and by its own port anywhere
-/// on this machine, which cannot be known here.
+/// A listener on every address is reached by every address of this machine.
 fn is_own(own: SocketAddr, addr: SocketAddr) -> bool {
     own.port() == addr.port()
         && (own.ip().to_canonical() == addr.ip()
-            || (own.ip().is_unspecified() && addr.ip().is_loopback()))
+            || (own.ip().is_unspecified() && (addr.ip().is_loopback() || is_here(addr.ip()))))
+}
+
+/// Tells whether an address is one of this machine's: only of those can anybody send anything.
+fn is_here(address: IpAddr) -> bool {
+    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 #[cfg(test)]
@@ -238,6 +242,19 @@ mod tests {
         }
         let metadata = BTreeMap::from([("version".to_owned(), "V1\r\nx: y".to_owned())]);
         check(&guard(&[]), &Announced { metadata, ..announced("10.0.0.1", 8000) }, false);
+    }
+
+    /// A gateway that listens on all addresses is reached by each of this machine's.
+    #[test]
+    fn every_address_of_this_machine_is_a_listeners_own() {
+        let any: SocketAddr = ([0, 0, 0, 0], 8080).into();
+        let way = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // Nothing is sent: the system only chooses the address that it would send from.
+        way.connect("192.0.2.1:9").unwrap();
+        let here = way.local_addr().unwrap().ip();
+        assert!(is_own(any, SocketAddr::new(here, 8080)), "{here}");
+        assert!(!is_own(any, SocketAddr::new(here, 8081)), "{here}");
+        assert!(!is_own(any, ([192, 0, 2, 1], 8080).into()));
     }
 
     #[test]

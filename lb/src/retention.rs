@@ -12,7 +12,8 @@ use crate::{Instance, ServiceName};
 /// A registry that restarts tells of no instances at all, then of some, until all have registered
 /// again. An empty list where there were instances is therefore believed only after a grace, and
 /// what vanished just after a link came back only when that has settled. Everything else is believed
-/// at once: the last gray instance that leaves is the normal end of a release.
+/// at once: the last gray instance that leaves is the normal end of a release, be it among others or in
+/// a group of its lane's own.
 #[derive(Debug)]
 pub(crate) struct Retention {
     grace: Duration,
@@ -43,7 +44,9 @@ impl Retention {
     ) {
         let kept = self.kept.entry((source, service.clone())).or_default();
         let now = Instant::now();
-        let emptied = latest.is_empty() && !kept.current.is_empty();
+        // A lane that lives in a group of its own leaves it empty at the end of a release.
+        let of_base = kept.current.iter().any(|instance| instance.lane.is_none());
+        let emptied = latest.is_empty() && of_base;
         let doubted = kept.believed_at.is_some();
         match trust {
             Trust::Settling(until) => kept.doubt(latest, until),
@@ -175,6 +178,17 @@ mod tests {
         case.check(&[1, 2, 3, 4]);
         tokio::time::advance(GRACE).await;
         case.check(&[2, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_instance_of_a_lanes_own_group_is_believed_at_once() {
+        let mut case = Case::new();
+        let gray = gray_propagation::Lane::GRAY;
+        let instance = Instance { lane: Some(gray), ..Instance::new(([127, 0, 0, 1], 1).into()) };
+        case.0.note(0, &case.1, vec![instance], Trust::Pushed);
+        case.check(&[1]);
+        case.note(&[], Trust::Pushed);
+        case.check(&[]);
     }
 
     #[tokio::test(start_paused = true)]

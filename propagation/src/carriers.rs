@@ -86,7 +86,7 @@ impl Carriers {
         let context = Context {
             status: tagged.unwrap_or(own),
             traceparent: trace.cloned(),
-            tracestate: trace.and_then(|_| headers.get(TRACESTATE).cloned()),
+            tracestate: trace.and_then(|_| joined(&headers.get_all(TRACESTATE))),
             baggage: baggage::others(headers),
             probe: None,
         };
@@ -159,6 +159,19 @@ impl Carriers {
         own.iter().any(|name| name.as_str() == plain)
             || self.names().any(|carrier| carrier.as_str() == plain)
     }
+}
+
+/// Joins the lines of a list that may stand in several (RFC 9110, section 5.3).
+fn joined(lines: &http::header::GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
+    let mut lines = lines.iter();
+    let first = lines.next()?;
+    let mut joined = first.as_bytes().to_vec();
+    for line in lines {
+        joined.extend_from_slice(b",");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    // One line is by far the usual, and is not copied.
+    if joined.len() == first.len() { Some(first.clone()) } else { joined.try_into().ok() }
 }
 
 #[cfg(test)]
@@ -255,6 +268,11 @@ mod tests {
         carriers().write(&context, &mut traced);
         assert_eq!(traced[TRACEPARENT], OWN);
         assert!(!traced.contains_key(TRACESTATE));
+
+        // Of several lines all are passed on (W3C Trace Context, section 3.3).
+        headers.append(TRACESTATE, HeaderValue::from_static("b=2"));
+        let (context, _) = carriers().read(&headers, GrayStatus::Prod);
+        assert_eq!(context.tracestate.unwrap(), "a=1,b=2");
 
         // What is no trace is not passed on, nor what belongs to it.
         headers.insert(TRACEPARENT, HeaderValue::from_static("00-1-2-01"));

@@ -36,6 +36,9 @@ pub struct Hop {
     /// Whether the service itself reported nothing, so that only its caller speaks of it.
     #[serde(rename = "b", default, skip_serializing_if = "is_false")]
     pub silent: bool,
+    /// Whether no instance of it answered, so that only its caller speaks of it.
+    #[serde(rename = "n", default, skip_serializing_if = "is_false")]
+    pub failed: bool,
     /// What it called, in the order in which the answers came.
     #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<Self>,

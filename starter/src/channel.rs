@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use gray_lb::{NoInstance, Picked, ServiceName};
+use gray_lb::{NoInstance, Picked, ServedLanes, ServiceName};
 use gray_propagation::Context;
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
@@ -43,7 +43,9 @@ type CallBody = UnsyncBoxBody<Bytes, BoxError>;
 /// ```
 ///
 /// An instance that cannot be reached, or that goes away before anything was sent, is replaced by
-/// another one of the lane.
+/// another one of the lane. An answer has to begin within the time that the call gives itself
+/// (`grpc-timeout`, tonic's `Request::set_timeout`), or within a minute; how long it then takes is not
+/// limited.
 #[derive(Clone)]
 pub struct GrayChannel {
     outgoing: Outgoing,
@@ -67,9 +69,59 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Why a call was not answered.
+/// Why a call was not answered. Clients that tonic generates see it as a status: `Unavailable` where
+/// there is no instance, or none can be reached, and `DeadlineExceeded` where none answers in time.
+#[derive(Debug)]
+pub struct ChannelError {
+    failure: ChannelFailure,
+    /// What tonic looks for among the causes.
+    status: Option<tonic::Status>,
+}
+
+impl ChannelError {
+    /// Returns what went wrong.
+    pub const fn failure(&self) -> &ChannelFailure {
+        &self.failure
+    }
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+impl std::error::Error for ChannelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.status {
+            Some(status) => Some(status),
+            None => self.failure.source(),
+        }
+    }
+}
+
+impl From<ChannelFailure> for ChannelError {
+    fn from(failure: ChannelFailure) -> Self {
+        let text = || gray_config::causes(&failure);
+        let status = match &failure {
+            ChannelFailure::NoInstance(_) | ChannelFailure::Connect(..) => {
+                Some(tonic::Status::unavailable(text()))
+            }
+            ChannelFailure::Timeout => Some(tonic::Status::deadline_exceeded(text())),
+            ChannelFailure::Http(_, error) if error.is_closed() || error.is_canceled() => {
+                Some(tonic::Status::unavailable(text()))
+            }
+            // It knows what HTTP/2 says.
+            ChannelFailure::Http(..) => None,
+        };
+        Self { failure, status }
+    }
+}
+
+/// What went wrong with a call.
 #[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
+#[non_exhaustive]
+pub enum ChannelFailure {
     /// No instance may serve the call.
     #[error(transparent)]
     NoInstance(#[from] NoInstance),
@@ -95,18 +147,32 @@ impl GrayChannel {
 
     async fn call(
         self,
-        mut request: Request<CallBody>,
+        request: Request<CallBody>,
         begun_in: Option<Arc<Context>>,
     ) -> Result<Response<Incoming>, ChannelError> {
         let context = self.outgoing.context(begun_in).await;
+        let served = self.outgoing.served().await;
+        let answer = self.try_all(request, &context, &served).await;
+        if answer.is_err() {
+            self.outgoing.failed(&self.service, &context);
+        }
+        answer.map_err(Into::into)
+    }
+
+    async fn try_all(
+        &self,
+        mut request: Request<CallBody>,
+        context: &Context,
+        served: &ServedLanes,
+    ) -> Result<Response<Incoming>, ChannelFailure> {
         let mut tried = Vec::new();
-        let mut last: Option<ChannelError> = None;
+        let mut last: Option<ChannelFailure> = None;
         loop {
-            let picked = match self.outgoing.pick(&self.service, &context, &tried).await {
+            let picked = match self.outgoing.pick(&self.service, context, served, &tried).await {
                 Ok(picked) => picked,
                 Err(none) => return Err(last.unwrap_or_else(|| none.into())),
             };
-            let error = match self.send(&context, &picked, request).await {
+            let error = match self.send(context, &picked, request).await {
                 Ok(response) => return Ok(response),
                 Err((error, None)) => return Err(error),
                 Err((error, Some(unsent))) => {
@@ -128,14 +194,14 @@ impl GrayChannel {
         context: &Context,
         picked: &Picked,
         mut request: Request<CallBody>,
-    ) -> Result<Response<Incoming>, (ChannelError, Option<Request<CallBody>>)> {
+    ) -> Result<Response<Incoming>, (ChannelFailure, Option<Request<CallBody>>)> {
         let addr = picked.member.instance().addr;
         self.outgoing.write(&self.service, context, picked, request.headers_mut());
         address(&mut request, addr);
         let _in_flight = picked.member.begin();
         let sender = match self.connections.to(addr).await {
             Ok(sender) => sender,
-            Err(error) => return Err((ChannelError::Connect(addr, error), Some(request))),
+            Err(error) => return Err((ChannelFailure::Connect(addr, error), Some(request))),
         };
         let mut sender = sender;
         match sender.try_send_request(request).await {
@@ -146,7 +212,7 @@ impl GrayChannel {
             Err(mut error) => {
                 self.connections.forget(addr);
                 let unsent = error.take_message();
-                Err((ChannelError::Http(addr, error.into_error()), unsent))
+                Err((ChannelFailure::Http(addr, error.into_error()), unsent))
             }
         }
     }
@@ -241,7 +307,8 @@ where
         let limit = time_limit(request.headers());
         let call = self.clone().call(request, gray_propagation::current());
         Box::pin(async move {
-            tokio::time::timeout(limit, call).await.unwrap_or(Err(ChannelError::Timeout))
+            let late = || Err(ChannelFailure::Timeout.into());
+            tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late())
         })
     }
 }

@@ -77,6 +77,7 @@ impl Bases {
 
 /// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// The URL does not begin with `http://` and the name of a service.
     #[error("`{0}` does not begin with http:// and the name of a service")]
@@ -223,28 +224,46 @@ impl Call {
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
         let Self { client: GrayClient(client), service, path, parts, begun_in } = self;
         let service = service?;
-        let failed = |source| CallError::Http { service: service.clone(), source };
         let context = client.outgoing.context(begun_in).await;
+        let answer = client.try_all(&service, &path, parts, &context).await;
+        if answer.is_err() {
+            client.outgoing.failed(&service, &context);
+        }
+        answer
+    }
+}
+
+impl Core {
+    /// Tries instances of the lane until one answers.
+    async fn try_all(
+        &self,
+        service: &ServiceName,
+        path: &str,
+        parts: Draft,
+        context: &Context,
+    ) -> Result<reqwest::Response, CallError> {
+        let failed = |source| CallError::Http { service: service.clone(), source };
+        let served = self.outgoing.served().await;
         let mut next = Next::First(parts);
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
-            let picked = match client.outgoing.pick(&service, &context, &tried).await {
+            let picked = match self.outgoing.pick(service, context, &served, &tried).await {
                 Ok(picked) => picked,
                 // Why the last instance failed says more than that there is no other.
                 Err(none) => return Err(failure.unwrap_or_else(|| none.into())),
             };
             let addr = picked.member.instance().addr;
-            let mut request = next.at(client.bases.at(addr, &path)?);
+            let mut request = next.at(self.bases.at(addr, path)?);
             let spare = Next::again(&request).filter(|_| tried.len() + 1 < ATTEMPTS);
             let idempotent = request.method().is_idempotent();
-            client.outgoing.write(&service, &context, &picked, request.headers_mut());
+            self.outgoing.write(service, context, &picked, request.headers_mut());
             let in_flight = picked.member.begin();
-            let answer = client.http.execute(request).await;
+            let answer = self.http.execute(request).await;
             drop(in_flight);
             let error = match answer {
                 Ok(answer) => {
-                    client.outgoing.answered(&service, &context, &picked, answer.headers());
+                    self.outgoing.answered(service, context, &picked, answer.headers());
                     return Ok(answer);
                 }
                 Err(error) => error,

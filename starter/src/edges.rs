@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gray_lb::Fallback;
 use gray_propagation::GrayStatus;
+use tracing::debug;
 
 /// How many edges are kept apart; names come over the network, and must not fill the memory.
 const MAX_EDGES: usize = 1_000;
@@ -28,6 +29,8 @@ pub struct EdgeCounts {
     pub calls: u64,
     /// Those for which the lane had no instance, so that another served by the fallback.
     pub fallbacks: u64,
+    /// Those that no instance answered, since there was none, or none could be reached in time.
+    pub failures: u64,
     /// Calls to this service that asked for another lane than its own, with no fallback to explain
     /// it.
     pub escapes: u64,
@@ -41,17 +44,32 @@ pub struct Edges(Arc<Mutex<BTreeMap<Edge, EdgeCounts>>>);
 
 impl Edges {
     pub(crate) fn called(&self, edge: Edge, fallback: Option<Fallback>) {
+        if let Some(fallback) = fallback {
+            let Edge { from, to, lane } = &edge;
+            debug!(%from, %to, %lane, ?fallback, "the lane has no instance");
+        }
         self.count(edge, |counts| {
             counts.calls += 1;
             counts.fallbacks += u64::from(fallback.is_some());
         });
     }
 
+    pub(crate) fn failed(&self, edge: Edge) {
+        self.count(edge, |counts| {
+            counts.calls += 1;
+            counts.failures += 1;
+        });
+    }
+
     pub(crate) fn escaped(&self, edge: Edge) {
+        let Edge { from, to, lane } = &edge;
+        debug!(%from, %to, %lane, "a call came to the wrong lane");
         self.count(edge, |counts| counts.escapes += 1);
     }
 
     pub(crate) fn untagged(&self, edge: Edge) {
+        let Edge { from, to, lane } = &edge;
+        debug!(%from, %to, %lane, "a call came without a tag");
         self.count(edge, |counts| counts.untagged += 1);
     }
 
@@ -63,9 +81,10 @@ impl Edges {
     /// Returns all counts in the text format of Prometheus.
     pub fn to_prometheus(&self) -> String {
         type Read = fn(&EdgeCounts) -> u64;
-        let families: [(&str, &str, Read); 4] = [
+        let families: [(&str, &str, Read); 5] = [
             ("lane_calls", "Calls this service made", |it| it.calls),
             ("lane_fallback", "Calls that another lane's instance served", |it| it.fallbacks),
+            ("lane_failure", "Calls that no instance answered", |it| it.failures),
             ("lane_escape", "Calls that came to the wrong lane", |it| it.escapes),
             ("lane_untagged", "Calls that came without a tag", |it| it.untagged),
         ];

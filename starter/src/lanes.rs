@@ -54,9 +54,12 @@ impl OwnLane {
         if !served.on {
             return GrayStatus::All;
         }
-        if let Some(named) = self.named {
-            return named;
-        }
+        self.named.unwrap_or_else(|| self.by_version())
+    }
+
+    /// Returns the lane that has this copy's version.
+    fn by_version(&self) -> GrayStatus {
+        let served = self.lanes.peek();
         let lanes = served.table.of(&self.service);
         let mut versions = lanes.versions.iter();
         let own = versions.find(|(_, version)| Some(*version) == self.version.as_ref());
@@ -66,6 +69,20 @@ impl OwnLane {
             }
             _ => GrayStatus::Prod,
         }
+    }
+
+    /// Says what is odd about this copy's lane: it is asked for by its version, and works of its own
+    /// accord in another lane.
+    pub(crate) fn oddity(&self) -> Option<String> {
+        let (named, own) = (self.named?, self.by_version());
+        let odd = self.is_routed() && named != own && self.lanes.peek().on;
+        odd.then(|| {
+            let version = self.version().unwrap_or("none");
+            format!(
+                "it is configured to be of {named}, but its version {version} is that of {own}: \
+                 requests reach it by its version"
+            )
+        })
     }
 
     /// Tells whether lanes matter to this service; if not, every copy serves every request.
@@ -162,10 +179,10 @@ fn fixed(properties: &StarterProperties) -> Result<ServedLanes, StartError> {
         let lane = name.parse().map_err(|error| StartError::Lane(name.clone(), error))?;
         lanes.versions.insert(lane, Version::new(version.as_str()));
     }
-    // Where nobody says anything about lanes there are none, and every instance serves.
-    let on = lanes.base.is_some() || !lanes.versions.is_empty();
+    // Where nobody says anything about lanes every instance serves; this copy may have one all the same.
+    lanes.routed = lanes.base.is_some() || !lanes.versions.is_empty();
+    let on = lanes.routed || properties.lane.is_some();
     let mut served = ServedLanes { on, ..ServedLanes::default() };
-    lanes.routed = on;
     served.table.default = lanes;
     Ok(served)
 }
@@ -200,5 +217,28 @@ mod tests {
         check(Some("V2"), Some("PROD"), true, GrayStatus::Prod);
         check(Some("V1"), Some("blue"), true, GrayStatus::Gray("blue".parse().unwrap()));
         check(Some("V2"), None, false, GrayStatus::All);
+    }
+
+    #[test]
+    fn a_lane_that_is_named_counts_without_any_document() {
+        let properties = StarterProperties {
+            service: "a".to_owned(),
+            lane: Some("gray".to_owned()),
+            ..StarterProperties::default()
+        };
+        let of = |properties: &StarterProperties| {
+            OwnLane::new(properties, live(fixed(properties).unwrap()).1, None).unwrap()
+        };
+        let own = of(&properties);
+        assert_eq!((own.status(), own.is_routed()), (GrayStatus::Gray(Lane::GRAY), false));
+        assert_eq!(own.oddity(), None);
+        assert_eq!(of(&StarterProperties::default()).status(), GrayStatus::All);
+        let odd = StarterProperties {
+            version: Some("V1".to_owned()),
+            base: Some("V1".to_owned()),
+            lanes: [("gray".to_owned(), "V2".to_owned())].into(),
+            ..properties
+        };
+        assert!(of(&odd).oddity().unwrap().contains("its version V1 is that of PROD"));
     }
 }

@@ -66,20 +66,23 @@ impl Incoming {
         let (mut lost_by, mut explained) = (None, None);
         if escaped || !tagged {
             let hop = HopTag::extract(headers).unwrap_or_default();
+            // A word that is meant for another service was passed on by that one, which says nothing
+            // of its own: neither where it fell back, nor that it did.
+            let is_ours = hop.to.is_empty() || *hop.to == *self.service;
+            let (by, fallback) =
+                if is_ours { (&hop.from, hop.fallback.clone()) } else { (&hop.to, None) };
             let edge = |from: &str| Edge {
                 from: if from.is_empty() { "unknown" } else { from }.into(),
                 to: Arc::clone(&self.service),
                 lane: context.status,
             };
             if !tagged {
-                // A word meant for another service was passed on by that one, without the tag.
-                let by = if *hop.to == *self.service { &hop.from } else { &hop.to };
                 self.edges.untagged(edge(by));
                 lost_by = Some(if by.is_empty() { "unknown".to_owned() } else { by.clone() });
-            } else if hop.fallback.is_none() {
-                self.edges.escaped(edge(&hop.from));
+            } else if fallback.is_none() {
+                self.edges.escaped(edge(by));
             }
-            explained = hop.fallback;
+            explained = fallback;
         }
         let probe = self.probe(headers);
         let report = probe.is_some().then(|| Hop {
@@ -265,7 +268,19 @@ mod tests {
             }
         }
         assert_eq!(panicked, 100);
-        assert_eq!(current_status(), None);
+        // Nothing is left on the workers either.
+        let mut after = JoinSet::new();
+        for _ in 0..100 {
+            after.spawn(async { (std::thread::current().id(), current_status()) });
+            after.spawn_blocking(|| (std::thread::current().id(), current_status()));
+        }
+        let mut threads = std::collections::HashSet::new();
+        while let Some(seen) = after.join_next().await {
+            let (thread, status) = seen.unwrap();
+            assert_eq!(status, None);
+            threads.insert(thread);
+        }
+        assert!(threads.len() > 2, "only {} threads were looked at", threads.len());
     }
 
     #[tokio::test]
@@ -315,6 +330,36 @@ mod tests {
         for from in ["a", "x", "unknown"] {
             assert_eq!(counted(&edges, from, GRAY).untagged, 1, "{from}");
         }
+        // What was said to `x` explains nothing here: `x` passed it on, to an instance of its choice.
+        ask(&[("gray", "blue"), ("x-graylane-hop", "from=a; to=x; fallback=base")]).await;
+        let blue = GrayStatus::Gray("blue".parse().unwrap());
+        assert_eq!(counted(&edges, "x", blue).escapes, 1);
+    }
+
+    #[test]
+    fn a_report_says_who_is_to_blame() {
+        let incoming = layer().0.0;
+        let expires = SystemTime::now() + Duration::from_mins(1);
+        let tag = SignedTag { status: GRAY, expires, probe: true };
+        let tag = TagKey::new("k", SECRET).unwrap().sign(&tag).unwrap();
+        let report = |gray: Option<&'static str>, hop: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TAG_HEADER, tag.clone());
+            headers.insert("x-graylane-hop", HeaderValue::from_static(hop));
+            headers.extend(gray.map(|gray| {
+                (http::HeaderName::from_static("gray"), HeaderValue::from_static(gray))
+            }));
+            let hop = incoming.read(&headers).1.unwrap();
+            (hop.escaped, hop.fallback, hop.lost_by)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(report(Some("GRAY"), "from=a; to=b"), (false, None, None));
+        assert_eq!(report(Some("PROD"), "from=a; to=b"), (true, None, None));
+        let fallback = report(Some("blue"), "from=a; to=b; fallback=base");
+        assert_eq!(fallback, (false, text("base"), None));
+        assert_eq!(report(Some("blue"), "from=a; to=x; fallback=base"), (true, None, None));
+        assert_eq!(report(None, "from=a; to=x"), (false, None, text("x")));
+        assert_eq!(report(None, "from=a; to=b"), (false, None, text("a")));
     }
 
     #[tokio::test]

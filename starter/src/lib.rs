@@ -52,13 +52,15 @@ mod serve;
 mod starter;
 
 pub use gray_config::nacos::NacosProperties;
+pub use gray_config::{Documents, Live, Problems};
+pub use gray_lb::{NoInstance, ServiceName};
 pub use gray_propagation::{
-    Carried, Context, GrayStatus, InContext, Lane, current, current_status, in_current, scope,
-    spawn, spawn_blocking, sync_scope,
+    Carried, Carriers, Context, GrayStatus, InContext, Lane, current, current_status, in_current,
+    scope, spawn, spawn_blocking, sync_scope,
 };
 
 #[cfg(feature = "grpc")]
-pub use self::channel::{ChannelError, GrayChannel};
+pub use self::channel::{ChannelError, ChannelFailure, GrayChannel};
 #[cfg(feature = "client")]
 pub use self::client::{Call, CallError, GrayClient};
 pub use self::edges::{Edge, EdgeCounts, Edges};

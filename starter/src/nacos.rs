@@ -8,9 +8,10 @@ use crate::StarterProperties;
 
 /// A copy of a service in the registry, from [`register`](crate::Starter::register) to its end.
 ///
-/// Dropped, it leaves the registry only when the connection to it is missed.
+/// Dropped, it is kept no more, and leaves the registry when the connection to it is missed, which lives as
+/// long as the last of its [`Starter`](crate::Starter): [`end`](Self::end) it instead.
 #[derive(Debug)]
-#[must_use = "a registration that is dropped ends"]
+#[must_use = "a registration that is dropped is not kept any more"]
 pub struct Registration(Option<Kept>);
 
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gray_config::Live;
-use gray_lb::{Balancer, DirectoryHealth, Fallback, NoInstance, Picked, ServiceName, Want, Wanted};
+use gray_lb::{
+    Balancer, DirectoryHealth, Fallback, NoInstance, Picked, ServedLanes, ServiceName, Want, Wanted,
+};
 use gray_propagation::{Carriers, Context, HOP_HEADER, Hop, HopTag, PATH_HEADER, current};
 use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinSet;
@@ -62,17 +64,25 @@ impl Outgoing {
         Arc::new(Context::of(self.0.own.status()))
     }
 
+    /// Returns how lanes are served: what a call is made by from its first attempt to its last.
+    pub(crate) async fn served(&self) -> Arc<ServedLanes> {
+        if !self.0.own.is_known() {
+            self.0.own.known().await;
+        }
+        self.0.own.lanes.load()
+    }
+
     /// Picks an instance; the first time that a service is asked for, its instances are waited for.
     pub(crate) async fn pick(
         &self,
         service: &ServiceName,
         context: &Context,
+        served: &ServedLanes,
         tried: &[SocketAddr],
     ) -> Result<Picked, NoInstance> {
-        if !self.0.own.is_known() {
-            self.0.own.known().await;
-        }
-        let picked = self.pick_now(service, context, tried);
+        let lanes = served.table.of(service);
+        let want = Want { service, status: context.status, lanes, key: None, tried };
+        let picked = self.0.balancer.pick(&want);
         if !matches!(picked, Err(NoInstance::UnknownService(_))) {
             return picked;
         }
@@ -82,18 +92,7 @@ impl Outgoing {
             let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
         }
         // It may have become known meanwhile.
-        self.pick_now(service, context, tried)
-    }
-
-    fn pick_now(
-        &self,
-        service: &ServiceName,
-        context: &Context,
-        tried: &[SocketAddr],
-    ) -> Result<Picked, NoInstance> {
-        let served = self.0.own.lanes.peek();
-        let lanes = served.table.of(service);
-        self.0.balancer.pick(&Want { service, status: context.status, lanes, key: None, tried })
+        self.0.balancer.pick(&want)
     }
 
     /// Returns until when a service is waited for: for a while from the first call on.
@@ -139,6 +138,20 @@ impl Outgoing {
         }
         drop(hops);
         Some(hop)
+    }
+
+    /// Takes note of a call that no instance has answered, in the lane that it was to be made in.
+    pub(crate) fn failed(&self, service: &ServiceName, context: &Context) {
+        let (from, to) = (Arc::clone(&self.0.service), service.to_shared());
+        self.0.edges.failed(Edge { from, to, lane: context.status });
+        if let Some(probe) = &context.probe {
+            probe.add(Hop {
+                service: service.to_string(),
+                asked: Some(context.status.to_string()),
+                failed: true,
+                ..Hop::default()
+            });
+        }
     }
 
     /// Takes note of an answer, and of what the service reports where a report was asked for.

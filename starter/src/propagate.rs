@@ -1,7 +1,7 @@
 use std::task::{Context as TaskContext, Poll};
 
-use gray_propagation::{Carriers, Context, current};
-use http::Request;
+use gray_propagation::{Carriers, Context, HOP_HEADER, HopTag, current};
+use http::{HeaderValue, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -13,12 +13,20 @@ use tower_service::Service;
 #[derive(Clone, Debug, Default)]
 pub struct PropagateLayer {
     carriers: Carriers,
+    hop: Option<HeaderValue>,
 }
 
 impl PropagateLayer {
     /// Writes these carriers.
     pub const fn new(carriers: Carriers) -> Self {
-        Self { carriers }
+        Self { carriers, hop: None }
+    }
+
+    /// Says whom calls are from, so that a service which they come to in the wrong lane can name it.
+    #[must_use]
+    pub fn from_service(self, service: &str) -> Self {
+        let hop = HopTag { from: service.to_owned(), ..HopTag::default() };
+        Self { hop: hop.to_header(), ..self }
     }
 }
 
@@ -27,13 +35,14 @@ impl PropagateLayer {
 pub struct Propagate<S> {
     inner: S,
     carriers: Carriers,
+    hop: Option<HeaderValue>,
 }
 
 impl<S> Layer<S> for PropagateLayer {
     type Service = Propagate<S>;
 
     fn layer(&self, inner: S) -> Propagate<S> {
-        Propagate { inner, carriers: self.carriers.clone() }
+        Propagate { inner, carriers: self.carriers.clone(), hop: self.hop.clone() }
     }
 }
 
@@ -54,6 +63,11 @@ where
             // Nobody knows where the call goes: what is meant for our own services stays here.
             let lane = Context { baggage: None, probe: None, ..Context::clone(&context) };
             self.carriers.write(&lane, request.headers_mut());
+            match &self.hop {
+                Some(hop) => request.headers_mut().insert(HOP_HEADER, hop.clone()),
+                // What was said of the hop before is not true of this one.
+                None => request.headers_mut().remove(HOP_HEADER),
+            };
         }
         self.inner.call(request)
     }
@@ -78,5 +92,22 @@ mod tests {
         let gray = Context::of(GrayStatus::Gray(Lane::GRAY));
         let inside = scope(gray, client.oneshot(Request::new(()))).await.unwrap();
         assert_eq!(inside.unwrap(), "GRAY");
+    }
+
+    #[tokio::test]
+    async fn a_call_says_whom_it_is_from_and_not_what_was_said_before() {
+        let echo = service_fn(async |request: Request<()>| {
+            Ok::<_, std::convert::Infallible>(HopTag::extract(request.headers()))
+        });
+        let gray = || Context::of(GrayStatus::Gray(Lane::GRAY));
+        let ask = async |layer: PropagateLayer| {
+            let mut request = Request::new(());
+            let stale = "from=z; to=y; fallback=base";
+            request.headers_mut().insert(HOP_HEADER, HeaderValue::from_static(stale));
+            scope(gray(), layer.layer(echo).oneshot(request)).await.unwrap()
+        };
+        assert_eq!(ask(PropagateLayer::default()).await, None);
+        let hop = ask(PropagateLayer::default().from_service("a")).await.unwrap();
+        assert_eq!((hop.from.as_str(), hop.to.as_str(), hop.fallback), ("a", "", None));
     }
 }

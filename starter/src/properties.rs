@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use gray_config::nacos::NacosProperties;
@@ -20,7 +22,7 @@ const COMMON: &str = "common-config.yaml";
 /// assert_eq!(properties.version.as_deref(), Some("V2"));
 /// assert_eq!(properties.nacos.unwrap().servers.len(), 2);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct StarterProperties {
     /// The service's name.
     pub service: String,
@@ -58,16 +60,36 @@ pub struct StarterProperties {
     pub baggage: bool,
     /// Keys whose signed tags ask for reports (`GRAYLANE_TAG_KEYS`, as `id:secret,id:secret`).
     pub tag_keys: Vec<String>,
+    /// The address that others reach this copy at (`GRAYLANE_ADVERTISE`), where it is not the one that
+    /// it listens at: behind a translator of addresses, for example.
+    pub advertise: Option<IpAddr>,
     /// The networks that instances may be in (`GRAYLANE_ALLOW`, with commas); all where not given.
     pub allow: Vec<String>,
 }
 
+/// Without its secrets.
+impl fmt::Debug for StarterProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, version, lane, nacos, group, registry, rules, .. } = self;
+        f.debug_struct("StarterProperties")
+            .field("service", service)
+            .field("version", version)
+            .field("lane", lane)
+            .field("nacos", nacos)
+            .field("group", group)
+            .field("registry", registry)
+            .field("rules", rules)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a variable of the environment cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: `{part}` is not of the form key=value")]
+#[error("{name}: `{part}` is not {wanted}")]
 pub struct InvalidVariable {
     name: &'static str,
     part: String,
+    wanted: &'static str,
 }
 
 impl StarterProperties {
@@ -98,10 +120,15 @@ impl StarterProperties {
         let pairs = |name: &'static str| -> Result<BTreeMap<String, String>, InvalidVariable> {
             let pair = |part: String| match part.split_once('=') {
                 Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-                None => Err(InvalidVariable { name, part }),
+                None => Err(InvalidVariable { name, part, wanted: "of the form key=value" }),
             };
             list(name).into_iter().map(pair).collect()
         };
+        let advertise = text("GRAYLANE_ADVERTISE").map(|part| {
+            let name = "GRAYLANE_ADVERTISE";
+            part.parse().map_err(|_| InvalidVariable { name, part, wanted: "an IP address" })
+        });
+        let advertise = advertise.transpose();
         let servers = list("NACOS_ADDR");
         let nacos = (!servers.is_empty()).then(|| NacosProperties {
             servers,
@@ -127,6 +154,7 @@ impl StarterProperties {
             headers: list("GRAYLANE_HEADERS"),
             baggage: text("GRAYLANE_BAGGAGE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
             tag_keys: list("GRAYLANE_TAG_KEYS"),
+            advertise: advertise?,
             allow: list("GRAYLANE_ALLOW"),
         })
     }
@@ -157,6 +185,77 @@ mod tests {
             |name: &str| (name == "GRAYLANE_LANES").then(|| "gray=V2,blue".to_owned());
         let error = StarterProperties::from(&environment, "a").unwrap_err();
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
+    }
+
+    const ENVIRONMENT: [(&str, &str); 20] = [
+        ("GRAYLANE_VERSION", "V2"),
+        ("GRAYLANE_LANE", "gray"),
+        ("GRAYLANE_METADATA", "zone=a, rack = 7"),
+        ("NACOS_ADDR", "n1:8848, n2:8848"),
+        ("NACOS_NAMESPACE", "ns"),
+        ("NACOS_USERNAME", "u"),
+        ("NACOS_PASSWORD", "hush"),
+        ("NACOS_GROUP", "G"),
+        ("NACOS_CLUSTER", "C"),
+        ("NACOS_CLUSTERS", "C,D"),
+        ("GRAYLANE_DATA_IDS", "one.yaml,two.yaml"),
+        ("GRAYLANE_RULES", "/a.yaml"),
+        ("GRAYLANE_REGISTRY", "/r.yaml"),
+        ("GRAYLANE_BASE", "V1"),
+        ("GRAYLANE_LANES", "gray=V2,blue=V3"),
+        ("GRAYLANE_HEADERS", "x-mse-tag"),
+        ("GRAYLANE_BAGGAGE", "TRUE"),
+        ("GRAYLANE_TAG_KEYS", "k:hush"),
+        ("GRAYLANE_ADVERTISE", "192.0.2.7"),
+        ("GRAYLANE_ALLOW", "10.0.0.0/8"),
+    ];
+
+    /// Every variable that is documented, and what becomes of it.
+    #[test]
+    fn each_variable_is_understood() {
+        let environment = |name: &str| {
+            let known = ENVIRONMENT.iter().find(|(known, _)| *known == name);
+            known.map(|(_, value)| (*value).to_owned())
+        };
+        let read = StarterProperties::from(&environment, "a").unwrap();
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, it)| ((*key).to_owned(), (*it).to_owned())).collect()
+        };
+        let list = |parts: &[&str]| -> Vec<String> { parts.iter().map(|&it| it.into()).collect() };
+        let text = |text: &str| Some(text.to_owned());
+        let nacos = NacosProperties {
+            servers: list(&["n1:8848", "n2:8848"]),
+            namespace: "ns".to_owned(),
+            username: "u".to_owned(),
+            password: "hush".to_owned(),
+            ..NacosProperties::default()
+        };
+        let expected = StarterProperties {
+            service: "a".to_owned(),
+            version: text("V2"),
+            lane: text("gray"),
+            metadata: map(&[("zone", "a"), ("rack", "7")]),
+            nacos: Some(nacos),
+            group: text("G"),
+            cluster: text("C"),
+            clusters: list(&["C", "D"]),
+            data_ids: list(&["one.yaml", "two.yaml"]),
+            rules: vec!["/a.yaml".into()],
+            registry: Some("/r.yaml".into()),
+            base: text("V1"),
+            lanes: map(&[("gray", "V2"), ("blue", "V3")]),
+            headers: list(&["x-mse-tag"]),
+            baggage: true,
+            tag_keys: list(&["k:hush"]),
+            advertise: Some([192, 0, 2, 7].into()),
+            allow: list(&["10.0.0.0/8"]),
+        };
+        assert_eq!(read, expected);
+        // Secrets are in no log.
+        assert!(!format!("{read:?}").contains("hush"), "{read:?}");
+        let wrong = |name: &str| (name == "GRAYLANE_ADVERTISE").then(|| "here".to_owned());
+        let error = StarterProperties::from(&wrong, "a").unwrap_err().to_string();
+        assert_eq!(error, "GRAYLANE_ADVERTISE: `here` is not an IP address");
     }
 
     #[test]

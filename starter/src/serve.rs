@@ -15,11 +15,12 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Why a service ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// It could not be registered.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Some requests had not ended in time, and were cut.
+    /// Some requests had not ended in time. They go on until the process ends.
     #[error("some requests had not ended {DRAIN:?} after the service was to stop")]
     Cut,
     /// Its listener failed.

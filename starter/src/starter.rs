@@ -23,7 +23,7 @@ use crate::lanes::{OwnLane, follow_lanes, sources};
 use crate::layer::{GrayLayer, Incoming};
 use crate::nacos::{Registration, reachable_at};
 use crate::outgoing::{Core, Outgoing};
-use crate::{InvalidVariable, StarterProperties};
+use crate::{InvalidVariable, PropagateLayer, StarterProperties};
 
 /// The largest registry file that is read.
 const MAX_REGISTRY: u64 = 16 << 20;
@@ -44,6 +44,7 @@ struct Inner {
     outgoing: Outgoing,
     own: OwnLane,
     layer: GrayLayer,
+    carriers: Carriers,
     edges: Edges,
     #[cfg(feature = "client")]
     client: GrayClient,
@@ -54,6 +55,7 @@ struct Inner {
 
 /// Why a service cannot be part of gray release.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A variable of the environment cannot be understood.
     #[error(transparent)]
@@ -128,7 +130,7 @@ impl Starter {
         let incoming = Incoming {
             service,
             own: own.clone(),
-            carriers,
+            carriers: carriers.clone(),
             keys,
             edges: edges.clone(),
             _tasks: tasks,
@@ -144,6 +146,7 @@ impl Starter {
             outgoing,
             own,
             layer: GrayLayer::new(incoming),
+            carriers,
             edges,
             followers: Mutex::default(),
         })))
@@ -152,6 +155,12 @@ impl Starter {
     /// Returns the layer for the service's server.
     pub fn layer(&self) -> GrayLayer {
         self.0.layer.clone()
+    }
+
+    /// Returns the layer for clients that go where they are told to: it writes the lane, by the carriers
+    /// that are configured, and whom the call is from.
+    pub fn propagate(&self) -> PropagateLayer {
+        PropagateLayer::new(self.0.carriers.clone()).from_service(self.service())
     }
 
     /// Returns the client for calls to other services over HTTP.
@@ -226,18 +235,25 @@ impl Starter {
     /// Where it listens on all addresses, and the one that others reach it at cannot be found out.
     pub async fn register(&self, addr: SocketAddr) -> Result<Registration, StartError> {
         self.0.own.known().await;
+        if let Some(odd) = self.0.own.oddity() {
+            tracing::warn!(service = self.service(), "{odd}");
+        }
         let Some(link) = self.0.naming.clone() else { return Ok(Registration::none()) };
         let addr = self.reachable(addr).await?;
         Ok(Registration::keep(link, &self.0.properties, addr))
     }
 
-    /// Returns the address that others reach a listener at: its own, or where it listens on all
-    /// addresses, the one from which this machine reaches the registry.
+    /// Returns the address that others reach a listener at: the one that is configured
+    /// (`GRAYLANE_ADVERTISE`), its own, or where it listens on all addresses, the one from which this
+    /// machine reaches the registry.
     ///
     /// # Errors
     ///
     /// Where that cannot be found out.
     pub async fn reachable(&self, addr: SocketAddr) -> std::io::Result<SocketAddr> {
+        if let Some(advertised) = self.0.properties.advertise {
+            return Ok(SocketAddr::new(advertised, addr.port()));
+        }
         match &self.0.naming {
             None => Ok(addr),
             Some(link) => {

@@ -1,10 +1,12 @@
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::HumanDuration;
 
 /// How a Nacos server is reached, as an operator writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NacosProperties {
     /// `host:port` of each server, the HTTP port; gRPC is expected at that port + 1000.
@@ -18,6 +20,19 @@ pub struct NacosProperties {
     pub password: String,
     /// How long one request may take.
     pub timeout: HumanDuration,
+}
+
+/// Without the password.
+impl fmt::Debug for NacosProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { servers, namespace, username, password: _, timeout } = self;
+        f.debug_struct("NacosProperties")
+            .field("servers", servers)
+            .field("namespace", namespace)
+            .field("username", username)
+            .field("timeout", timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for NacosProperties {

@@ -20,6 +20,17 @@ pub enum Transport {
     Grpc,
 }
 
+/// How a service goes on that was written without a thought of lanes: it calls a fixed address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Astray {
+    /// It copies all headers but the one that matters.
+    WithoutTag(String),
+    /// It copies all headers, to whatever lane the address is in.
+    WithTag(String),
+    /// It copies none.
+    Bare(String),
+}
+
 /// One service of the chain.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -33,23 +44,21 @@ pub struct Link {
     pub transport: Transport,
     /// Its part in gray release.
     pub starter: Starter,
-    /// Where it sends what it is asked for while it loses the tag, as a hand-written proxy may: it
-    /// calls a fixed address, and copies all headers but the one that matters.
-    pub loses_tag_to: Option<String>,
+    /// Where it sends what it is asked for over HTTP, where it does not care for lanes.
+    pub astray: Option<Astray>,
     /// What it produces messages by, where it does.
     pub producer: Option<Producer<RocketMq>>,
 }
 
 /// Makes a service of the chain: `/A/http` goes on over HTTP, `/A/grpc` over gRPC, and `/A/dubbo`,
-/// the path of the original, as well; `/A/go` by each service's own [`Transport`]. `/A/mq` is for who consumes a message: nobody produces another
-/// one for it.
+/// the path of the original, as well; `/A/go` by each service's own [`Transport`]. `/A/mq` is for who
+/// consumes a message: nobody produces another one for it.
 pub fn chain(link: Link) -> Router {
     let letter = link.letter;
-    let over_http =
-        get(async |State(link): State<Link>, headers: HeaderMap| match &link.loses_tag_to {
-            Some(to) => answer(link.lose_tag(to, headers).await),
-            None => answer(link.over_http("http").await.map(|way| (HeaderMap::new(), way))),
-        });
+    let over_http = get(async |State(link): State<Link>, headers: HeaderMap| match &link.astray {
+        Some(astray) => answer(link.go_astray(astray, headers).await),
+        None => answer(link.over_http("http").await.map(|way| (HeaderMap::new(), way))),
+    });
     let over_mq = get(async |State(link): State<Link>| {
         answer(link.over_http("mq").await.map(|way| (HeaderMap::new(), way)))
     });
@@ -130,15 +139,25 @@ impl Link {
         }
     }
 
-    async fn lose_tag(
+    async fn go_astray(
         &self,
-        to: &str,
+        astray: &Astray,
         mut headers: HeaderMap,
     ) -> anyhow::Result<(HeaderMap, String)> {
         let next = self.next.unwrap_or(self.letter);
-        for name in ["gray", "baggage", "host"] {
-            headers.remove(name);
-        }
+        headers.remove("host");
+        let to = match astray {
+            Astray::WithTag(to) => to,
+            Astray::WithoutTag(to) => {
+                headers.remove("gray");
+                headers.remove("baggage");
+                to
+            }
+            Astray::Bare(to) => {
+                headers.clear();
+                to
+            }
+        };
         let url = format!("{to}/{next}/http");
         let answer = reqwest::Client::new().get(url).headers(headers).send().await?;
         let report = answer.headers().get("x-graylane-path").cloned();

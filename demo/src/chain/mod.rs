@@ -7,5 +7,5 @@ mod link;
 mod messages;
 
 pub use self::grpc::GrpcLink;
-pub use self::link::{Link, Transport, chain};
+pub use self::link::{Astray, Link, Transport, chain};
 pub use self::messages::Messages;

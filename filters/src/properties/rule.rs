@@ -105,7 +105,7 @@ pub fn rules_of(
         }
         rules.extend(rule(one, lanes, lists, &at, faults));
     }
-    warn_of_unreachable(properties, at, faults);
+    warn_of_unreachable(properties, lanes, at, faults);
     rules
 }
 
@@ -158,8 +158,18 @@ fn target(
 }
 
 /// Warns of rules that no request ever reaches.
-fn warn_of_unreachable(properties: &[RuleProperties], at: &KeyPath, faults: &mut Faults) {
-    let active = |rule: &&RuleProperties| rule.enabled && rule.expires.is_none();
+fn warn_of_unreachable(
+    properties: &[RuleProperties],
+    lanes: &BTreeMap<Lane, bool>,
+    at: &KeyPath,
+    faults: &mut Faults,
+) {
+    // A lane that is switched off takes nobody.
+    let is_off = |rule: &RuleProperties| {
+        let lane = rule.lane.parse::<Lane>().ok();
+        lane.and_then(|lane| lanes.get(&lane)).is_some_and(|on| !on)
+    };
+    let active = |rule: &&RuleProperties| rule.enabled && rule.expires.is_none() && !is_off(rule);
     for (index, rule) in properties.iter().enumerate() {
         let mut earlier = properties.iter().take(index).filter(active);
         let by = earlier.find(|earlier| match &earlier.when {
@@ -347,6 +357,11 @@ mod tests {
             "{name: a, when: {path: {equal: x}}}\n- {name: b, when: {path: {equal: x}}}",
             "never reached: rule `a`",
         );
+        // A lane that is switched off takes nobody.
+        for rule in ["{name: a, lane: \"off\"}", "{name: a, enabled: false}"] {
+            let (_, problems) = read(&format!("- {rule}\n- {{name: b}}"));
+            assert!(!problems.contains("never reached"), "{rule}: {problems}");
+        }
     }
 
     #[test]

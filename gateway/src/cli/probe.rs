@@ -12,7 +12,7 @@ use super::{runtime, say};
 
 /// Sends requests in a lane, and shows where they went: every service on the way reports itself.
 ///
-/// Exits with 0 if none left its lane, 1 otherwise. The gateway and the services must know the key
+/// Exits with 0 if none left its lane, as far as is reported, 1 otherwise. The gateway and the services must know the key
 /// (`signedTags`, `GRAYLANE_TAG_KEYS`).
 #[derive(Debug, clap::Args)]
 pub(super) struct Probe {
@@ -33,6 +33,10 @@ pub(super) struct Probe {
     /// A header, such as `x-user-no: 7`; may be given more than once.
     #[arg(short = 'H', long = "header")]
     headers: Vec<String>,
+    /// The services that each request has to come by, such as `spring-cloud-a,spring-cloud-c`: one that
+    /// is called without any header says nothing, and is missed only where it is expected.
+    #[arg(long, value_delimiter = ',')]
+    through: Vec<String>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -56,7 +60,8 @@ impl Probe {
             .redirect(redirect)
             .timeout(Duration::from_secs(30))
             .build()?;
-        let mut probed = Probed { sent: self.requests, ..Probed::default() };
+        let expected = self.through.clone();
+        let mut probed = Probed { sent: self.requests, expected, ..Probed::default() };
         let mut under_way = JoinSet::new();
         let mut left = self.requests;
         loop {

@@ -49,6 +49,7 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
         }
     }
     append_for(headers, arrival.peer);
+    append_forwarded(headers, arrival.peer);
     if let Ok(client) = HeaderValue::try_from(arrival.client.to_string()) {
         headers.insert(REAL_IP, client);
     }
@@ -68,6 +69,22 @@ fn append_for(headers: &mut HeaderMap, peer: IpAddr) {
     let joined = lines.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::try_from(joined) {
         headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// Adds the peer to what trusted proxies say in the standard's own header (RFC 7239), where they do.
+fn append_forwarded(headers: &mut HeaderMap, peer: IpAddr) {
+    let lines = headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());
+    let mut parts: Vec<String> = lines.map(str::to_owned).collect();
+    if parts.is_empty() {
+        return;
+    }
+    parts.push(match peer {
+        IpAddr::V4(peer) => format!("for={peer}"),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
+    });
+    if let Ok(value) = HeaderValue::try_from(parts.join(", ")) {
+        headers.insert(FORWARDED, value);
     }
 }
 
@@ -106,6 +123,7 @@ mod tests {
         let mut headers = forged();
         forward(&mut headers, &arrival(true));
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+        assert_eq!(headers["forwarded"], "6.6.6.6, for=10.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "ftp");
         assert!(!headers.contains_key("x_forwarded_for"));
     }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{FutureExt, pending};
@@ -117,8 +118,14 @@ async fn handle_once<B: MessageBroker>(
     // A handler may panic before its future is there.
     let handled = async { (core.handle)(delivery).await.map_err(|error| error.to_string()) };
     let handled = AssertUnwindSafe(scope(Arc::clone(&arrived.context), handled)).catch_unwind();
+    let mut handled = std::pin::pin!(handled);
     let limit = core.properties.limit;
-    match tokio::time::timeout(limit, handled).await {
+    // A handler that waits for nothing is over before a timer would be set.
+    let over = match futures_util::poll!(handled.as_mut()) {
+        Poll::Ready(handled) => Ok(handled),
+        Poll::Pending => tokio::time::timeout(limit, handled).await,
+    };
+    match over {
         Ok(Ok(handled)) => handled,
         Ok(Err(_)) => Err("the handler panicked".to_owned()),
         Err(_) => Err(format!("the handler took longer than {limit:?}")),

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use gray_starter::{Context, GrayStatus, Lane, Starter, StarterProperties, scope};
+use gray_starter::{
+    ChannelError, ChannelFailure, Context, GrayStatus, Lane, Starter, StarterProperties, scope,
+};
 use gray_tests::{Echo, Stub, eventually};
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -134,6 +136,11 @@ async fn answer(
     Ok(Response::new(Empty::new()))
 }
 
+/// What the clients see that tonic generates.
+fn code(error: ChannelError) -> tonic::Code {
+    tonic::Status::from_error(Box::new(error)).code()
+}
+
 fn ask() -> anyhow::Result<Request<Empty<Bytes>>> {
     Ok(Request::post("/a.B/C").header("content-type", "application/grpc").body(Empty::new())?)
 }
@@ -173,7 +180,10 @@ async fn a_channel_fails_where_its_lane_is_empty_and_nothing_else_is_allowed() -
     starter.known().await;
     let call = starter.channel("user-app").oneshot(ask()?);
     let error = scope(Context::of(GRAY), call).await.err().context("it was served")?;
-    ensure!(matches!(error, gray_starter::ChannelError::NoInstance(_)), "{error:?}");
+    ensure!(matches!(error.failure(), ChannelFailure::NoInstance(_)), "{error:?}");
+    ensure!(code(error) == tonic::Code::Unavailable, "it is another code");
+    let edge = starter.edges().counts().into_iter().find(|(edge, _)| edge.lane == GRAY);
+    ensure!(edge.is_some_and(|(_, counts)| counts.failures == 1), "the failure is not counted");
     ensure!(of_base.load(Ordering::Relaxed) == 0, "base was asked");
     let call = starter.channel("user-app").oneshot(ask()?);
     ensure!(scope(Context::of(GrayStatus::Prod), call).await?.status() == 200);
@@ -192,7 +202,8 @@ async fn a_call_ends_when_its_callers_patience_does() -> anyhow::Result<()> {
     let call = starter.channel("user-app").oneshot(request);
     let limited = tokio::time::timeout(Duration::from_secs(10), call).await?;
     let error = limited.err().context("it was answered")?;
-    ensure!(matches!(error, gray_starter::ChannelError::Timeout), "{error:?}");
+    ensure!(matches!(error.failure(), ChannelFailure::Timeout), "{error:?}");
+    ensure!(code(error) == tonic::Code::DeadlineExceeded, "it is another code");
     ensure!(began.elapsed() >= Duration::from_millis(290), "after {:?}", began.elapsed());
     Ok(())
 }

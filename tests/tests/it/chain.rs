@@ -141,6 +141,9 @@ async fn way(client: &reqwest::Client, url: &str, gray: bool) -> anyhow::Result<
 /// The same way, by either transport between the services.
 const BOTH: [&str; 2] = ["/A/http", "/A/grpc"];
 
+/// Says what is on the way of each request.
+const THROUGH: [&str; 2] = ["--through", "spring-cloud-a,spring-cloud-c"];
+
 /// All copies of all services.
 const ALL: [(&str, &str); 6] =
     [("a", "V1"), ("a", "V2"), ("b", "V1"), ("b", "V2"), ("c", "V1"), ("c", "V2")];
@@ -231,6 +234,46 @@ async fn who_loses_the_tag_is_found(kind: Kind) -> anyhow::Result<()> {
     let line = printed.lines().find(|line| line.contains("spring-cloud-c")).unwrap_or_default();
     ensure!(line.contains("LOST: spring-cloud-b passed it on without the tag"), "{printed}");
     ensure!(line.split_whitespace().any(|word| word == "20"), "{printed}");
+    Ok(())
+}
+
+/// B is replaced by one that calls C by an address of its own, as it comes or without any header: the
+/// first is told by C, which sees whose call it was, the second by who expects C on the way.
+async fn who_goes_astray_is_found(kind: Kind) -> anyhow::Result<()> {
+    let copies: Vec<_> = ALL.into_iter().filter(|copy| copy.0 != "b").collect();
+    let mut chain = Chain::start(kind, &copies).await?;
+    let to = format!("http://{}", chain.addrs[&("c", "V1")]);
+    for (flag, through) in [("--pass-on-to", &[][..]), ("--call-bare", &THROUGH)] {
+        for version in ["V1", "V2"] {
+            if let Some(mut old) = chain.services.remove(&("b", version)) {
+                old.terminate()?;
+                ensure!(old.wait(Duration::from_secs(20))? == Some(0), "{}", old.printed());
+            }
+            chain.run("b", version, &[flag, &to])?;
+        }
+        eventually(Duration::from_secs(30), async || {
+            let text = chain.get("/A/http", true).await?;
+            ensure!(text == GRAY_WAY.replace("Cgray", "C"), "{text}");
+            Ok(())
+        })
+        .await?;
+        let (code, printed) = chain.probe("/A/http", &[&["-n", "20"], through].concat())?;
+        ensure!(code == Some(1), "{flag}: {printed}");
+        if flag == "--pass-on-to" {
+            let line = printed.lines().find(|line| line.contains("spring-cloud-c"));
+            ensure!(line.is_some_and(|line| line.contains("ESCAPED")), "{printed}");
+            let escape =
+                "lane_escape_total{from=\"spring-cloud-b\",to=\"spring-cloud-c\",lane=\"GRAY\"}";
+            let counted = chain.counter(("c", "V1"), escape).await?;
+            ensure!(counted >= 20, "{counted} escapes are counted");
+        } else {
+            ensure!(printed.contains("20 did not come by spring-cloud-c"), "{printed}");
+            let untagged =
+                "lane_untagged_total{from=\"unknown\",to=\"spring-cloud-c\",lane=\"PROD\"}";
+            let counted = chain.counter(("c", "V1"), untagged).await?;
+            ensure!(counted >= 20, "{counted} calls without a tag are counted");
+        }
+    }
     Ok(())
 }
 
@@ -339,6 +382,11 @@ mod on_rnacos {
     #[tokio::test]
     async fn who_loses_the_tag_is_found() -> anyhow::Result<()> {
         super::who_loses_the_tag_is_found(Kind::Rnacos).await
+    }
+
+    #[tokio::test]
+    async fn who_goes_astray_is_found() -> anyhow::Result<()> {
+        super::who_goes_astray_is_found(Kind::Rnacos).await
     }
 
     #[tokio::test]

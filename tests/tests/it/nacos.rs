@@ -304,6 +304,8 @@ mod on_nacos {
     #[tokio::test]
     async fn a_wrong_group_or_namespace_is_named() -> anyhow::Result<()> {
         let server = Nacos::start(Kind::Java).await?;
+        // They are there, elsewhere.
+        server.publish("common-config.yaml", COMMON).await?;
         let config = format!(
             "nacos: {{servers: ['{}'], namespace: nowhere}}\n\
              routes: [{{service: a}}]\n\

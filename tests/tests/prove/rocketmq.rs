@@ -81,7 +81,7 @@ fn right(code: i64, opaque: i64) -> Vec<u8> {
         105 => frame(
             opaque,
             "{}",
-            br#"{"brokerDatas":[{"brokerName":"b","brokerAddrs":{0:"127.0.0.1:1"}}],"queueDatas":[{"brokerName":"b","readQueueNums":4,"writeQueueNums":4}]}"#,
+            br#"{"brokerDatas":[{"brokerName":"b","brokerAddrs":{"0":"127.0.0.1:1"}}],"queueDatas":[{"brokerName":"b","readQueueNums":4,"writeQueueNums":4}]}"#,
         ),
         38 => frame(opaque, "{}", br#"{"consumerIdList":["a","b"]}"#),
         26 => frame(opaque, "{}", b"enablePropertyFilter=true\n"),

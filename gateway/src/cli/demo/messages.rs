@@ -11,6 +11,7 @@ use gray_mq::rocketmq::RocketMq;
 use gray_mq::{Consumer, open_store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// The letters of the chain, each with the next one.
 const LETTERS: [(char, Option<char>); 3] = [('A', Some('B')), ('B', Some('C')), ('C', None)];
@@ -81,17 +82,10 @@ impl Chain {
                 rules: vec![folder.join("common-config.yaml")],
                 ..StarterProperties::default()
             })?;
-            let (loses_tag_to, producer) = (None, None);
+            let (astray, producer) = (None, None);
             let serving = starter.clone();
-            let mut link = Link {
-                letter,
-                next,
-                addr,
-                transport: Transport::Http,
-                starter,
-                loses_tag_to,
-                producer,
-            };
+            let mut link =
+                Link { letter, next, addr, transport: Transport::Http, starter, astray, producer };
             match letter {
                 'A' => consumers.push(self.messages.consume(link.clone()).await?),
                 'C' => self.messages.produce(&mut link).await,
@@ -109,9 +103,18 @@ impl Chain {
 }
 
 async fn create_topic(cluster: &RocketMq) -> anyhow::Result<()> {
-    cluster.route("TBW102").await?;
-    let brokers = cluster.brokers();
-    anyhow::ensure!(!brokers.is_empty(), "its name server knows no broker");
+    // A broker that has just started makes itself known after a moment.
+    const MOMENT: Duration = Duration::from_secs(5);
+    let began = Instant::now();
+    let brokers = loop {
+        cluster.route("TBW102").await?;
+        let brokers = cluster.brokers();
+        if !brokers.is_empty() {
+            break brokers;
+        }
+        anyhow::ensure!(began.elapsed() < MOMENT, "its name server knows no broker");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     for name in brokers {
         cluster.broker(&name).await?.create_topic(TOPIC, QUEUES).await?;
     }
