@@ -67,14 +67,15 @@ impl CidrSet {
     }
 }
 
-/// Sorted ranges that neither overlap nor touch, with an index by the bits that tell them apart: the
-/// sixteen behind those that all have in common.
+/// Sorted ranges that neither overlap nor touch, with an index by the bits that tell them apart: those
+/// behind what all have in common, and so many that a value of them leaves a few ranges.
 #[derive(Clone, Default)]
 struct Ranges<T> {
     sorted: Vec<(T, T)>,
     /// For each value of those bits, the first range that ends there or later; one more for the end.
     index: Vec<u32>,
-    /// How many bits there are behind them.
+    /// How many of those bits there are, and how many stand behind them.
+    bits: u32,
     shift: u32,
 }
 
@@ -85,8 +86,8 @@ trait Number: Copy + Ord {
     /// How many bits are left behind those that two numbers begin with in common.
     fn differing(self, other: Self) -> u32;
 
-    /// The sixteen bits behind which there are so many.
-    fn slot(self, shift: u32) -> usize;
+    /// So many bits, behind which there are so many.
+    fn slot(self, bits: u32, shift: u32) -> usize;
 }
 
 macro_rules! number {
@@ -100,8 +101,9 @@ macro_rules! number {
                 Self::BITS - (self ^ other).leading_zeros()
             }
 
-            fn slot(self, shift: u32) -> usize {
-                usize::from((self >> shift & 0xffff) as u16)
+            #[allow(clippy::cast_possible_truncation, reason = "what is cut off is masked")]
+            fn slot(self, bits: u32, shift: u32) -> usize {
+                (self >> shift) as usize & ((1 << bits) - 1)
             }
         }
     };
@@ -111,20 +113,26 @@ number!(u32);
 number!(u128);
 
 impl<T: Number> Ranges<T> {
+    /// What fits in a megabyte.
+    const MAX_BITS: u32 = 18;
+
     fn new(ranges: Vec<(T, T)>) -> Self {
         let sorted = merge(ranges);
         let (Some((first, _)), Some((_, last))) = (sorted.first(), sorted.last()) else {
-            return Self { sorted, index: Vec::new(), shift: 0 };
+            return Self { sorted, index: Vec::new(), bits: 0, shift: 0 };
         };
-        let shift = first.differing(*last).saturating_sub(16);
-        let mut index = Vec::with_capacity((1 << 16) + 1);
+        let differing = first.differing(*last);
+        let few = sorted.len().ilog2().saturating_sub(1);
+        let bits = few.clamp(1, Self::MAX_BITS).min(differing);
+        let shift = differing - bits;
+        let mut index = Vec::with_capacity((1 << bits) + 1);
         for (position, (_, end)) in sorted.iter().enumerate() {
             // Every slot up to the one that it ends in begins with it, unless with an earlier one.
-            let slots = end.slot(shift) + 1;
+            let slots = end.slot(bits, shift) + 1;
             index.resize(slots.max(index.len()), u32::try_from(position).unwrap_or(u32::MAX));
         }
-        index.resize((1 << 16) + 1, u32::try_from(sorted.len()).unwrap_or(u32::MAX));
-        Self { sorted, index, shift }
+        index.resize((1 << bits) + 1, u32::try_from(sorted.len()).unwrap_or(u32::MAX));
+        Self { sorted, index, bits, shift }
     }
 
     fn contains(&self, address: T) -> bool {
@@ -134,7 +142,7 @@ impl<T: Number> Ranges<T> {
         if address < *first || address > *last {
             return false;
         }
-        let slot = address.slot(self.shift);
+        let slot = address.slot(self.bits, self.shift);
         let (Some(from), Some(to)) = (self.index.get(slot), self.index.get(slot + 1)) else {
             return false;
         };
@@ -212,6 +220,7 @@ mod tests {
         check(&["2001:db8::/32"], "2001:db8:ffff::1", true);
         check(&["2001:db8::/32"], "2001:db9::", false);
         check(&["::/0"], "10.0.0.1", false);
+        check(&["::/0"], "ffff::", true);
         check(&[], "10.0.0.1", false);
         check(&["10.0.0.7/8"], "10.1.2.3", true);
     }

@@ -144,7 +144,25 @@ impl Nacos {
     ///
     /// Where the server refuses.
     pub async fn publish(&self, data_id: &str, content: &str) -> anyhow::Result<()> {
-        let form = [("dataId", data_id), ("group", "DEFAULT_GROUP"), ("content", content)];
+        self.publish_in("", "DEFAULT_GROUP", data_id, content).await
+    }
+
+    /// Writes a document in a group of a namespace; an empty name is `public`'s.
+    ///
+    /// # Errors
+    ///
+    /// Where the server refuses.
+    pub async fn publish_in(
+        &self,
+        namespace: &str,
+        group: &str,
+        data_id: &str,
+        content: &str,
+    ) -> anyhow::Result<()> {
+        let mut form = vec![("dataId", data_id), ("group", group), ("content", content)];
+        if !namespace.is_empty() {
+            form.push(("tenant", namespace));
+        }
         let request = self.client.post(self.url("v1/cs/configs")).body(encode(&form));
         let answer = request.header(FORM.0, FORM.1).send().await?.error_for_status()?;
         match answer.text().await?.as_str() {

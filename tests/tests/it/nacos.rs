@@ -1,5 +1,6 @@
 //! The gateway and the demo's services on real Nacos servers.
 
+mod apart;
 mod checking;
 mod partition;
 mod refusals;

@@ -20,7 +20,14 @@ fn link(server: &Nacos) -> Link {
 }
 
 pub(super) async fn connected(server: &Nacos) -> anyhow::Result<Link> {
-    let link = link(server);
+    up(link(server)).await
+}
+
+pub(super) async fn connected_with(properties: NacosProperties) -> anyhow::Result<Link> {
+    up(Link::new(properties, Module::Naming)).await
+}
+
+async fn up(link: Link) -> anyhow::Result<Link> {
     let mut state = link.state();
     let up = state.wait_for(|state| state.connected);
     tokio::time::timeout(Duration::from_secs(30), up).await??;
