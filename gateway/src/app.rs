@@ -139,6 +139,7 @@ impl Parts {
             instances,
             rejected: std::mem::take(&mut self.rejected),
             links: self.servers.links(),
+            #[cfg(feature = "mq")]
             messages: admin::Messages::new(&self.settings.properties),
             properties: self.settings.properties.clone(),
             stopped: std::sync::atomic::AtomicBool::new(false),

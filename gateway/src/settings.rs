@@ -184,6 +184,10 @@ fn admin(properties: &GatewayProperties, faults: &mut Faults) -> Option<SocketAd
     if text.is_empty() {
         return None;
     }
+    if !cfg!(feature = "mq") && !properties.messages.rocketmq.is_empty() {
+        let at = KeyPath::ROOT.dotted("messages.rocketmq");
+        faults.error(&at, "this program was built without the feature `mq`, and knows no brokers");
+    }
     let at = KeyPath::ROOT.dotted("admin.address");
     let addr = address(text, &at, faults)?;
     if !addr.ip().is_loopback() {

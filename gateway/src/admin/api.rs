@@ -11,8 +11,7 @@ use http::header::{ACCEPT, HeaderMap};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::messages::refuse;
-use super::{View, messages};
+use super::View;
 use crate::explain::{Asked, Explainer};
 
 #[utoipa::path(
@@ -170,6 +169,10 @@ pub(super) async fn explain(
     }
 }
 
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
 fn wants_text(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"))
 }
@@ -181,22 +184,16 @@ fn wants_text(headers: &HeaderMap) -> bool {
         title = "Graylane admin API",
         description = "What is in force, and who handles the messages of lanes"
     ),
-    paths(
-        version,
-        config,
-        rules,
-        services,
-        lanes,
-        explain,
-        messages::list,
-        messages::findings,
-        messages::switch
-    )
+    paths(version, config, rules, services, lanes, explain)
 )]
 struct Description;
 
 pub(super) async fn openapi() -> Response {
-    match <Description as utoipa::OpenApi>::openapi().to_json() {
+    let document = <Description as utoipa::OpenApi>::openapi();
+    #[cfg(feature = "mq")]
+    let document =
+        document.merge_from(<super::messages::Description as utoipa::OpenApi>::openapi());
+    match document.to_json() {
         Ok(text) => ([(http::header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::View;
+use super::api::refuse;
 use crate::properties::GatewayProperties;
 
 /// How long brokers and the state's store may take for one answer.
@@ -250,6 +251,7 @@ fn not_configured() -> Response {
     refuse(StatusCode::NOT_FOUND, error)
 }
 
-pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
-    (status, Json(json!({ "error": error }))).into_response()
-}
+/// The description of these pages.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(list, findings, switch))]
+pub(super) struct Description;

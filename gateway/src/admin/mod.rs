@@ -2,6 +2,7 @@
 //! writable.
 
 mod api;
+#[cfg(feature = "mq")]
 mod messages;
 mod readiness;
 mod scrape;
@@ -19,6 +20,7 @@ use gray_lb::DirectoryHealth;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+#[cfg(feature = "mq")]
 pub(crate) use self::messages::Messages;
 use crate::properties::GatewayProperties;
 use crate::server::Gateway;
@@ -33,6 +35,7 @@ pub(crate) struct View {
     pub(crate) rejected: Vec<watch::Receiver<Option<Problems>>>,
     pub(crate) links: Vec<Link>,
     /// The messages of lanes, where there are brokers.
+    #[cfg(feature = "mq")]
     pub(crate) messages: Option<Messages>,
     pub(crate) properties: GatewayProperties,
     pub(crate) stopped: AtomicBool,
@@ -64,11 +67,13 @@ pub(crate) async fn serve(listener: TcpListener, view: Arc<View>) {
         .route("/api/v1/services", get(api::services))
         .route("/api/v1/lanes", get(api::lanes))
         .route("/api/v1/explain", post(api::explain))
+        .route("/api/v1/openapi.json", get(api::openapi));
+    #[cfg(feature = "mq")]
+    let router = router
         .route("/api/v1/messages", get(messages::list))
         .route("/api/v1/messages/audit", get(messages::findings))
-        .route("/api/v1/messages/switch", post(messages::switch))
-        .route("/api/v1/openapi.json", get(api::openapi))
-        .with_state(view);
+        .route("/api/v1/messages/switch", post(messages::switch));
+    let router = router.with_state(view);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin page ended");
     }
