@@ -12,10 +12,10 @@ use gray_lb::{Directory, ServiceName};
 use gray_propagation::GrayStatus;
 
 use crate::nacos::Servers;
-use crate::properties::{GatewayProperties, ListProperties};
+use crate::properties::ListProperties;
 use crate::registered::Registered;
 use crate::revision::{Revision, parse_documents, warn_of_empty_lane};
-use crate::settings::Settings;
+use crate::settings::{Loaded, Settings};
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -44,28 +44,31 @@ pub async fn check(path: &Path, overrides: &[Override]) -> Checked {
         problems: Problems::default(),
         documents: Documents::default(),
     };
-    let loaded = GatewayProperties::load(path, overrides);
-    let settings = loaded.and_then(|(properties, document)| {
-        Settings::new(properties, &document).map(|settings| (settings, document))
-    });
-    let (settings, document) = match settings {
-        Ok(settings) => settings,
+    let (settings, document, mut faults) = match Settings::load(path, overrides) {
+        Ok(Loaded { settings, document, faults }) => (settings, document, faults),
         Err(problems) => {
-            checked.problems.extend(problems.0);
+            checked.problems = problems;
             return checked;
         }
     };
-    checked.read_rules(&settings).await;
+    let is_right = !faults.has_errors();
+    checked.read_rules(&settings, is_right).await;
+    if !is_right {
+        // Where services are, and whether they fit the rules, cannot be said by what is wrong.
+        checked.problems.0.splice(0..0, document.problems(&faults).0);
+        return checked;
+    }
     let registered = Registered::read(&settings).await;
     checked.directory = registered.directory(&settings);
     checked.problems.extend(registered.problems.0);
-    checked.compare(&settings, &document, registered.complete);
+    checked.compare(&settings, &document, &mut faults, registered.complete);
     checked.settings = Some(settings);
     checked
 }
 
 impl Checked {
-    async fn read_rules(&mut self, settings: &Settings) {
+    /// Reads the rules: those in files, and where the configuration is right also those on Nacos.
+    async fn read_rules(&mut self, settings: &Settings, is_right: bool) {
         let rules = &settings.properties.rules;
         let lists = rules.lists.values().filter_map(|list| match list {
             ListProperties::File(path) => Some(path.clone()),
@@ -79,7 +82,11 @@ impl Checked {
                 return;
             }
         };
-        if rules.nacos.is_some() && !self.read_nacos(settings, &mut documents).await {
+        let on_nacos = rules.nacos.is_some();
+        if on_nacos && !is_right {
+            return;
+        }
+        if on_nacos && !self.read_nacos(settings, &mut documents).await {
             return;
         }
         if documents.0.is_empty() {
@@ -113,8 +120,13 @@ impl Checked {
     }
 
     /// Warns where the documents do not fit together.
-    fn compare(&mut self, settings: &Settings, document: &Document, complete: bool) {
-        let mut faults = Faults::default();
+    fn compare(
+        &mut self,
+        settings: &Settings,
+        document: &Document,
+        faults: &mut Faults,
+        complete: bool,
+    ) {
         for (index, route) in settings.routes.iter().enumerate() {
             let registered = self.directory.get(&route.service);
             if complete && registered.is_none_or(|subsets| subsets.registered().is_empty()) {
@@ -122,7 +134,7 @@ impl Checked {
                 faults.warning(&at, format!("no instance of {} is registered", route.service));
             }
         }
-        self.problems.extend(document.problems(&faults).0);
+        self.problems.extend(document.problems(faults).0);
         let Some(revision) = &self.revision else { return };
         let routed: BTreeSet<ServiceName> = settings.routes.services();
         for service in routed.iter().filter(|_| complete) {

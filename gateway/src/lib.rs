@@ -37,6 +37,6 @@ pub use self::properties::GatewayProperties;
 pub use self::proxy::{Calling, Failure, Proxy};
 pub use self::revision::{NativeProperties, Revision, RuleDocuments, parse_documents};
 pub use self::routes::{Route, Routes};
-pub use self::settings::Settings;
+pub use self::settings::{Loaded, Settings};
 pub use self::tags::TagPolicy;
 pub use self::upstream::{Failed, Target, Upstream, Wire};

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
-use gray_config::{Document, Faults, KeyPath, Problems, Publisher, live};
+use gray_config::{Document, Faults, KeyPath, Override, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
 use gray_lb::{Algorithm, Directory, Guard, ServiceName};
 use gray_propagation::{Carriers, Lane};
@@ -46,7 +47,41 @@ pub struct Settings {
 /// The name under which a service is called that has no entry of its own.
 const DEFAULT: &str = "default";
 
+/// A static configuration, with everything that is wrong or odd about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says, as far as it is right.
+    pub settings: Settings,
+    /// The text, for saying where something stands.
+    pub document: Document,
+    /// What is wrong or odd.
+    pub faults: Faults,
+}
+
+impl Loaded {
+    /// Returns the settings, and what is odd about them.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them.
+    pub fn right(self) -> Result<(Settings, Problems), Problems> {
+        let problems = self.document.problems(&self.faults);
+        if problems.has_errors() { Err(problems) } else { Ok((self.settings, problems)) }
+    }
+}
+
 impl Settings {
+    /// Reads and checks what an operator wrote in a file, flags and variables.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read at all.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Loaded, Problems> {
+        let (properties, document, mut faults) = GatewayProperties::load(path, overrides)?;
+        let settings = Self::read(properties, &mut faults);
+        Ok(Loaded { settings, document, faults })
+    }
+
     /// Checks what an operator wrote.
     ///
     /// # Errors
@@ -55,10 +90,7 @@ impl Settings {
     pub fn new(properties: GatewayProperties, document: &Document) -> Result<Self, Problems> {
         let mut faults = Faults::default();
         let settings = Self::read(properties, &mut faults);
-        match settings {
-            Some(settings) if !faults.has_errors() => Ok(settings),
-            _ => Err(document.problems(&faults)),
-        }
+        if faults.has_errors() { Err(document.problems(&faults)) } else { Ok(settings) }
     }
 
     /// Returns where requests go.
@@ -96,13 +128,15 @@ impl Settings {
         &self.carriers
     }
 
-    fn read(properties: GatewayProperties, faults: &mut Faults) -> Option<Self> {
+    /// Reads what is right; what is wrong is noted, and nobody is to be served by the rest.
+    fn read(properties: GatewayProperties, faults: &mut Faults) -> Self {
         let root = KeyPath::ROOT;
+        let readable = !faults.has_errors();
         let listeners = listeners(&properties, faults);
         let admin = admin(&properties, faults);
         let routes =
             Routes::new(&properties.routes, properties.timeouts, &root.key("routes"), faults);
-        if properties.routes.is_empty() {
+        if properties.routes.is_empty() && readable {
             faults.error(&root.key("routes"), "there is no route");
         }
         let (callings, tls) = callings(&properties, faults);
@@ -112,7 +146,7 @@ impl Settings {
         let default = properties.services.get(DEFAULT).cloned().unwrap_or_default();
         let default_calling = callings.get(&ServiceName::new(DEFAULT)).cloned().unwrap_or_default();
         let networks = |key: &str, texts: &[String], faults: &mut Faults| {
-            networks(&root.key(key), texts, faults).map(TrustedProxies::new)
+            TrustedProxies::new(networks(&root.key(key), texts, faults).unwrap_or_default())
         };
         let trusted_proxies = networks("trustedProxies", &properties.trusted_proxies, faults);
         let trusted_tags = networks("trustedTags", &properties.trusted_tags, faults);
@@ -123,7 +157,7 @@ impl Settings {
         let nacos_lanes = nacos_lanes(&properties, faults);
         let registered = registered(&properties, faults);
         let loopback = guard(&properties, &listeners, faults);
-        Some(Self {
+        Self {
             listeners,
             admin,
             routes,
@@ -133,8 +167,8 @@ impl Settings {
             algorithms,
             tls,
             loopback,
-            trusted_proxies: trusted_proxies?,
-            tags: TagPolicy { trusted: trusted_tags?, keys: tag_keys },
+            trusted_proxies,
+            tags: TagPolicy { trusted: trusted_tags, keys: tag_keys },
             carriers,
             rule_documents: RuleDocuments {
                 format: properties.rules.format,
@@ -147,7 +181,7 @@ impl Settings {
             nacos_lanes,
             registered,
             properties,
-        })
+        }
     }
 }
 
@@ -156,7 +190,8 @@ fn listeners(
     faults: &mut Faults,
 ) -> Vec<(SocketAddr, Option<Certificates>, ProxyProtocol)> {
     let at = KeyPath::ROOT.key("listeners");
-    if properties.listeners.is_empty() {
+    // Where something cannot be read, that may be why.
+    if properties.listeners.is_empty() && !faults.has_errors() {
         faults.error(&at, "there is no listener; write `listeners: [{address: 0.0.0.0:8080}]`");
     }
     let mut listeners = Vec::new();

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
-use gray_gateway::{App, GatewayProperties, Settings};
-use tracing::info;
+use gray_gateway::{App, Loaded, Settings};
+use tracing::{info, warn};
 
 use super::{ConfigArgs, WRONG, runtime, told_to_stop};
 
@@ -14,15 +14,16 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let loaded = GatewayProperties::load(&self.config.config, &self.config.overrides());
-        let settings =
-            loaded.and_then(|(properties, document)| Settings::new(properties, &document));
-        let settings = match settings {
-            Ok(settings) => settings,
+        let loaded = Settings::load(&self.config.config, &self.config.overrides());
+        let (settings, odd) = match loaded.and_then(Loaded::right) {
+            Ok(right) => right,
             Err(problems) => {
                 anyhow::bail!("the configuration is wrong\n{problems}");
             }
         };
+        for problem in odd.0 {
+            warn!("{problem}");
+        }
         runtime()?.block_on(serve(settings))
     }
 }

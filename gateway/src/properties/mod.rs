@@ -73,12 +73,13 @@ pub struct GatewayProperties {
 }
 
 impl GatewayProperties {
-    /// Reads the static configuration from a file, flags and variables.
+    /// Reads the static configuration from a file, flags and variables: as far as it can be read, with
+    /// what is wrong with it.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
-    pub fn load(path: &Path, overrides: &[Override]) -> Result<(Self, Document), Problems> {
+    /// Why it cannot be read at all.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<(Self, Document, Faults), Problems> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| Problem::whole(name.as_str(), format!("cannot be read: {error}")))?;
@@ -87,9 +88,6 @@ impl GatewayProperties {
             .override_with(overrides)?;
         let mut faults = Faults::default();
         let properties: Option<Self> = document.read(&KeyPath::ROOT, &mut faults);
-        match properties {
-            Some(properties) if !faults.has_errors() => Ok((properties, document)),
-            _ => Err(document.problems(&faults)),
-        }
+        Ok((properties.unwrap_or_default(), document, faults))
     }
 }

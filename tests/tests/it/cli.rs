@@ -128,6 +128,47 @@ fn a_wrong_configuration_ends_with_2_and_names_the_key() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whoever corrects a configuration is told of everything in one go: what cannot be read, what makes no
+/// sense, and what is wrong with the rules.
+#[test]
+fn check_stops_at_no_kind_of_error() -> anyhow::Result<()> {
+    let wrong =
+        CONFIG.replace("127.0.0.1:0", "nowhere") + "limts: {}\ntrustedProxies: [everywhere]\n";
+    let folder = folder(&wrong, "rules: [{name: a, lane: gary}]\nlanes: [{name: gray}]\n")?;
+    let output = graylane(folder.path(), &["check"])?;
+    let text = stdout(&output);
+    for expected in [
+        "graylane.yaml:1:14: listeners[0].address: `nowhere` is no address",
+        "graylane.yaml:5:1: limts: unknown key `limts`",
+        "graylane.yaml:6:18: trustedProxies[0]: ",
+        "rules.yaml:1:19: rules[0].lane: there is no lane `gary`",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert_eq!(output.status.code(), Some(2));
+    Ok(())
+}
+
+/// What is odd about the static configuration is said by check, and by a gateway that starts with it.
+#[test]
+fn an_admin_page_for_everybody_earns_a_warning() -> anyhow::Result<()> {
+    let open = format!("{CONFIG}admin: {{address: '0.0.0.0:0'}}\n");
+    let folder = folder(&open, "base: {version: V1}\n")?;
+    let output = graylane(folder.path(), &["check"])?;
+    let text = stdout(&output);
+    let warning = "graylane.yaml:5:9: admin.address: the admin page can be read by anyone";
+    assert!(text.contains(warning) && output.status.code() == Some(1), "{text}");
+    let writable = format!("{CONFIG}admin: {{address: '0.0.0.0:0', writable: true}}\n");
+    std::fs::write(
+        folder.path().join("graylane.yaml"),
+        writable.replace("{dir}", &folder.path().display().to_string()),
+    )?;
+    let output = graylane(folder.path(), &["check"])?;
+    assert!(stdout(&output).contains("admin.writable: a page that can be reached from elsewhere"));
+    assert_eq!(output.status.code(), Some(2));
+    Ok(())
+}
+
 #[test]
 fn flag_wins_over_environment_and_environment_over_file() -> anyhow::Result<()> {
     let folder = folder(&CONFIG.replace("127.0.0.1:0", "${ADDRESS:nonsense}"), RULES)?;
