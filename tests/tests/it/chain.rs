@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use gray_tests::{Gateway, Kind, Nacos, Process, binary, eventually};
 use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
 const KEY: &str = "k1:0123456789abcdef0123456789abcdef";
 
@@ -43,7 +44,9 @@ impl Chain {
         server.publish("common-config.yaml", RULES).await?;
         let gateway = Gateway::start(&format!(
             "nacos: {{servers: ['{}']}}\n\
-             routes: [{{service: spring-cloud-a, match: {{path: {{prefix: /A}}}}}}]\n\
+             routes:\n\
+             - {{service: spring-cloud-a, match: {{path: {{prefix: /A}}}}}}\n\
+             - {{name: grpc, service: spring-cloud-a, match: {{path: {{prefix: /graylane.demo.Chain}}}}}}\n\
              discovery: {{nacos: [{{}}]}}\n\
              rules: {{nacos: {{dataIds: [common-config.yaml]}}}}\n\
              signedTags: [{{id: k1, secret: 0123456789abcdef0123456789abcdef}}]\n",
@@ -138,6 +141,26 @@ async fn way(client: &reqwest::Client, url: &str, gray: bool) -> anyhow::Result<
     Ok(text)
 }
 
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Ask {}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Way {
+    #[prost(string, tag = "1")]
+    way: String,
+}
+
+/// Calls A by gRPC, as a client of the gateway; it goes on so.
+async fn over_grpc(channel: &Channel, gray: bool) -> anyhow::Result<String> {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await?;
+    let mut request = tonic::Request::new(Ask {});
+    request.metadata_mut().insert("x-canary", if gray { "1" } else { "0" }.parse()?);
+    let path = http::uri::PathAndQuery::from_static("/graylane.demo.Chain/Call");
+    let codec = tonic_prost::ProstCodec::<Ask, Way>::default();
+    Ok(client.unary(request, path, codec).await?.into_inner().way)
+}
+
 /// The same way, by either transport between the services.
 const BOTH: [&str; 2] = ["/A/http", "/A/grpc"];
 
@@ -156,18 +179,25 @@ async fn no_request_leaves_its_lane(kind: Kind) -> anyhow::Result<()> {
     for number in 0..8 {
         let (client, url) = (chain.client.clone(), chain.gateway.url(""));
         clients.spawn(async move {
+            let channel = Endpoint::from_shared(url.clone())?.connect().await?;
             for turn in 0..250 {
                 let gray = (number + turn) % 2 == 0;
-                let path = if turn % 3 == 0 { "/A/grpc" } else { "/A/http" };
-                let text = way(&client, &format!("{url}{path}"), gray).await?;
-                ensure!(text == if gray { GRAY_WAY } else { BASE_WAY }, "{path} {gray}: {text}");
+                let text = match turn % 3 {
+                    0 => way(&client, &format!("{url}/A/http"), gray).await?,
+                    1 => way(&client, &format!("{url}/A/grpc"), gray).await?,
+                    _ => over_grpc(&channel, gray).await? + "\n",
+                };
+                ensure!(text == if gray { GRAY_WAY } else { BASE_WAY }, "{turn} {gray}: {text}");
             }
-            Ok(())
+            anyhow::Ok(())
         });
     }
     while let Some(done) = clients.join_next().await {
         done??;
     }
+    // Who registered them can be seen in the server's console.
+    let text = chain.server.instances("spring-cloud-a").await?;
+    ensure!(text.matches(r#""preserved.register.source":"GRAYLANE""#).count() == 2, "{text}");
     for path in BOTH {
         let (code, printed) = chain.probe(path, &["--lane", "gray", "-n", "40"])?;
         ensure!(code == Some(0), "{printed}");
