@@ -399,6 +399,37 @@ mod tests {
         }
     }
 
+    /// Where versions are announced under another name, and the design's keys have another prefix.
+    #[tokio::test]
+    async fn names_may_be_a_companys_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, gray) = (copy("V1").await.1, copy("V2").await.1);
+        let write = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let line = |addr, version| {
+            format!("  - {{address: '{addr}', metadata: {{release: {version}}}}}\n")
+        };
+        let lines = [line(base, "V1"), line(gray, "V2")].concat();
+        let rules = "shop.gray: {load: true, version: {prodVersion: V1, grayVersion: V2}}\n\
+                     b.ribbon.NFLoadBalancerRuleClassName: com.kerwin.gray.GrayRoundRobinRule\n";
+        let properties = crate::StarterProperties {
+            service: "a".to_owned(),
+            registry: Some(write("registry.yaml", format!("services:\n  b:\n{lines}"))),
+            rules: vec![write("rules.yaml", rules.to_owned())],
+            version_key: Some("release".to_owned()),
+            prefix: Some("shop.gray".to_owned()),
+            ..crate::StarterProperties::default()
+        };
+        let client = crate::Starter::start(properties).unwrap().client();
+        for _ in 0..4 {
+            assert_eq!(ask(&client, GRAY).await.unwrap(), "V2");
+            assert_eq!(ask(&client, GrayStatus::Prod).await.unwrap(), "V1");
+        }
+    }
+
     #[tokio::test]
     async fn a_lane_that_is_down_is_not_left() {
         let folder = tempfile::tempdir().unwrap();

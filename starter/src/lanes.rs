@@ -145,9 +145,12 @@ pub(crate) fn follow_lanes(
     if sources.is_empty() {
         return Ok((lanes, None));
     }
-    let parse = |documents: &_| -> Result<(ServedLanes, Problems), Problems> {
-        LaneDocuments::default().parse(documents)
-    };
+    let mut how = LaneDocuments::default();
+    if let Some(prefix) = &properties.prefix {
+        how.prefix.clone_from(prefix);
+    }
+    let parse =
+        move |documents: &_| -> Result<(ServedLanes, Problems), Problems> { how.parse(documents) };
     let updates = Box::new(Merged::new(sources)).updates();
     let following = Follow::new(parse, None);
     let health = following.health();

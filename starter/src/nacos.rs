@@ -32,7 +32,7 @@ impl Registration {
     /// Keeps a copy registered, through outages of the registry.
     pub(crate) fn keep(link: Link, properties: &StarterProperties, addr: SocketAddr) -> Self {
         let own = [
-            ("version", properties.version.as_deref()),
+            (properties.version_key(), properties.version.as_deref()),
             ("lane", properties.lane.as_deref()),
             ("preserved.register.source", Some("GRAYLANE")),
         ];

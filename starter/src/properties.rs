@@ -28,6 +28,9 @@ pub struct StarterProperties {
     pub service: String,
     /// Its version, which it announces as metadata `version` (`GRAYLANE_VERSION`).
     pub version: Option<String>,
+    /// Under which key versions are announced, its own and others' (`GRAYLANE_VERSION_KEY`); `version`
+    /// where not given.
+    pub version_key: Option<String>,
     /// The lane it belongs to, where the version does not say (`GRAYLANE_LANE`).
     pub lane: Option<String>,
     /// What else it announces (`GRAYLANE_METADATA`, as `key=value,key=value`).
@@ -44,6 +47,9 @@ pub struct StarterProperties {
     /// The documents on Nacos that say which version each lane has (`GRAYLANE_DATA_IDS`, with
     /// commas).
     pub data_ids: Vec<String>,
+    /// The prefix of the keys in documents of the Spring Cloud design (`GRAYLANE_PREFIX`);
+    /// `kerwin.tool.gray` where not given.
+    pub prefix: Option<String>,
     /// Files that say it, instead of Nacos (`GRAYLANE_RULES`, with commas).
     pub rules: Vec<PathBuf>,
     /// A file with instances, instead of Nacos (`GRAYLANE_REGISTRY`).
@@ -140,6 +146,7 @@ impl StarterProperties {
         Ok(Self {
             service: service.to_owned(),
             version: text("GRAYLANE_VERSION"),
+            version_key: text("GRAYLANE_VERSION_KEY"),
             lane: text("GRAYLANE_LANE"),
             metadata: pairs("GRAYLANE_METADATA")?,
             nacos,
@@ -147,6 +154,7 @@ impl StarterProperties {
             cluster: text("NACOS_CLUSTER"),
             clusters: list("NACOS_CLUSTERS"),
             data_ids: list("GRAYLANE_DATA_IDS"),
+            prefix: text("GRAYLANE_PREFIX"),
             rules: list("GRAYLANE_RULES").into_iter().map(PathBuf::from).collect(),
             registry: text("GRAYLANE_REGISTRY").map(PathBuf::from),
             base: text("GRAYLANE_BASE"),
@@ -157,6 +165,10 @@ impl StarterProperties {
             advertise: advertise?,
             allow: list("GRAYLANE_ALLOW"),
         })
+    }
+
+    pub(crate) fn version_key(&self) -> &str {
+        self.version_key.as_deref().unwrap_or("version")
     }
 
     pub(crate) fn group(&self) -> &str {
@@ -187,8 +199,10 @@ mod tests {
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
     }
 
-    const ENVIRONMENT: [(&str, &str); 20] = [
+    const ENVIRONMENT: [(&str, &str); 22] = [
         ("GRAYLANE_VERSION", "V2"),
+        ("GRAYLANE_VERSION_KEY", "release"),
+        ("GRAYLANE_PREFIX", "shop.gray"),
         ("GRAYLANE_LANE", "gray"),
         ("GRAYLANE_METADATA", "zone=a, rack = 7"),
         ("NACOS_ADDR", "n1:8848, n2:8848"),
@@ -233,6 +247,8 @@ mod tests {
         let expected = StarterProperties {
             service: "a".to_owned(),
             version: text("V2"),
+            version_key: text("release"),
+            prefix: text("shop.gray"),
             lane: text("gray"),
             metadata: map(&[("zone", "a"), ("rack", "7")]),
             nacos: Some(nacos),

@@ -108,7 +108,8 @@ impl Starter {
         let naming = properties.nacos.clone().map(|nacos| Link::new(nacos, Module::Naming));
         let wanted: Wanted = std::iter::empty().collect();
         let registry = registry(&properties, naming.as_ref(), &wanted)?;
-        let maintenance = Maintenance::new(guard(&properties)?);
+        let mut maintenance = Maintenance::new(guard(&properties)?);
+        properties.version_key().clone_into(&mut maintenance.version_key);
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());
         tasks.spawn(maintain(vec![registry], maintenance, publisher));
