@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use axum::Router;
 use axum::routing::get;
 use gray_starter::{NacosProperties, Starter, StarterProperties};
 use gray_tests::{Kind, Nacos, eventually};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// It leaves the registry first, is there for those who have not heard of it, and answers what was begun.
 async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Result<()> {
@@ -23,9 +23,12 @@ async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Re
     })?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let slow = get(async || {
+    let (begun, mut began) = mpsc::channel::<()>(1);
+    let slow = get(async move || {
+        // Longer than others are given to hear that it leaves.
+        begun.send(()).await.map_err(|error| error.to_string())?;
         tokio::time::sleep(Duration::from_secs(4)).await;
-        "slow"
+        Ok::<_, String>("slow")
     });
     let router = Router::new().route("/", get(async || "here")).route("/slow", slow);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -49,7 +52,7 @@ async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Re
         Ok(client.get(format!("http://{addr}{path}")).send().await?.text().await?)
     };
     let slow = tokio::spawn(client.get(format!("http://{addr}/slow")).send());
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    began.recv().await.context("it has not begun")?;
     drop(stop);
     // Others are given two seconds to hear of it.
     listed(0, Duration::from_millis(1_500)).await?;
