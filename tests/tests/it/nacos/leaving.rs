@@ -23,7 +23,7 @@ async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Re
     })?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let (begun, mut began) = mpsc::channel::<()>(1);
+    let (begun, mut handling) = mpsc::channel::<()>(1);
     let slow = get(async move || {
         // Longer than others are given to hear that it leaves.
         begun.send(()).await.map_err(|error| error.to_string())?;
@@ -52,7 +52,7 @@ async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Re
         Ok(client.get(format!("http://{addr}{path}")).send().await?.text().await?)
     };
     let slow = tokio::spawn(client.get(format!("http://{addr}/slow")).send());
-    began.recv().await.context("it has not begun")?;
+    handling.recv().await.context("it has not begun")?;
     drop(stop);
     // Others are given two seconds to hear of it.
     listed(0, Duration::from_millis(1_500)).await?;
