@@ -9,19 +9,23 @@ use crate::{report, root, say};
 const CASES: &str = "1000000";
 
 /// Tests that take longer here than in CI, by the reports that they write.
-const LONGER: [(&str, &str); 5] = [
+const LONGER: [(&str, &str); 6] = [
     ("demo", "demo::the_demo"),
     ("flips", "flips::"),
     ("replacement", "on_rnacos::instances_are_replaced_without_a_failed_request"),
     ("outage", "outage::"),
     ("partition", "partition::"),
+    ("traces", "traces::"),
 ];
 
 /// How often every instance is replaced, politely and rudely.
 const ROUNDS: &str = "10";
 
 /// How long a broker or Nacos is away, each time, in seconds.
-const OUTAGE: &str = "20";
+const OUTAGE: &str = "60";
+
+/// How many requests are followed through services and messages.
+const TRACES: &str = "10000";
 
 /// Runs the long proofs, in release builds; their reports go to `tests/reports`.
 #[derive(Debug, clap::Args)]
@@ -96,5 +100,6 @@ fn command(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(root());
     command.env("GRAYLANE_CASES", CASES).env("GRAYLANE_REQUESTS", CASES);
     command.env("GRAYLANE_ROUNDS", ROUNDS).env("GRAYLANE_OUTAGE", OUTAGE);
+    command.env("GRAYLANE_TRACES", TRACES);
     command
 }
