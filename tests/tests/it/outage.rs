@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How many messages may be on their way at a time.
 const AT_ONCE: usize = 16;
 
-/// How long each kind of outage lasts: a minute in all where it is proved.
+/// How long each kind of outage lasts: a minute where it is proved.
 fn outage() -> Duration {
     let seconds = std::env::var("GRAYLANE_OUTAGE").ok().and_then(|it| it.parse().ok());
     Duration::from_secs(seconds.unwrap_or(4))
