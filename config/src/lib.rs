@@ -16,6 +16,7 @@ mod fault;
 mod follow;
 mod human;
 mod live;
+#[cfg(feature = "nacos")]
 pub mod nacos;
 mod path;
 mod problem;
@@ -34,5 +35,7 @@ pub use self::live::{Live, Publisher, live};
 pub use self::path::KeyPath;
 pub use self::problem::{Problem, Problems};
 pub use self::snapshot::{Snapshot, SnapshotError};
-pub use self::source::{ConfigSource, FileSource, Merged, NacosSource, SourceError, Update};
+#[cfg(feature = "nacos")]
+pub use self::source::NacosSource;
+pub use self::source::{ConfigSource, FileSource, Merged, SourceError, Update};
 pub use self::suggest::did_you_mean;

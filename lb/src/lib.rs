@@ -25,9 +25,9 @@ mod subsets;
 pub use self::announced::Announced;
 pub use self::balancer::{Balancer, NoInstance, Picked, Want};
 pub use self::directory::{Directory, DirectoryHealth, Maintenance, maintain};
-pub use self::discovery::{
-    Discovery, FileDiscovery, NacosDiscovery, NacosGroup, News, Trust, Wanted,
-};
+pub use self::discovery::{Discovery, FileDiscovery, News, Trust, Wanted};
+#[cfg(feature = "nacos")]
+pub use self::discovery::{NacosDiscovery, NacosGroup};
 pub use self::documents::{Format, LaneDocuments, LanesProperties, ServedLanes, SpringLanes};
 pub use self::guard::{Guard, GuardProperties, Refusal};
 pub use self::instance::{Instance, ServiceName, Version, Weight};

@@ -50,11 +50,13 @@ impl Messaging {
     pub async fn of(starter: &Starter, store: Arc<dyn StateStore>) -> Self {
         starter.known().await;
         let initial = MessageSettings::of_all(Settings::default(), starter.lanes());
+        let (how, apart) = (starter.lane_documents(), starter.lanes_apart());
+        let parse = move |documents: &_| MessageSettings::parse(documents, &how, &apart);
         let own = starter.clone();
         Self {
             application: starter.service().to_owned(),
             own: OwnStatus::by(move || own.own_status()),
-            settings: starter.follow(initial, MessageSettings::parse),
+            settings: starter.follow(initial, parse),
             carrier: MessageCarrier::default(),
             store,
         }

@@ -133,15 +133,19 @@ impl MessageSettings {
     }
 
     /// Reads what documents of either format say about messages, and which lanes they name. In the
-    /// Spring Cloud design's documents it stands under `kerwin.tool.gray.messages`.
+    /// Spring Cloud design's documents it stands under its prefix, as `kerwin.tool.gray.messages`.
+    /// Lanes `apart` are there though no document gives them a version.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with it.
-    pub fn parse(documents: &Documents) -> Result<(Self, Problems), Problems> {
-        let lanes = LaneDocuments::default();
+    pub fn parse(
+        documents: &Documents,
+        lanes: &LaneDocuments,
+        apart: &BTreeSet<Lane>,
+    ) -> Result<(Self, Problems), Problems> {
         let (served, mut problems) = lanes.parse(documents)?;
-        let mut settings = Self { lanes: served.lanes(), ..Self::default() };
+        let mut settings = Self { lanes: &served.lanes() | apart, ..Self::default() };
         if !served.on {
             settings.default.mode = ConsumeMode::Off;
         }
@@ -225,7 +229,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<(MessageSettings, Problems), Problems> {
-        MessageSettings::parse(&Documents([("rules.yaml".to_owned(), text.into())].into()))
+        let documents = Documents([("rules.yaml".to_owned(), text.into())].into());
+        MessageSettings::parse(&documents, &LaneDocuments::default(), &BTreeSet::new())
     }
 
     const LANES: &str = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n";
@@ -270,6 +275,19 @@ mod tests {
                     messages: {consumeMode: \"OFF\"}}}}";
         let (settings, _) = parse(text).unwrap();
         check(&settings, ["a", "g", "t"], ConsumeMode::Off, false);
+        // Which may be a company's own; and a lane may be known by its group only.
+        let text = text.replace("kerwin: {tool: {gray:", "shop: {canary: {release:");
+        let text = text.replace("\"OFF\"", "BASE, ignoredLanes: [blue]");
+        let documents = Documents([("common.yaml".to_owned(), text.into())].into());
+        let how =
+            LaneDocuments { prefix: "shop.canary.release".to_owned(), ..LaneDocuments::default() };
+        let blue: Lane = "blue".parse().unwrap();
+        let (settings, warnings) =
+            MessageSettings::parse(&documents, &how, &[blue].into()).unwrap();
+        assert_eq!(warnings.0.len(), 0, "{warnings}");
+        assert_eq!(settings.lanes(), &[blue, Lane::GRAY].into());
+        check(&settings, ["a", "g", "t"], ConsumeMode::Base, false);
+        assert!(settings.of("a", "g", "t").ignored.contains(&blue));
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! Which lane this copy of the service belongs to, and how the lanes of others are served.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gray_config::nacos::{ConfigKey, Link, Module};
-use gray_config::{
-    ConfigSource, FileSource, Follow, Health, Live, Merged, NacosSource, Problems, follow, live,
-};
-use gray_lb::{LaneDocuments, Lanes, ServedLanes, ServiceName, Version};
+use gray_config::{ConfigSource, FileSource, Follow, Health, Live, Merged, Problems, follow, live};
+use gray_lb::{Lanes, ServedLanes, ServiceName, Version};
 use gray_propagation::{GrayStatus, Lane};
 use tokio::task::JoinSet;
 
@@ -25,6 +23,8 @@ pub(crate) struct OwnLane {
     /// The lane that the configuration names, if it names one.
     named: Option<GrayStatus>,
     pub(crate) lanes: Live<ServedLanes>,
+    /// The lanes whose instances are known by their group, not by their version.
+    pub(crate) apart: BTreeSet<Lane>,
     /// How the documents are doing that say it, where there are any.
     health: Option<Live<Health>>,
     /// Whether nothing is waited for any more: they are known, or were waited for in vain.
@@ -43,7 +43,8 @@ impl OwnLane {
         let named = properties.lane.as_deref().map(named).transpose()?;
         let service = ServiceName::new(properties.service.as_str());
         let version = properties.version.as_deref().map(Version::new);
-        Ok(Self { service, version, named, lanes, health, settled: Arc::default() })
+        let apart = properties.apart()?.into_keys().collect();
+        Ok(Self { service, version, named, lanes, apart, health, settled: Arc::default() })
     }
 
     /// Returns the status of what this copy does of its own accord.
@@ -75,6 +76,9 @@ impl OwnLane {
     /// accord in another lane.
     pub(crate) fn oddity(&self) -> Option<String> {
         let (named, own) = (self.named?, self.by_version());
+        if matches!(named, GrayStatus::Gray(lane) if self.apart.contains(&lane)) {
+            return None;
+        }
         let odd = self.is_routed() && named != own && self.lanes.peek().on;
         odd.then(|| {
             let version = self.version().unwrap_or("none");
@@ -83,6 +87,11 @@ impl OwnLane {
                  requests reach it by its version"
             )
         })
+    }
+
+    /// Returns the lanes that there are: those with a version, and those with a group of their own.
+    pub(crate) fn all(&self) -> BTreeSet<Lane> {
+        &self.lanes.peek().lanes() | &self.apart
     }
 
     /// Tells whether lanes matter to this service; if not, every copy serves every request.
@@ -123,7 +132,7 @@ impl OwnLane {
 }
 
 /// Reads a lane as an operator names it: `gray`, `prod`, or another lane's name.
-fn named(text: &str) -> Result<GrayStatus, StartError> {
+pub(crate) fn named(text: &str) -> Result<GrayStatus, StartError> {
     if ["prod", "base"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
         return Ok(GrayStatus::Prod);
     }
@@ -145,10 +154,7 @@ pub(crate) fn follow_lanes(
     if sources.is_empty() {
         return Ok((lanes, None));
     }
-    let mut how = LaneDocuments::default();
-    if let Some(prefix) = &properties.prefix {
-        how.prefix.clone_from(prefix);
-    }
+    let how = properties.lane_documents();
     let parse =
         move |documents: &_| -> Result<(ServedLanes, Problems), Problems> { how.parse(documents) };
     let updates = Box::new(Merged::new(sources)).updates();
@@ -164,14 +170,22 @@ pub(crate) fn sources(properties: &StarterProperties) -> Vec<Box<dyn ConfigSourc
     if !properties.rules.is_empty() {
         sources.push(Box::new(FileSource::new(properties.rules.clone(), MAX_FILE)));
     }
-    let documents = properties.documents();
-    if let Some(nacos) = properties.nacos.clone().filter(|_| !documents.is_empty()) {
-        let group = properties.group();
-        let key = |data_id| ConfigKey { data_id, group: group.to_owned() };
-        let keys = documents.into_iter().map(key).collect();
-        sources.push(Box::new(NacosSource::new(Link::new(nacos, Module::Config), keys)));
-    }
+    #[cfg(feature = "nacos")]
+    sources.extend(on_nacos(properties));
     sources
+}
+
+#[cfg(feature = "nacos")]
+fn on_nacos(properties: &StarterProperties) -> Option<Box<dyn ConfigSource>> {
+    use gray_config::nacos::{ConfigKey, Link, Module};
+
+    let (nacos, documents) = (properties.nacos.clone()?, properties.documents());
+    let key = |data_id| ConfigKey { data_id, group: properties.group().to_owned() };
+    let keys: Vec<_> = documents.into_iter().map(key).collect();
+    if keys.is_empty() {
+        return None;
+    }
+    Some(Box::new(gray_config::NacosSource::new(Link::new(nacos, Module::Config), keys)))
 }
 
 /// How lanes are served as long as no document says it.

@@ -29,11 +29,12 @@
 //! ```
 //!
 //! Features: `client` (`GrayClient`, on reqwest), `grpc` (`GrayChannel`, for what tonic generates),
-//! `serve` (a server around an axum router). All are on by default.
+//! `nacos` (instances and documents on Nacos; without it they are in files), `serve` (a server around an
+//! axum router). All are on by default.
 
 #![cfg_attr(
-    not(any(feature = "client", feature = "grpc")),
-    allow(dead_code, unused_variables, reason = "nobody calls anything")
+    not(all(feature = "nacos", any(feature = "client", feature = "grpc"))),
+    allow(dead_code, unused_variables, reason = "what calls and registers is left out")
 )]
 
 #[cfg(feature = "grpc")]
@@ -43,14 +44,17 @@ mod client;
 mod edges;
 mod lanes;
 mod layer;
+#[cfg(feature = "nacos")]
 mod nacos;
 mod outgoing;
 mod propagate;
 mod properties;
+mod registration;
 #[cfg(feature = "serve")]
 mod serve;
 mod starter;
 
+#[cfg(feature = "nacos")]
 pub use gray_config::nacos::NacosProperties;
 pub use gray_config::{Documents, Live, Problems};
 pub use gray_lb::{NoInstance, ServiceName};
@@ -65,9 +69,9 @@ pub use self::channel::{ChannelError, ChannelFailure, GrayChannel};
 pub use self::client::{Call, CallError, GrayClient};
 pub use self::edges::{Edge, EdgeCounts, Edges};
 pub use self::layer::{Gray, GrayLayer, Serving};
-pub use self::nacos::Registration;
 pub use self::propagate::{Propagate, PropagateLayer};
 pub use self::properties::{InvalidVariable, StarterProperties};
+pub use self::registration::Registration;
 #[cfg(feature = "serve")]
 pub use self::serve::ServeError;
 pub use self::starter::{StartError, Starter};

@@ -1,36 +1,102 @@
+//! A service's Nacos: the base environment's group, and those of lanes that have one of their own.
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use gray_config::nacos::{Link, NacosInstance};
+use gray_config::nacos::{Link, Module, NacosInstance, NacosProperties};
+use gray_lb::{Discovery, NacosDiscovery, NacosGroup, Wanted};
+use gray_propagation::{GrayStatus, Lane};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-use crate::StarterProperties;
+use crate::lanes::named;
+use crate::{StartError, StarterProperties};
 
-/// A copy of a service in the registry, from [`register`](crate::Starter::register) to its end.
-///
-/// Dropped, it is kept no more, and leaves the registry when the connection to it is missed, which lives as
-/// long as the last of its [`Starter`](crate::Starter): [`end`](Self::end) it instead.
-#[derive(Debug)]
-#[must_use = "a registration that is dropped is not kept any more"]
-pub struct Registration(Option<Kept>);
-
-#[derive(Debug)]
-struct Kept {
+/// Where the instances of a lane, or of base, are registered.
+#[derive(Clone, Debug)]
+struct Home {
     link: Link,
-    service: String,
     group: String,
+}
+
+/// Where instances are registered, this copy among them.
+#[derive(Debug)]
+pub(crate) struct Naming {
+    base: Home,
+    lanes: BTreeMap<Lane, Home>,
+}
+
+impl Naming {
+    /// Returns none where there is no Nacos.
+    pub(crate) fn new(properties: &StarterProperties) -> Result<Option<Self>, StartError> {
+        let Some(nacos) = &properties.nacos else { return Ok(None) };
+        let base = Home {
+            link: Link::new(nacos.clone(), Module::Naming),
+            group: properties.group().to_owned(),
+        };
+        let mut lanes = BTreeMap::new();
+        for (lane, apart) in properties.apart()? {
+            let link = match apart.namespace {
+                None => base.link.clone(),
+                Some(namespace) => {
+                    let nacos = NacosProperties { namespace, ..nacos.clone() };
+                    Link::new(nacos, Module::Naming)
+                }
+            };
+            let group = apart.group.unwrap_or_else(|| base.group.clone());
+            lanes.insert(lane, Home { link, group });
+        }
+        Ok(Some(Self { base, lanes }))
+    }
+
+    /// Returns the registries, one for each group.
+    pub(crate) fn discoveries(
+        &self,
+        properties: &StarterProperties,
+        wanted: &Wanted,
+    ) -> Vec<Box<dyn Discovery>> {
+        let lanes = self.lanes.iter().map(|(lane, home)| (Some(*lane), home));
+        let discovery = |(lane, home): (Option<Lane>, &Home)| -> Box<dyn Discovery> {
+            let (group, clusters) = (home.group.clone(), properties.clusters.clone());
+            let group = NacosGroup { group, clusters, lane };
+            Box::new(NacosDiscovery::new(home.link.clone(), group, wanted.clone()))
+        };
+        std::iter::once((None, &self.base)).chain(lanes).map(discovery).collect()
+    }
+
+    /// Returns the first server's address.
+    pub(crate) fn server(&self) -> &str {
+        self.base.link.properties().servers.first().map_or("", String::as_str)
+    }
+
+    /// Keeps this copy, which is of this lane, registered where its lane is.
+    pub(crate) fn keep(
+        &self,
+        status: GrayStatus,
+        properties: &StarterProperties,
+        addr: SocketAddr,
+    ) -> Kept {
+        // A lane in a group of its own is known by its group, also while gray release is off.
+        let configured = properties.lane.as_deref().and_then(|lane| named(lane).ok());
+        let home = match configured.unwrap_or(status) {
+            GrayStatus::Gray(lane) => self.lanes.get(&lane).unwrap_or(&self.base),
+            GrayStatus::All | GrayStatus::Prod => &self.base,
+        };
+        Kept::new(home.clone(), properties, addr)
+    }
+}
+
+/// A copy that is kept registered.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    home: Home,
+    service: String,
     instance: NacosInstance,
     task: AbortHandle,
 }
 
-impl Registration {
-    /// A registration that is none, since the registry is a file.
-    pub(crate) const fn none() -> Self {
-        Self(None)
-    }
-
-    /// Keeps a copy registered, through outages of the registry.
-    pub(crate) fn keep(link: Link, properties: &StarterProperties, addr: SocketAddr) -> Self {
+impl Kept {
+    fn new(home: Home, properties: &StarterProperties, addr: SocketAddr) -> Self {
         let own = [
             (properties.version_key(), properties.version.as_deref()),
             ("lane", properties.lane.as_deref()),
@@ -44,37 +110,28 @@ impl Registration {
             metadata: own.chain(properties.metadata.clone()).collect(),
             ..NacosInstance::default()
         };
-        let (service, group) = (properties.service.clone(), properties.group().to_owned());
-        let kept = (link.clone(), service.clone(), group.clone(), instance.clone());
+        let service = properties.service.clone();
+        let kept = (home.clone(), service.clone(), instance.clone());
         let task = tokio::spawn(async move {
-            let (link, service, group, instance) = kept;
+            let (Home { link, group }, service, instance) = kept;
             link.keep_registered(&service, &group, &instance).await;
         });
-        Self(Some(Kept { link, service, group, instance, task: task.abort_handle() }))
+        Self { home, service, instance, task: task.abort_handle() }
     }
 
-    /// Tells whether there is anything to take off.
-    pub const fn is_kept(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Takes the copy off the registry, so that nobody sends it anything new; what was sent already
-    /// has to be served.
-    pub async fn end(mut self) {
-        let Some(kept) = self.0.take() else { return };
-        kept.task.abort();
-        let ended = kept.link.deregister(&kept.service, &kept.group, &kept.instance).await;
-        if let Err(error) = ended {
-            tracing::warn!(service = kept.service, %error, "not deregistered");
+    /// Takes the copy off the registry.
+    pub(crate) async fn end(self) {
+        self.task.abort();
+        let Home { link, group } = &self.home;
+        if let Err(error) = link.deregister(&self.service, group, &self.instance).await {
+            tracing::warn!(service = self.service, %error, "not deregistered");
         }
     }
 }
 
-impl Drop for Registration {
+impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(Kept { task, .. }) = &self.0 {
-            task.abort();
-        }
+        self.task.abort();
     }
 }
 

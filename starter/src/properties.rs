@@ -3,7 +3,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+#[cfg(feature = "nacos")]
 use gray_config::nacos::NacosProperties;
+use gray_lb::LaneDocuments;
+use gray_propagation::{GrayStatus, Lane};
+
+use crate::StartError;
+use crate::lanes::named;
 
 /// The data id that services of the Spring Cloud design share (seed S1).
 const COMMON: &str = "common-config.yaml";
@@ -20,6 +26,7 @@ const COMMON: &str = "common-config.yaml";
 /// };
 /// let properties = StarterProperties::from(&environment, "order-app").unwrap();
 /// assert_eq!(properties.version.as_deref(), Some("V2"));
+/// # #[cfg(feature = "nacos")]
 /// assert_eq!(properties.nacos.unwrap().servers.len(), 2);
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,9 +43,16 @@ pub struct StarterProperties {
     /// What else it announces (`GRAYLANE_METADATA`, as `key=value,key=value`).
     pub metadata: BTreeMap<String, String>,
     /// The Nacos servers (`NACOS_ADDR`, `NACOS_NAMESPACE`, `NACOS_USERNAME`, `NACOS_PASSWORD`).
+    #[cfg(feature = "nacos")]
     pub nacos: Option<NacosProperties>,
     /// The group of its services and documents (`NACOS_GROUP`); `DEFAULT_GROUP` where not given.
     pub group: Option<String>,
+    /// The groups of lanes whose instances have one of their own (`GRAYLANE_LANE_GROUPS`, as
+    /// `gray=GRAY_GROUP`); a copy with such a lane as [`lane`](Self::lane) registers there, and needs no
+    /// version.
+    pub lane_groups: BTreeMap<String, String>,
+    /// The same of namespaces, by their ids (`GRAYLANE_LANE_NAMESPACES`, as `blue=blue-id`).
+    pub lane_namespaces: BTreeMap<String, String>,
     /// The cluster it registers in (`NACOS_CLUSTER`); `DEFAULT` where not given.
     pub cluster: Option<String>,
     /// The clusters it takes instances of (`NACOS_CLUSTERS`, with commas); all where not given, as
@@ -73,15 +87,23 @@ pub struct StarterProperties {
     pub allow: Vec<String>,
 }
 
+/// Where the instances of a lane are, as far as that is not where those of base are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Apart {
+    pub(crate) group: Option<String>,
+    pub(crate) namespace: Option<String>,
+}
+
 /// Without its secrets.
 impl fmt::Debug for StarterProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, version, lane, nacos, group, registry, rules, .. } = self;
-        f.debug_struct("StarterProperties")
-            .field("service", service)
+        let Self { service, version, lane, group, registry, rules, .. } = self;
+        let mut f = f.debug_struct("StarterProperties");
+        #[cfg(feature = "nacos")]
+        f.field("nacos", &self.nacos);
+        f.field("service", service)
             .field("version", version)
             .field("lane", lane)
-            .field("nacos", nacos)
             .field("group", group)
             .field("registry", registry)
             .field("rules", rules)
@@ -136,6 +158,12 @@ impl StarterProperties {
         });
         let advertise = advertise.transpose();
         let servers = list("NACOS_ADDR");
+        #[cfg(not(feature = "nacos"))]
+        if let Some(part) = servers.into_iter().next() {
+            let wanted = "understood by this program, which was built without the feature `nacos`";
+            return Err(InvalidVariable { name: "NACOS_ADDR", part, wanted });
+        }
+        #[cfg(feature = "nacos")]
         let nacos = (!servers.is_empty()).then(|| NacosProperties {
             servers,
             namespace: text("NACOS_NAMESPACE").unwrap_or_default(),
@@ -149,8 +177,11 @@ impl StarterProperties {
             version_key: text("GRAYLANE_VERSION_KEY"),
             lane: text("GRAYLANE_LANE"),
             metadata: pairs("GRAYLANE_METADATA")?,
+            #[cfg(feature = "nacos")]
             nacos,
             group: text("NACOS_GROUP"),
+            lane_groups: pairs("GRAYLANE_LANE_GROUPS")?,
+            lane_namespaces: pairs("GRAYLANE_LANE_NAMESPACES")?,
             cluster: text("NACOS_CLUSTER"),
             clusters: list("NACOS_CLUSTERS"),
             data_ids: list("GRAYLANE_DATA_IDS"),
@@ -173,6 +204,31 @@ impl StarterProperties {
 
     pub(crate) fn group(&self) -> &str {
         self.group.as_deref().unwrap_or("DEFAULT_GROUP")
+    }
+
+    /// The lanes whose instances are known by their group, or namespace, and not by their version.
+    pub(crate) fn apart(&self) -> Result<BTreeMap<Lane, Apart>, StartError> {
+        let lane = |name: &String| match named(name)? {
+            GrayStatus::Gray(lane) => Ok(lane),
+            GrayStatus::All | GrayStatus::Prod => Err(StartError::BaseApart(name.clone())),
+        };
+        let mut apart: BTreeMap<Lane, Apart> = BTreeMap::new();
+        for (name, group) in &self.lane_groups {
+            apart.entry(lane(name)?).or_default().group = Some(group.clone());
+        }
+        for (name, namespace) in &self.lane_namespaces {
+            apart.entry(lane(name)?).or_default().namespace = Some(namespace.clone());
+        }
+        Ok(apart)
+    }
+
+    /// How the documents are written that say how lanes are served.
+    pub(crate) fn lane_documents(&self) -> LaneDocuments {
+        let mut how = LaneDocuments::default();
+        if let Some(prefix) = &self.prefix {
+            how.prefix.clone_from(prefix);
+        }
+        how
     }
 
     /// The documents on Nacos that are followed: those that are named, or the design's own unless
@@ -199,7 +255,7 @@ mod tests {
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
     }
 
-    const ENVIRONMENT: [(&str, &str); 22] = [
+    const ENVIRONMENT: [(&str, &str); 24] = [
         ("GRAYLANE_VERSION", "V2"),
         ("GRAYLANE_VERSION_KEY", "release"),
         ("GRAYLANE_PREFIX", "shop.gray"),
@@ -210,6 +266,8 @@ mod tests {
         ("NACOS_USERNAME", "u"),
         ("NACOS_PASSWORD", "hush"),
         ("NACOS_GROUP", "G"),
+        ("GRAYLANE_LANE_GROUPS", "gray=GRAY"),
+        ("GRAYLANE_LANE_NAMESPACES", "blue=id"),
         ("NACOS_CLUSTER", "C"),
         ("NACOS_CLUSTERS", "C,D"),
         ("GRAYLANE_DATA_IDS", "one.yaml,two.yaml"),
@@ -253,6 +311,8 @@ mod tests {
             metadata: map(&[("zone", "a"), ("rack", "7")]),
             nacos: Some(nacos),
             group: text("G"),
+            lane_groups: map(&[("gray", "GRAY")]),
+            lane_namespaces: map(&[("blue", "id")]),
             cluster: text("C"),
             clusters: list(&["C", "D"]),
             data_ids: list(&["one.yaml", "two.yaml"]),

@@ -2,13 +2,14 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gray_config::nacos::{Link, Module, NacosProperties};
+#[cfg(feature = "nacos")]
+use gray_config::nacos::NacosProperties;
 use gray_config::{
     ConfigSource as _, Documents, FileSource, Follow, Live, Merged, Problems, follow, live,
 };
 use gray_lb::{
-    Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, Maintenance,
-    NacosDiscovery, NacosGroup, Wanted, maintain,
+    Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, LaneDocuments,
+    Maintenance, Wanted, maintain,
 };
 use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, TagKey, TagKeys};
 use http::HeaderName;
@@ -21,8 +22,10 @@ use crate::client::GrayClient;
 use crate::edges::Edges;
 use crate::lanes::{OwnLane, follow_lanes, sources};
 use crate::layer::{GrayLayer, Incoming};
-use crate::nacos::{Registration, reachable_at};
+#[cfg(feature = "nacos")]
+use crate::nacos::{Naming, reachable_at};
 use crate::outgoing::{Core, Outgoing};
+use crate::registration::Registration;
 use crate::{InvalidVariable, PropagateLayer, StarterProperties};
 
 /// The largest registry file that is read.
@@ -39,7 +42,8 @@ pub struct Starter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     properties: StarterProperties,
-    naming: Option<Link>,
+    #[cfg(feature = "nacos")]
+    naming: Option<Naming>,
     #[cfg(feature = "grpc")]
     outgoing: Outgoing,
     own: OwnLane,
@@ -63,6 +67,11 @@ pub enum StartError {
     /// Something is no lane.
     #[error("`{0}` is no lane")]
     Lane(String, #[source] InvalidLane),
+    /// The base environment is given a group or a namespace as if it were a lane.
+    #[error(
+        "`{0}` is the base environment, not a lane: its group and namespace are NACOS_GROUP and NACOS_NAMESPACE"
+    )]
+    BaseApart(String),
     /// Something is no key.
     #[error("a tag key cannot be used")]
     Key(#[from] InvalidKey),
@@ -105,14 +114,20 @@ impl Starter {
         let own = OwnLane::new(&properties, lanes, health)?;
         let keys = properties.tag_keys.iter().map(|text| TagKey::parse(text));
         let keys: TagKeys = keys.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
-        let naming = properties.nacos.clone().map(|nacos| Link::new(nacos, Module::Naming));
         let wanted: Wanted = std::iter::empty().collect();
-        let registry = registry(&properties, naming.as_ref(), &wanted)?;
+        #[cfg(feature = "nacos")]
+        let naming = Naming::new(&properties)?;
+        let registries = registries(
+            &properties,
+            #[cfg(feature = "nacos")]
+            naming.as_ref(),
+            &wanted,
+        )?;
         let mut maintenance = Maintenance::new(guard(&properties)?);
         properties.version_key().clone_into(&mut maintenance.version_key);
         let health = maintenance.health();
         let (publisher, directory) = live(Directory::default());
-        tasks.spawn(maintain(vec![registry], maintenance, publisher));
+        tasks.spawn(maintain(registries, maintenance, publisher));
         let tasks = Arc::new(tasks);
         let service: Arc<str> = properties.service.as_str().into();
         let (carriers, edges) = (carriers(&properties)?, Edges::default());
@@ -142,6 +157,7 @@ impl Starter {
             #[cfg(feature = "grpc")]
             connections: Connections::default(),
             properties,
+            #[cfg(feature = "nacos")]
             naming,
             #[cfg(feature = "grpc")]
             outgoing,
@@ -192,7 +208,18 @@ impl Starter {
 
     /// Returns the lanes that there are, as far as is known.
     pub fn lanes(&self) -> BTreeSet<Lane> {
-        self.0.own.lanes.peek().lanes()
+        self.0.own.all()
+    }
+
+    /// Returns how the documents are written that say it, for those who read more of them.
+    pub fn lane_documents(&self) -> LaneDocuments {
+        self.0.properties.lane_documents()
+    }
+
+    /// Returns the lanes whose instances have a group or a namespace of their own, whether or not any
+    /// document names them.
+    pub fn lanes_apart(&self) -> BTreeSet<Lane> {
+        self.0.own.apart.clone()
     }
 
     /// Follows the documents that say how lanes are served, for what else they say: `parse` is given
@@ -218,6 +245,7 @@ impl Starter {
     }
 
     /// Returns the Nacos servers, where there are any.
+    #[cfg(feature = "nacos")]
     pub fn nacos(&self) -> Option<&NacosProperties> {
         self.0.properties.nacos.as_ref()
     }
@@ -239,9 +267,12 @@ impl Starter {
         if let Some(odd) = self.0.own.oddity() {
             tracing::warn!(service = self.service(), "{odd}");
         }
-        let Some(link) = self.0.naming.clone() else { return Ok(Registration::none()) };
-        let addr = self.reachable(addr).await?;
-        Ok(Registration::keep(link, &self.0.properties, addr))
+        #[cfg(feature = "nacos")]
+        if let Some(naming) = &self.0.naming {
+            let (status, addr) = (self.own_status(), self.reachable(addr).await?);
+            return Ok(Registration::of(naming.keep(status, &self.0.properties, addr)));
+        }
+        Ok(Registration::none())
     }
 
     /// Returns the address that others reach a listener at: the one that is configured
@@ -255,13 +286,12 @@ impl Starter {
         if let Some(advertised) = self.0.properties.advertise {
             return Ok(SocketAddr::new(advertised, addr.port()));
         }
-        match &self.0.naming {
-            None => Ok(addr),
-            Some(link) => {
-                let server = link.properties().servers.first().cloned().unwrap_or_default();
-                Ok(SocketAddr::new(reachable_at(addr, &server).await?, addr.port()))
-            }
+        #[cfg(feature = "nacos")]
+        if let Some(naming) = &self.0.naming {
+            let ip = reachable_at(addr, naming.server()).await?;
+            return Ok(SocketAddr::new(ip, addr.port()));
         }
+        Ok(addr)
     }
 }
 
@@ -274,19 +304,21 @@ fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
     Ok(if properties.baggage { carriers.with_baggage() } else { carriers })
 }
 
-fn registry(
+/// Where instances are found: in a file where one is named, else on Nacos.
+fn registries(
     properties: &StarterProperties,
-    naming: Option<&Link>,
+    #[cfg(feature = "nacos")] naming: Option<&Naming>,
     wanted: &Wanted,
-) -> Result<Box<dyn Discovery>, StartError> {
+) -> Result<Vec<Box<dyn Discovery>>, StartError> {
     if let Some(path) = &properties.registry {
         let source = FileSource::new([path.clone()], MAX_REGISTRY);
-        return Ok(Box::new(FileDiscovery::new(Box::new(source))));
+        return Ok(vec![Box::new(FileDiscovery::new(Box::new(source)))]);
     }
-    let link = naming.cloned().ok_or(StartError::NoRegistry)?;
-    let clusters = properties.clusters.clone();
-    let group = NacosGroup { group: properties.group().to_owned(), clusters, lane: None };
-    Ok(Box::new(NacosDiscovery::new(link, group, wanted.clone())))
+    #[cfg(feature = "nacos")]
+    if let Some(naming) = naming {
+        return Ok(naming.discoveries(properties, wanted));
+    }
+    Err(StartError::NoRegistry)
 }
 
 /// A service is not the edge: where nothing else is said, it calls whatever is registered.

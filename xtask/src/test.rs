@@ -6,10 +6,13 @@ use anyhow::{Context, bail};
 use crate::{root, say, servers};
 
 /// Packages that can be had with less than everything.
-const FEATURES: [(&str, &str); 8] = [
+const FEATURES: [(&str, &str); 11] = [
+    ("gray-config", ""),
+    ("gray-lb", ""),
     ("gray-starter", ""),
     ("gray-starter", "client"),
     ("gray-starter", "grpc"),
+    ("gray-starter", "nacos"),
     ("gray-starter", "serve"),
     ("gray-mq", ""),
     ("gray-gateway", ""),

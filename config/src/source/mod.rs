@@ -2,6 +2,7 @@
 
 mod file;
 mod merged;
+#[cfg(feature = "nacos")]
 mod nacos;
 
 use futures_util::stream::BoxStream;
@@ -10,6 +11,7 @@ use crate::Documents;
 
 pub use self::file::FileSource;
 pub use self::merged::Merged;
+#[cfg(feature = "nacos")]
 pub use self::nacos::NacosSource;
 
 /// News from a source.

@@ -1,7 +1,9 @@
 //! Where instances are found.
 
 mod file;
+#[cfg(feature = "nacos")]
 mod heard;
+#[cfg(feature = "nacos")]
 mod nacos;
 mod wanted;
 
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 use crate::{Announced, ServiceName};
 
 pub use self::file::FileDiscovery;
+#[cfg(feature = "nacos")]
 pub use self::nacos::{NacosDiscovery, NacosGroup};
 pub use self::wanted::Wanted;
 

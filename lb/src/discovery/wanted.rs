@@ -18,6 +18,7 @@ impl Wanted {
     }
 
     /// Returns the services, and tells of further ones.
+    #[cfg(feature = "nacos")]
     pub(super) fn follow(&self) -> watch::Receiver<BTreeSet<ServiceName>> {
         self.0.subscribe()
     }

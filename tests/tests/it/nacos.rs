@@ -2,6 +2,7 @@
 
 mod apart;
 mod checking;
+mod grouped;
 mod leaving;
 mod partition;
 mod refusals;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Which crates may use which of ours, as the request's path goes.
 const ARROWS: [(&str, &[&str]); 10] = [
@@ -66,6 +67,38 @@ fn arrows_between_crates_never_point_up() {
         for used in ours.filter_map(|line| line.split(['.', ' ']).next()) {
             assert!(allowed.contains(&used), "{name} uses {used}");
         }
+    }
+}
+
+/// Whoever leaves out a feature of the starter does not have its libraries built.
+#[test]
+fn a_service_pays_for_the_features_it_uses() {
+    let libraries =
+        [("client", "reqwest"), ("grpc", "tonic"), ("nacos", "prost"), ("serve", "axum")];
+    for (feature, library) in libraries {
+        let others = libraries.iter().filter(|(other, _)| {
+            // Nacos is spoken by gRPC, with a login over HTTP.
+            *other != feature && (*other != "nacos" || feature == "serve")
+        });
+        let others: Vec<&str> = others.map(|(other, _)| *other).collect();
+        let tree = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--quiet",
+                "--offline",
+                "--package",
+                "gray-starter",
+                "--edges",
+                "normal",
+            ])
+            .args(["--prefix", "none", "--no-default-features", "--features", &others.join(",")])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        assert!(tree.contains("gray-config"), "{tree}");
+        let unwanted = tree.lines().find(|line| line.split(' ').next() == Some(library));
+        assert_eq!(unwanted, None, "{library} without the feature {feature}");
     }
 }
 
