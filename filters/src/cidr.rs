@@ -65,6 +65,11 @@ impl CidrSet {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Tells whether every address of this set is in the other one.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.v4.is_within(&other.v4) && self.v6.is_within(&other.v6)
+    }
 }
 
 /// Sorted ranges that neither overlap nor touch, with an index by the bits that tell them apart: those
@@ -133,6 +138,14 @@ impl<T: Number> Ranges<T> {
         }
         index.resize((1 << bits) + 1, u32::try_from(sorted.len()).unwrap_or(u32::MAX));
         Self { sorted, index, bits, shift }
+    }
+
+    /// Ranges of a set never touch, so that what is within it is within one of them.
+    fn is_within(&self, other: &Self) -> bool {
+        self.sorted.iter().all(|(start, end)| {
+            let position = other.sorted.partition_point(|(_, last)| last < end);
+            other.sorted.get(position).is_some_and(|(first, _)| first <= start)
+        })
     }
 
     fn contains(&self, address: T) -> bool {

@@ -41,7 +41,7 @@ pub(crate) enum Condition {
 }
 
 /// Where a text of the request comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Header(HeaderName),
     Query(String),
@@ -53,7 +53,7 @@ pub(crate) enum Source {
 }
 
 /// How large a place is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Country,
     Province,
@@ -70,7 +70,7 @@ pub(crate) struct Percentage {
 }
 
 /// What a client is known by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     Text(Source),
     ClientIp,

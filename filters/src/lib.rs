@@ -11,6 +11,7 @@ mod condition;
 mod cookie;
 mod explain;
 mod head;
+mod implies;
 mod lists;
 mod names;
 mod operator;

@@ -33,6 +33,11 @@ impl NameSet {
         self.ends.is_empty()
     }
 
+    /// Returns the texts, in no order that means anything.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..u32::try_from(self.ends.len()).unwrap_or(u32::MAX)).map(|number| self.text(number))
+    }
+
     fn text(&self, number: u32) -> &[u8] {
         let number = number as usize;
         let start = number.checked_sub(1).and_then(|before| self.ends.get(before)).copied();

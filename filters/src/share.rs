@@ -41,6 +41,11 @@ impl Share {
         u16::try_from(scaled).unwrap_or(STEPS - 1)
     }
 
+    /// Tells whether whatever is in this share is in the other one too.
+    pub(crate) const fn is_part_of(self, other: Self) -> bool {
+        self.seed == other.seed && self.steps <= other.steps
+    }
+
     /// Returns the share in percent.
     pub(crate) fn percent(self) -> f64 {
         f64::from(self.steps) / 100.0

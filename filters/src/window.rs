@@ -3,7 +3,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 /// A stretch of time, and the hours and days within it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Window {
     pub(crate) from: Option<Timestamp>,
     pub(crate) until: Option<Timestamp>,

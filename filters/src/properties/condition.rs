@@ -103,20 +103,6 @@ pub enum NoKey {
     Hit,
 }
 
-impl ConditionProperties {
-    /// Tells whether the condition plainly holds for every request.
-    pub(super) fn is_always(&self) -> bool {
-        match self {
-            Self::All(parts) => parts.iter().all(Self::is_always),
-            Self::Any(parts) => parts.iter().any(Self::is_always),
-            Self::Percentage(percentage) => {
-                percentage.share >= 100.0 && percentage.by.contains(&KeyProperties::ClientIp)
-            }
-            _ => false,
-        }
-    }
-}
-
 /// Turns conditions as they are written into conditions that are valid.
 pub(super) struct Compiler<'a> {
     pub(super) salt: &'a str,
