@@ -37,6 +37,18 @@ impl<S: BuildHasher> MessageProperties for HashMap<String, String, S> {
 }
 
 /// The name of the property that carries the status; the same word as in the header.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use gray_propagation::{Context, GrayStatus, Lane, MessageCarrier};
+///
+/// let (carrier, mut properties) = (MessageCarrier::default(), HashMap::new());
+/// carrier.inject(&Context::of(GrayStatus::Gray(Lane::GRAY)), &mut properties);
+/// assert_eq!(properties["gray"], "GRAY");
+/// let context = carrier.extract(&properties);
+/// assert_eq!(context.status, GrayStatus::Gray(Lane::GRAY));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageCarrier {
     name: String,

@@ -39,6 +39,15 @@ pub struct EdgeCounts {
 }
 
 /// Counts by edge.
+///
+/// ```no_run
+/// # fn main() -> Result<(), gray_starter::StartError> {
+/// let starter = gray_starter::Starter::from_env("order-app")?;
+/// // Once a minute, or for a page of metrics:
+/// println!("{}", starter.edges().to_prometheus());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Edges(Arc<Mutex<BTreeMap<Edge, EdgeCounts>>>);
 

@@ -21,6 +21,23 @@ use crate::lanes::OwnLane;
 ///
 /// A request without a tag, or with a malformed one, stays in this copy's own lane. The lane is there
 /// while the handler runs and while its answer is streamed, and nowhere else.
+///
+/// ```no_run
+/// use gray_starter::{Starter, current_status};
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
+///
+/// # fn main() -> Result<(), gray_starter::StartError> {
+/// let starter = Starter::from_env("order-app")?;
+/// let service = ServiceBuilder::new().layer(starter.layer()).service(service_fn(
+///     async |_: Request<String>| Ok::<_, std::convert::Infallible>(Response::new(
+///         current_status().map_or_else(String::new, |status| status.to_string()),
+///     )),
+/// ));
+/// # let _ = service;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GrayLayer(Arc<Incoming>);
 

@@ -56,7 +56,7 @@ mod starter;
 
 #[cfg(feature = "nacos")]
 pub use gray_config::nacos::NacosProperties;
-pub use gray_config::{Documents, Live, Problems};
+pub use gray_config::{Documents, HumanDuration, Live, Problems};
 pub use gray_lb::{NoInstance, ServiceName};
 pub use gray_propagation::{
     Carried, Carriers, Context, GrayStatus, InContext, Lane, current, current_status, in_current,

@@ -10,6 +10,24 @@ use tower_service::Service;
 ///
 /// Neither a signed tag nor baggage leaves with it, since the call may go anywhere. Where the instance
 /// is to be picked by its lane too, use `GrayClient` or `GrayChannel`.
+///
+/// ```
+/// use gray_starter::{Carriers, Context, GrayStatus, Lane, PropagateLayer, scope};
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // Whatever sends requests: hyper-util's client, for example.
+/// let client = service_fn(async |request: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(request.headers()["gray"].clone()))
+/// });
+/// let client = ServiceBuilder::new().layer(PropagateLayer::new(Carriers::default())).service(client);
+/// let call = client.oneshot(Request::new(()));
+/// let told = scope(Context::of(GrayStatus::Gray(Lane::GRAY)), call).await.unwrap();
+/// assert_eq!(told.body(), "GRAY");
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct PropagateLayer {
     carriers: Carriers,

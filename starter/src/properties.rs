@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use gray_config::HumanDuration;
 #[cfg(feature = "nacos")]
 use gray_config::nacos::NacosProperties;
 use gray_lb::LaneDocuments;
@@ -83,6 +85,11 @@ pub struct StarterProperties {
     /// The address that others reach this copy at (`GRAYLANE_ADVERTISE`), where it is not the one that
     /// it listens at: behind a translator of addresses, for example.
     pub advertise: Option<IpAddr>,
+    /// For how long a copy goes on accepting after it has left the registry, until others have heard of it
+    /// (`GRAYLANE_NOTICE`); two seconds where not given.
+    pub notice: Option<HumanDuration>,
+    /// For how long requests may take to end after that (`GRAYLANE_DRAIN`); half a minute where not given.
+    pub drain: Option<HumanDuration>,
     /// The networks that instances may be in (`GRAYLANE_ALLOW`, with commas); all where not given.
     pub allow: Vec<String>,
 }
@@ -120,6 +127,66 @@ pub struct InvalidVariable {
     wanted: &'static str,
 }
 
+/// The variables of an environment; those that are empty are not there.
+struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
+
+impl Variables<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|text| !text.is_empty())
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let text = self.text(name).unwrap_or_default();
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::to_owned).collect()
+    }
+
+    fn pairs(&self, name: &'static str) -> Result<BTreeMap<String, String>, InvalidVariable> {
+        let pair = |part: String| match part.split_once('=') {
+            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            None => Err(InvalidVariable { name, part, wanted: "of the form key=value" }),
+        };
+        self.list(name).into_iter().map(pair).collect()
+    }
+
+    fn parsed<T: FromStr>(
+        &self,
+        name: &'static str,
+        wanted: &'static str,
+    ) -> Result<Option<T>, InvalidVariable> {
+        let parse =
+            |part: String| part.parse().map_err(|_: T::Err| InvalidVariable { name, part, wanted });
+        self.text(name).map(parse).transpose()
+    }
+
+    fn duration(&self, name: &'static str) -> Result<Option<HumanDuration>, InvalidVariable> {
+        self.parsed(name, "a length of time, such as 500ms or 10s")
+    }
+
+    fn address(&self, name: &'static str) -> Result<Option<IpAddr>, InvalidVariable> {
+        self.parsed(name, "an IP address")
+    }
+
+    #[cfg(feature = "nacos")]
+    fn nacos(&self) -> Option<NacosProperties> {
+        let servers = self.list("NACOS_ADDR");
+        (!servers.is_empty()).then(|| NacosProperties {
+            servers,
+            namespace: self.text("NACOS_NAMESPACE").unwrap_or_default(),
+            username: self.text("NACOS_USERNAME").unwrap_or_default(),
+            password: self.text("NACOS_PASSWORD").unwrap_or_default(),
+            ..NacosProperties::default()
+        })
+    }
+
+    #[cfg(not(feature = "nacos"))]
+    fn no_nacos(&self) -> Result<(), InvalidVariable> {
+        let wanted = "understood by this program, which was built without the feature `nacos`";
+        let name = "NACOS_ADDR";
+        self.text(name).map_or(Ok(()), |part| Err(InvalidVariable { name, part, wanted }))
+    }
+}
+
 impl StarterProperties {
     /// Reads the variables of the process's environment.
     ///
@@ -139,62 +206,39 @@ impl StarterProperties {
         lookup: &dyn Fn(&str) -> Option<String>,
         service: &str,
     ) -> Result<Self, InvalidVariable> {
-        let text = |name: &str| lookup(name).filter(|text| !text.is_empty());
-        let list = |name: &str| -> Vec<String> {
-            let text = text(name).unwrap_or_default();
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(str::to_owned).collect()
-        };
-        let pairs = |name: &'static str| -> Result<BTreeMap<String, String>, InvalidVariable> {
-            let pair = |part: String| match part.split_once('=') {
-                Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-                None => Err(InvalidVariable { name, part, wanted: "of the form key=value" }),
-            };
-            list(name).into_iter().map(pair).collect()
-        };
-        let advertise = text("GRAYLANE_ADVERTISE").map(|part| {
-            let name = "GRAYLANE_ADVERTISE";
-            part.parse().map_err(|_| InvalidVariable { name, part, wanted: "an IP address" })
-        });
-        let advertise = advertise.transpose();
-        let servers = list("NACOS_ADDR");
-        #[cfg(not(feature = "nacos"))]
-        if let Some(part) = servers.into_iter().next() {
-            let wanted = "understood by this program, which was built without the feature `nacos`";
-            return Err(InvalidVariable { name: "NACOS_ADDR", part, wanted });
-        }
+        let said = Variables(lookup);
         #[cfg(feature = "nacos")]
-        let nacos = (!servers.is_empty()).then(|| NacosProperties {
-            servers,
-            namespace: text("NACOS_NAMESPACE").unwrap_or_default(),
-            username: text("NACOS_USERNAME").unwrap_or_default(),
-            password: text("NACOS_PASSWORD").unwrap_or_default(),
-            ..NacosProperties::default()
-        });
+        let nacos = said.nacos();
+        #[cfg(not(feature = "nacos"))]
+        said.no_nacos()?;
         Ok(Self {
             service: service.to_owned(),
-            version: text("GRAYLANE_VERSION"),
-            version_key: text("GRAYLANE_VERSION_KEY"),
-            lane: text("GRAYLANE_LANE"),
-            metadata: pairs("GRAYLANE_METADATA")?,
+            version: said.text("GRAYLANE_VERSION"),
+            version_key: said.text("GRAYLANE_VERSION_KEY"),
+            lane: said.text("GRAYLANE_LANE"),
+            metadata: said.pairs("GRAYLANE_METADATA")?,
             #[cfg(feature = "nacos")]
             nacos,
-            group: text("NACOS_GROUP"),
-            lane_groups: pairs("GRAYLANE_LANE_GROUPS")?,
-            lane_namespaces: pairs("GRAYLANE_LANE_NAMESPACES")?,
-            cluster: text("NACOS_CLUSTER"),
-            clusters: list("NACOS_CLUSTERS"),
-            data_ids: list("GRAYLANE_DATA_IDS"),
-            prefix: text("GRAYLANE_PREFIX"),
-            rules: list("GRAYLANE_RULES").into_iter().map(PathBuf::from).collect(),
-            registry: text("GRAYLANE_REGISTRY").map(PathBuf::from),
-            base: text("GRAYLANE_BASE"),
-            lanes: pairs("GRAYLANE_LANES")?,
-            headers: list("GRAYLANE_HEADERS"),
-            baggage: text("GRAYLANE_BAGGAGE").is_some_and(|it| it.eq_ignore_ascii_case("true")),
-            tag_keys: list("GRAYLANE_TAG_KEYS"),
-            advertise: advertise?,
-            allow: list("GRAYLANE_ALLOW"),
+            group: said.text("NACOS_GROUP"),
+            lane_groups: said.pairs("GRAYLANE_LANE_GROUPS")?,
+            lane_namespaces: said.pairs("GRAYLANE_LANE_NAMESPACES")?,
+            cluster: said.text("NACOS_CLUSTER"),
+            clusters: said.list("NACOS_CLUSTERS"),
+            data_ids: said.list("GRAYLANE_DATA_IDS"),
+            prefix: said.text("GRAYLANE_PREFIX"),
+            rules: said.list("GRAYLANE_RULES").into_iter().map(PathBuf::from).collect(),
+            registry: said.text("GRAYLANE_REGISTRY").map(PathBuf::from),
+            base: said.text("GRAYLANE_BASE"),
+            lanes: said.pairs("GRAYLANE_LANES")?,
+            headers: said.list("GRAYLANE_HEADERS"),
+            baggage: said
+                .text("GRAYLANE_BAGGAGE")
+                .is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            tag_keys: said.list("GRAYLANE_TAG_KEYS"),
+            advertise: said.address("GRAYLANE_ADVERTISE")?,
+            notice: said.duration("GRAYLANE_NOTICE")?,
+            drain: said.duration("GRAYLANE_DRAIN")?,
+            allow: said.list("GRAYLANE_ALLOW"),
         })
     }
 
@@ -255,7 +299,9 @@ mod tests {
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
     }
 
-    const ENVIRONMENT: [(&str, &str); 24] = [
+    const ENVIRONMENT: [(&str, &str); 26] = [
+        ("GRAYLANE_NOTICE", "500ms"),
+        ("GRAYLANE_DRAIN", "1m"),
         ("GRAYLANE_VERSION", "V2"),
         ("GRAYLANE_VERSION_KEY", "release"),
         ("GRAYLANE_PREFIX", "shop.gray"),
@@ -324,6 +370,8 @@ mod tests {
             baggage: true,
             tag_keys: list(&["k:hush"]),
             advertise: Some([192, 0, 2, 7].into()),
+            notice: Some(HumanDuration::millis(500)),
+            drain: Some(HumanDuration::secs(60)),
             allow: list(&["10.0.0.0/8"]),
         };
         assert_eq!(read, expected);

@@ -19,6 +19,18 @@ impl Kept {
 ///
 /// Dropped, it is kept no more, and leaves the registry when the connection to it is missed, which lives as
 /// long as the last of its [`Starter`](crate::Starter): [`end`](Self::end) it instead.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), gray_starter::StartError> {
+/// let starter = gray_starter::Starter::from_env("order-app")?;
+/// let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
+/// // Serve by whatever server it is; once it is ready:
+/// let registration = starter.register(listener.local_addr()?).await?;
+/// // And before it stops:
+/// registration.end().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a registration that is dropped is not kept any more"]
 pub struct Registration(Option<Kept>);

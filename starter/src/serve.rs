@@ -1,17 +1,16 @@
-use std::time::Duration;
-
 use axum::Router;
 use axum::serve::ListenerExt;
+use gray_config::HumanDuration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::{StartError, Starter};
 
-/// How long a copy goes on accepting after it has left the registry: until others have heard of it.
-const NOTICE: Duration = Duration::from_secs(2);
+/// How long a copy goes on accepting after it has left the registry, where nothing else is said.
+const NOTICE: HumanDuration = HumanDuration::secs(2);
 
-/// How long requests may take to end after that.
-const DRAIN: Duration = Duration::from_secs(30);
+/// How long requests may take to end after that, where nothing else is said.
+const DRAIN: HumanDuration = HumanDuration::secs(30);
 
 /// Why a service ended.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +20,8 @@ pub enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Some requests had not ended in time. They go on until the process ends.
-    #[error("some requests had not ended {DRAIN:?} after the service was to stop")]
-    Cut,
+    #[error("some requests had not ended {0} after the service was to stop")]
+    Cut(HumanDuration),
     /// Its listener failed.
     #[error("the service ended")]
     Serve(#[from] std::io::Error),
@@ -30,7 +29,8 @@ pub enum ServeError {
 
 impl Starter {
     /// Serves a router in lanes: registers when it listens, and when `stop` is done leaves the
-    /// registry, waits until others have noticed, and lets requests end, for half a minute.
+    /// registry, waits until others have noticed, and lets requests end, for half a minute
+    /// ([`notice`](crate::StarterProperties::notice), [`drain`](crate::StarterProperties::drain)).
     ///
     /// # Errors
     ///
@@ -42,6 +42,9 @@ impl Starter {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let addr = listener.local_addr()?;
+        let properties = self.properties();
+        let (notice, drain) =
+            (properties.notice.unwrap_or(NOTICE), properties.drain.unwrap_or(DRAIN));
         let registration = self.register(addr).await?;
         let (leave, told) = oneshot::channel::<()>();
         let told = async move {
@@ -65,13 +68,59 @@ impl Starter {
             registration.end().await;
             tokio::select! {
                 served = &mut serving => return Ok(served?),
-                () = tokio::time::sleep(NOTICE) => {}
+                () = tokio::time::sleep(notice.0) => {}
             }
         }
         let _ = leave.send(());
-        match tokio::time::timeout(DRAIN, serving).await {
+        match tokio::time::timeout(drain.0, serving).await {
             Ok(served) => Ok(served?),
-            Err(_) => Err(ServeError::Cut),
+            Err(_) => Err(ServeError::Cut(drain)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::StarterProperties;
+
+    /// A request that never ends does not keep its service from ending.
+    #[tokio::test]
+    async fn requests_are_waited_for_as_long_as_it_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = folder.path().join("registry.yaml");
+        std::fs::write(&registry, "services: {}\n").unwrap();
+        let starter = Starter::start(StarterProperties {
+            service: "a".to_owned(),
+            base: Some("V1".to_owned()),
+            registry: Some(registry),
+            drain: Some(HumanDuration::millis(300)),
+            ..StarterProperties::default()
+        });
+        let starter = starter.unwrap();
+        let (asked, told) = oneshot::channel::<()>();
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Some(asked)));
+        let handler = get(async move || {
+            drop(asked.lock().unwrap().take());
+            std::future::pending::<()>().await;
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let stop = async {
+            let _ = told.await;
+        };
+        let began = Instant::now();
+        let served = starter.serve(listener, Router::new().route("/", handler), stop).await;
+        assert!(matches!(served, Err(ServeError::Cut(_))), "{served:?}");
+        assert!(served.unwrap_err().to_string().contains("300ms"));
+        assert!(began.elapsed() > Duration::from_millis(300));
     }
 }

@@ -169,6 +169,11 @@ impl Starter {
         })))
     }
 
+    #[cfg(feature = "serve")]
+    pub(crate) fn properties(&self) -> &StarterProperties {
+        &self.0.properties
+    }
+
     /// Returns the layer for the service's server.
     pub fn layer(&self) -> GrayLayer {
         self.0.layer.clone()

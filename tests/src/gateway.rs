@@ -104,6 +104,20 @@ impl Gateway {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(Ok(0.0), |value| value.parse().context("no number"))
     }
+
+    /// Returns how often the gateway has connected to Nacos.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask).
+    pub async fn connections_to_nacos(&self) -> anyhow::Result<u64> {
+        let text = self.ask("/metrics").await?;
+        let lines =
+            text.lines().filter(|it| it.starts_with("graylane_nacos_connections_made_total"));
+        let value =
+            |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+        Ok(lines.filter_map(value).sum())
+    }
 }
 
 fn run(config: &Path, log: &Path) -> anyhow::Result<Process> {

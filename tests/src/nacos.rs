@@ -50,7 +50,7 @@ impl Nacos {
         Self::start_with(kind, false).await
     }
 
-    /// Starts a server that asks for logins; its user is `nacos` with this password.
+    /// Starts a server that asks for logins, good for six seconds; its user is `nacos` with this password.
     ///
     /// # Errors
     ///
@@ -96,7 +96,9 @@ impl Nacos {
         let mut command = Command::new(start);
         command.arg(home).arg(self.port.to_string());
         if self.auth {
-            command.env("NACOS_AUTH", "true");
+            // Logins expire soon, so that tests see them renewed.
+            let expiry = "-Dnacos.core.auth.plugin.nacos.token.expire.seconds=6";
+            command.env("NACOS_AUTH", "true").env("JAVA_TOOL_OPTIONS", expiry);
         }
         let mut process = Process::start(&mut command, &log)?;
         if self.kind == Kind::Java {

@@ -35,6 +35,8 @@ struct Known {
     services: Mutex<HashMap<String, Arc<Value>>>,
     /// Where pushes go to.
     clients: Mutex<Vec<mpsc::UnboundedSender<Result<Payload, Status>>>>,
+    /// How many subscriptions were answered.
+    subscriptions: AtomicUsize,
     /// How many subscriptions are still to be refused.
     refusals: AtomicUsize,
 }
@@ -103,6 +105,26 @@ impl StandIn {
         self.state.refusals.store(count, Ordering::Relaxed);
     }
 
+    /// Returns how many subscriptions it has answered.
+    pub fn subscriptions(&self) -> usize {
+        self.state.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Tells all clients to connect anew, as a server does that wants to be rid of some.
+    pub fn reset(&self) {
+        self.tell(&payload("ConnectResetRequest", &json!({ "requestId": "reset" })));
+    }
+
+    /// Pushes once more what may be out of date by now.
+    pub fn replay(&self, push: &Prepared) {
+        self.tell(&push.payload);
+    }
+
+    fn tell(&self, payload: &Payload) {
+        // Those that have gone hear nothing.
+        lock(&self.state.clients).retain(|client| client.send(Ok(payload.clone())).is_ok());
+    }
+
     /// Sets what is answered about a service, and pushes it; `time` is the server's clock.
     pub fn push(&self, service: &str, time: u64, hosts: &Value) {
         self.send(&Self::prepare(service, time, hosts));
@@ -121,8 +143,7 @@ impl StandIn {
     /// Sets what is answered about a service, and pushes it.
     pub fn send(&self, push: &Prepared) {
         lock(&self.state.services).insert(push.service.clone(), Arc::clone(&push.known));
-        // Those that have gone hear nothing.
-        lock(&self.state.clients).retain(|client| client.send(Ok(push.payload.clone())).is_ok());
+        self.tell(&push.payload);
     }
 }
 
@@ -152,6 +173,9 @@ fn answer(known: &Known, request: &Payload) -> Payload {
     if name == "SubscribeServiceRequest" && refused() {
         let busy = json!({ "resultCode": 500, "errorCode": 503, "message": "busy" });
         return payload("ErrorResponse", &busy);
+    }
+    if name == "SubscribeServiceRequest" {
+        known.subscriptions.fetch_add(1, Ordering::Relaxed);
     }
     let service = body.get("serviceName").and_then(Value::as_str).unwrap_or_default();
     let service = lock(&known.services).get(service).cloned();

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
 use serde::Serialize;
@@ -28,7 +30,8 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 pub(super) struct Connection {
     grpc: Grpc<Channel>,
     answers: mpsc::Sender<Payload>,
-    headers: HashMap<String, String>,
+    /// Replaced when the login is renewed.
+    headers: Arc<ArcSwap<HashMap<String, String>>>,
     limit: Duration,
 }
 
@@ -54,8 +57,10 @@ impl Connection {
         let channel = endpoint.connect().await.map_err(|error| broken(&error))?;
         let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (answers, outgoing) = mpsc::channel(64);
-        let headers = opening.token.iter().map(|token| ("accessToken".to_owned(), token.clone()));
-        let connection = Self { grpc, answers, headers: headers.collect(), limit: opening.limit };
+        let connection = Self { grpc, answers, headers: Arc::default(), limit: opening.limit };
+        if let Some(token) = &opening.token {
+            connection.set_token(token);
+        }
         let _: serde_json::Value = connection.request("ServerCheckRequest", &json!({})).await?;
         let setup = Payload::new("ConnectionSetupRequest", HashMap::new(), &setup(opening));
         let sent = connection.answers.send(setup).await;
@@ -72,13 +77,18 @@ impl Connection {
         Ok((connection, Incoming(stream::once(call).try_flatten().boxed())))
     }
 
+    /// Sends this token with all requests from now on.
+    pub(super) fn set_token(&self, token: &str) {
+        self.headers.store(Arc::new([("accessToken".to_owned(), token.to_owned())].into()));
+    }
+
     /// Sends a request and reads its answer.
     pub(super) async fn request<T: DeserializeOwned>(
         &self,
         name: &'static str,
         body: &impl Serialize,
     ) -> Result<T, NacosError> {
-        let payload = Payload::new(name, self.headers.clone(), body);
+        let payload = Payload::new(name, HashMap::clone(&self.headers.load()), body);
         let mut grpc = self.grpc.clone();
         let call = async move {
             grpc.ready().await.map_err(|error| NacosError::Broken(causes(&error)))?;
@@ -97,7 +107,7 @@ impl Connection {
     /// Confirms something that the server sent; `name` is the answer's type.
     pub(super) async fn confirm(&self, name: &str, request_id: &str) {
         let body = json!({ "requestId": request_id, "resultCode": 200, "success": true });
-        let payload = Payload::new(name, self.headers.clone(), &body);
+        let payload = Payload::new(name, HashMap::clone(&self.headers.load()), &body);
         // A closed stream ends the connection elsewhere; there is nothing to do here.
         let _ = self.answers.send(payload).await;
     }

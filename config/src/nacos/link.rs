@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -206,17 +207,45 @@ impl Core {
         self.state.send_modify(|state| {
             *state = LinkState { epoch: state.epoch + 1, connected: true, error: None };
         });
-        self.listen_to(&connection, &mut incoming, token).await
+        tokio::select! {
+            ended = self.listen_to(&connection, &mut incoming) => ended,
+            never = self.renew(server, &connection, token) => match never {},
+        }
+    }
+
+    /// Logs in again before each login expires. The connection stays: what is registered through it would
+    /// go with it.
+    async fn renew(
+        &self,
+        server: &str,
+        connection: &Connection,
+        mut token: Option<Token>,
+    ) -> Infallible {
+        const RETRY: Duration = Duration::from_secs(1);
+        while let Some(old) = token {
+            tokio::time::sleep_until(old.renew_at).await;
+            token = match login::login(&self.properties, server).await {
+                Ok(token) => {
+                    debug!(server, "the login to Nacos is renewed");
+                    if let Some(token) = &token {
+                        connection.set_token(&token.text);
+                    }
+                    token
+                }
+                Err(error) => {
+                    warn!(server, %error, "the login to Nacos cannot be renewed, trying again");
+                    Some(Token { renew_at: Instant::now() + RETRY, ..old })
+                }
+            };
+        }
+        std::future::pending().await
     }
 
     async fn listen_to(
         &self,
         connection: &Connection,
         incoming: &mut Incoming,
-        token: Option<Token>,
     ) -> Result<(), NacosError> {
-        let renew = token.map(|token| token.renew_at);
-        let far = Instant::now() + Duration::from_hours(24 * 365);
         loop {
             tokio::select! {
                 payload = incoming.next() => {
@@ -227,10 +256,6 @@ impl Core {
                 () = tokio::time::sleep(HEARTBEAT) => {
                     let beat: Value = connection.request("HealthCheckRequest", &json!({})).await?;
                     debug!(?beat, "Nacos is there");
-                }
-                () = tokio::time::sleep_until(renew.unwrap_or(far)) => {
-                    info!("the login to Nacos is about to expire, connecting anew");
-                    return Ok(());
                 }
             }
         }

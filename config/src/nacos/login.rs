@@ -17,6 +17,9 @@ pub(super) struct Token {
     pub(super) renew_at: Instant,
 }
 
+/// For how many seconds a token is taken to be good where the server does not say it.
+const UNSAID: u64 = 60;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -48,8 +51,8 @@ pub(super) async fn login(
         let answer = request.send().await.map_err(|error| refused(causes(&error)))?;
         let (status, body) = (answer.status(), answer.text().await.unwrap_or_default());
         if let Ok(answer) = serde_json::from_str::<Answer>(&body) {
-            let half = Duration::from_secs(answer.token_ttl.max(60) / 2);
-            let renew_at = Instant::now() + half;
+            let lasts = if answer.token_ttl == 0 { UNSAID } else { answer.token_ttl };
+            let renew_at = Instant::now() + Duration::from_secs(lasts) / 2;
             return Ok(Some(Token { text: answer.access_token, renew_at }));
         }
         reason = format!("{status} {}", body.chars().take(200).collect::<String>());

@@ -31,6 +31,28 @@ pub enum Astray {
     Bare(String),
 }
 
+impl Astray {
+    /// Returns where it goes, and what it takes along of the headers that it was asked with.
+    fn takes(&self, mut headers: HeaderMap) -> (&str, HeaderMap) {
+        headers.remove("host");
+        match self {
+            Self::WithTag(to) => (to, headers),
+            Self::WithoutTag(to) => {
+                headers.remove("gray");
+                headers.remove("baggage");
+                (to, headers)
+            }
+            Self::Bare(to) => (to, HeaderMap::new()),
+        }
+    }
+}
+
+/// What an answer says about the hops behind it, which such a service copies as well.
+fn report(headers: &HeaderMap) -> HeaderMap {
+    let name = HeaderName::from_static("x-graylane-path");
+    headers.get(&name).map(|report| (name, report.clone())).into_iter().collect()
+}
+
 /// One service of the chain.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -44,7 +66,7 @@ pub struct Link {
     pub transport: Transport,
     /// Its part in gray release.
     pub starter: Starter,
-    /// Where it sends what it is asked for over HTTP, where it does not care for lanes.
+    /// Where it sends what it is asked for, where it does not care for lanes.
     pub astray: Option<Astray>,
     /// What it produces messages by, where it does.
     pub producer: Option<Producer<RocketMq>>,
@@ -142,28 +164,27 @@ impl Link {
     async fn go_astray(
         &self,
         astray: &Astray,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
     ) -> anyhow::Result<(HeaderMap, String)> {
         let next = self.next.unwrap_or(self.letter);
-        headers.remove("host");
-        let to = match astray {
-            Astray::WithTag(to) => to,
-            Astray::WithoutTag(to) => {
-                headers.remove("gray");
-                headers.remove("baggage");
-                to
-            }
-            Astray::Bare(to) => {
-                headers.clear();
-                to
-            }
-        };
+        let (to, headers) = astray.takes(headers);
         let url = format!("{to}/{next}/http");
         let answer = reqwest::Client::new().get(url).headers(headers).send().await?;
-        let report = answer.headers().get("x-graylane-path").cloned();
-        let report = report.map(|report| (HeaderName::from_static("x-graylane-path"), report));
-        let way = format!("{} -> {}", self.name(), answer.text().await?.trim_end());
-        Ok((report.into_iter().collect(), way))
+        let report = report(answer.headers());
+        Ok((report, format!("{} -> {}", self.name(), answer.text().await?.trim_end())))
+    }
+
+    /// Answers a call over gRPC that came with these headers.
+    pub(super) async fn asked_over_grpc(
+        &self,
+        headers: HeaderMap,
+    ) -> anyhow::Result<(HeaderMap, String)> {
+        let Some(astray) = &self.astray else {
+            return Ok((HeaderMap::new(), self.over_grpc().await?));
+        };
+        let (to, headers) = astray.takes(headers);
+        let (headers, way) = super::grpc::call_at(to, headers).await?;
+        Ok((report(&headers), format!("{} -> {way}", self.name())))
     }
 
     pub(super) async fn over_grpc(&self) -> anyhow::Result<String> {

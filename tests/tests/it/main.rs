@@ -16,6 +16,7 @@ mod flips;
 mod forging;
 mod interop;
 mod listening;
+mod lists;
 mod messages;
 mod model;
 mod nacos;

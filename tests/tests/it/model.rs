@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use self::condition::{Asks, asks};
+use self::condition::{Asks, LISTED, NETS, asks};
 use gray_config::{Documents, Faults, KeyPath, live};
 use gray_filters::{
     ClassifyLayer, ClientAddr, OverrideProperties, PlaceProperties, Senses, TrustedProxies,
@@ -118,15 +118,23 @@ fn senses() -> Senses {
     }
 }
 
+/// The lists that conditions may name, and the documents that they are.
+fn lists() -> std::collections::BTreeMap<String, String> {
+    ["words", "nets"].map(|name| (format!("{name}.txt"), name.to_owned())).into()
+}
+
 fn revision(world: &impl World, format: Format) -> Revision {
     let how = RuleDocuments {
         format,
         prefix: "kerwin.tool.gray".to_owned(),
-        lists: std::collections::BTreeMap::default(),
+        lists: lists(),
         senses: live(senses()).1,
         routed: [].into(),
     };
-    let documents = Documents::one("rules", world.yaml());
+    let texts =
+        [("rules", world.yaml()), ("words.txt", LISTED.join("\n")), ("nets.txt", NETS.to_owned())];
+    let texts = texts.map(|(name, text)| (name.to_owned(), Arc::from(text)));
+    let documents = Documents(texts.into());
     let parsed = gray_gateway::parse_documents(&documents, &how).map(|(revision, _)| revision);
     parsed.unwrap_or_else(|problems| panic!("{problems}\n{}", world.yaml()))
 }
@@ -155,7 +163,7 @@ fn request(asks: &Asks) -> Request<()> {
         request = request.header("cookie", cookies.join("; "));
     }
     let mut request = request.body(()).unwrap();
-    let address = asks.address().into();
+    let address = asks.address();
     request.extensions_mut().insert(ClientAddr { address, through_proxy: false });
     request
 }
@@ -200,7 +208,7 @@ fn explained(revision: &Revision, directory: &Directory, asks: &Asks) -> Answer 
         method: request.method().to_string(),
         url: request.uri().to_string(),
         headers: headers.collect(),
-        ip: asks.address().into(),
+        ip: asks.address(),
     };
     explainer.explain(&asked).unwrap()
 }
@@ -220,7 +228,7 @@ fn compare(world: &impl World, format: Format, asks: &Asks) -> Result<(), TestCa
     let (ports, fallback) = world.ports(lane);
     prop_assert_eq!(&answer.decision.status, lane, "{:?}\n{}", asks, world.yaml());
     prop_assert_eq!(&answer.decision.rule, &world.rule(asks), "{:?}\n{}", asks, world.yaml());
-    prop_assert_eq!(answer.client, std::net::IpAddr::from(asks.address()));
+    prop_assert_eq!(answer.client.to_canonical(), asks.address().to_canonical());
     prop_assert_eq!(answer.version.as_deref(), world.version(lane), "{}", world.yaml());
     prop_assert_eq!(&answer.writes, &[("gray".to_owned(), lane.to_owned())]);
     match served {

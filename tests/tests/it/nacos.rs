@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gray_config::nacos::{ConfigKey, Link, Module, NacosProperties};
 use gray_tests::{Gateway, Kind, Nacos, Process, binary, eventually, scene_documents, verify};
 
 const COMMON: &str = "\
@@ -271,7 +272,54 @@ mod on_nacos {
             anyhow::ensure!(text.contains("there is no data id common-config.yaml"), "{text}");
             Ok(())
         })
-        .await
+        .await?;
+        logins_are_renewed(&server, &gateway).await
+    }
+
+    /// Logins are good for six seconds there. Connections stay, since with them goes what is registered.
+    async fn logins_are_renewed(server: &Nacos, gateway: &Gateway) -> anyhow::Result<()> {
+        let nacos = NacosProperties {
+            servers: vec![server.address()],
+            username: "nacos".to_owned(),
+            password: "right".to_owned(),
+            ..NacosProperties::default()
+        };
+        let link = Link::new(nacos, Module::Config);
+        let key = |data_id: &str| ConfigKey {
+            data_id: data_id.to_owned(),
+            group: "DEFAULT_GROUP".to_owned(),
+        };
+        let publish = async |id: &str, text: &str| {
+            eventually(Duration::from_secs(10), async || {
+                Ok(link.publish(&key(id), text, None).await?)
+            })
+            .await
+        };
+        publish("common-config.yaml", COMMON).await?;
+        publish("gateway-app.yaml", "kerwin: {tool: {gray: {gateway: {enabled: true}}}}\n").await?;
+        gateway.ready().await?;
+        let began = tokio::time::Instant::now();
+        let mut number = 0;
+        while began.elapsed() < Duration::from_secs(14) {
+            number += 1;
+            let text = format!(
+                "kerwin: {{tool: {{gray: {{gateway: {{enabled: true, grayHeadValue: v{number}}}}}}}}}\n"
+            );
+            let before = gateway.ask("/api/v1/rules").await?;
+            publish("gateway-app.yaml", &text).await?;
+            eventually(Duration::from_secs(5), async || {
+                let rules = gateway.ask("/api/v1/rules").await?;
+                anyhow::ensure!(rules != before, "{rules}");
+                Ok(())
+            })
+            .await?;
+        }
+        let connections = gateway.connections_to_nacos().await?;
+        // One for each half of Nacos.
+        anyhow::ensure!(connections == 2, "it has connected {connections} times");
+        let own = link.stats().connections.load(Ordering::Relaxed);
+        anyhow::ensure!(own == 1, "the link has connected {own} times");
+        Ok(())
     }
 
     #[tokio::test]

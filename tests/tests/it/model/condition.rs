@@ -1,7 +1,7 @@
 //! Conditions of the model: how they are written, and when they hold, by semantics alone.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -19,11 +19,34 @@ pub(super) struct Asks {
     pub(super) method: &'static str,
     /// The second part of the client's address, which says where it is, and the last.
     pub(super) client: (u8, u8),
+    pub(super) family: Family,
+}
+
+/// How a client's address is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Family {
+    /// `10.x.0.y`.
+    V4,
+    /// The same as an IPv6 address (RFC 4291, 2.5.5.2), which means nothing else.
+    Mapped,
+    /// `2001:db8:x::y`, which is nowhere.
+    V6,
 }
 
 impl Asks {
-    pub(super) fn address(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.client.0, 0, self.client.1)
+    pub(super) fn address(&self) -> IpAddr {
+        let (net, last) = self.client;
+        let v4 = Ipv4Addr::new(10, net, 0, last);
+        match self.family {
+            Family::V4 => v4.into(),
+            Family::Mapped => v4.to_ipv6_mapped().into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, net.into(), 0, 0, 0, 0, last.into()).into(),
+        }
+    }
+
+    /// The net of an IPv4 address.
+    pub(super) fn net4(&self) -> Option<u8> {
+        (!matches!(self.family, Family::V6)).then_some(self.client.0)
     }
 }
 
@@ -38,6 +61,12 @@ pub(super) enum Place {
     Host,
     Method,
 }
+
+/// What stands in the list `words`.
+pub(super) const LISTED: [&str; 5] = ["v1", "1001", "/p1/x", "a.example", "POST"];
+
+/// What stands in the list `nets`: the first net of either family.
+pub(super) const NETS: &str = "10.0.0.0/16\n2001:db8::/48\n";
 
 const WORDS: [&str; 4] = ["v0", "v1", "v2", "V1"];
 const USERS: [&str; 3] = ["1001", "1002", "2001"];
@@ -94,6 +123,8 @@ pub(super) enum Op {
     Contains(String),
     In(Vec<&'static str>),
     NotIn(Vec<&'static str>),
+    /// In the list `words`, or not.
+    Listed(bool),
     /// A pattern, and whether it matches.
     Regex(&'static str, fn(&str) -> bool),
     Exists(bool),
@@ -112,6 +143,8 @@ impl Op {
             Self::Contains(text) => format!("contains: '{text}'"),
             Self::In(words) => format!("in: [{}]", list(words)),
             Self::NotIn(words) => format!("notIn: [{}]", list(words)),
+            Self::Listed(true) => "inList: words".to_owned(),
+            Self::Listed(false) => "notInList: words".to_owned(),
             Self::Regex(pattern, _) => format!("regex: '{pattern}'"),
             Self::Exists(exists) => format!("exists: {exists}"),
         }
@@ -129,6 +162,7 @@ impl Op {
             Self::Contains(text) => is(&|it| it.contains(&fold(text))),
             Self::In(words) => is(&|it| words.iter().any(|word| fold(word) == it)),
             Self::NotIn(words) => !is(&|it| words.iter().any(|word| fold(word) == it)),
+            Self::Listed(inside) => is(&|it| LISTED.iter().any(|word| fold(word) == it)) == *inside,
             Self::Regex(_, matches) => is(matches),
             Self::Exists(exists) => value.is_some() == *exists,
         }
@@ -147,6 +181,9 @@ pub(super) enum Key {
 pub(super) enum Cond {
     Text(Place, Op, bool),
     Network(u8, bool),
+    Network6(u8, bool),
+    /// In the list `nets`, or not.
+    ListedNetwork(bool),
     City(usize, usize, bool),
     /// Steps of 0.01 %, keys, a salt of its own, and whether a request without a key is in.
     Share(u16, Vec<Key>, Option<u8>, bool),
@@ -167,6 +204,11 @@ impl Cond {
             Self::Network(net, is) => {
                 format!("{{clientIp: {{{}: [10.{net}.0.0/16]}}}}", inside(is))
             }
+            Self::Network6(net, is) => {
+                format!("{{clientIp: {{{}: ['2001:db8:{net}::/48']}}}}", inside(is))
+            }
+            Self::ListedNetwork(true) => "{clientIp: {inList: nets}}".to_owned(),
+            Self::ListedNetwork(false) => "{clientIp: {notInList: nets}}".to_owned(),
             Self::City(city, name, is) => {
                 format!("{{city: {{{}: [{}]}}}}", inside(is), CITIES[*city][*name])
             }
@@ -191,8 +233,12 @@ impl Cond {
     pub(super) fn holds(&self, asks: &Asks, rule: &str) -> bool {
         match self {
             Self::Text(place, op, ignore_case) => op.holds(place.of(asks), *ignore_case),
-            Self::Network(net, inside) => (asks.client.0 == *net) == *inside,
-            Self::City(city, _, inside) => (usize::from(asks.client.0) == *city) == *inside,
+            Self::Network(net, inside) => (asks.net4() == Some(*net)) == *inside,
+            Self::Network6(net, inside) => {
+                (asks.net4().is_none() && asks.client.0 == *net) == *inside
+            }
+            Self::ListedNetwork(inside) => (asks.client.0 == 0) == *inside,
+            Self::City(city, _, inside) => (asks.net4().map(usize::from) == Some(*city)) == *inside,
             Self::Share(steps, keys, salt, no_key) => {
                 let salt = salt.map_or_else(|| rule.to_owned(), |salt| format!("s{salt}"));
                 match keys.iter().find_map(|key| key.of(asks)) {
@@ -222,7 +268,10 @@ impl Key {
     fn of(self, asks: &Asks) -> Option<Vec<u8>> {
         match self {
             Self::Text(place) => place.of(asks).map(|text| text.as_bytes().to_vec()),
-            Self::Address => Some(asks.address().octets().to_vec()),
+            Self::Address => Some(match asks.address().to_canonical() {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            }),
         }
     }
 }
@@ -257,6 +306,7 @@ fn op(place: Place) -> impl Strategy<Value = Op> {
         part().prop_map(Op::Contains),
         words().prop_map(Op::In),
         words().prop_map(Op::NotIn),
+        any::<bool>().prop_map(Op::Listed),
         prop::sample::select(&REGEXES[..]).prop_map(|(text, matches)| Op::Regex(text, matches)),
         any::<bool>().prop_map(Op::Exists),
     ]
@@ -306,6 +356,8 @@ pub(super) fn cond() -> impl Strategy<Value = Cond> {
     let leaf = prop_oneof![
         4 => text(),
         1 => (0_u8..3, any::<bool>()).prop_map(|(net, inside)| Cond::Network(net, inside)),
+        1 => (0_u8..3, any::<bool>()).prop_map(|(net, inside)| Cond::Network6(net, inside)),
+        1 => any::<bool>().prop_map(Cond::ListedNetwork),
         1 => (0_usize..2, 0_usize..3, any::<bool>())
             .prop_map(|(city, name, inside)| Cond::City(city, name, inside)),
         2 => share(),
@@ -327,9 +379,11 @@ pub(super) fn asks() -> impl Strategy<Value = Asks> {
     let path = prop::sample::select(&PATHS[..]);
     let host = prop::sample::select(&HOSTS[..]);
     let method = prop::sample::select(&METHODS[..]);
-    let client = (0_u8..3, any::<u8>());
+    let family =
+        prop_oneof![3 => Just(Family::V4), 1 => Just(Family::Mapped), 1 => Just(Family::V6)];
+    let client = ((0_u8..3, any::<u8>()), family);
     ([word(), word()], word(), word(), user, path, host, method, client).prop_map(
-        |(headers, cookie, query, user, path, host, method, client)| Asks {
+        |(headers, cookie, query, user, path, host, method, (client, family))| Asks {
             headers,
             cookie,
             query,
@@ -338,6 +392,7 @@ pub(super) fn asks() -> impl Strategy<Value = Asks> {
             host,
             method,
             client,
+            family,
         },
     )
 }

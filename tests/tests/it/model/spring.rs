@@ -54,15 +54,15 @@ impl World for Spring {
     }
 
     fn rule(&self, asks: &Asks) -> Option<String> {
-        let city = match asks.client.0 {
-            0 => Some("深圳"),
-            1 => Some("广州"),
+        let city = match asks.net4() {
+            Some(0) => Some("深圳"),
+            Some(1) => Some("广州"),
             _ => None,
         };
         let rules = [
             // The requests of this model carry no header of the design's own name.
             ("grayHead", self.head.is_some() && asks.headers[0] == self.head),
-            ("grayIPList", self.networks.contains(&asks.client.0)),
+            ("grayIPList", asks.net4().is_some_and(|net| self.networks.contains(&net))),
             (
                 "grayCityList",
                 city.is_some_and(|city| self.cities.iter().any(|it| it.starts_with(city))),
