@@ -5,6 +5,9 @@ use crate::condition::{Condition, Key, Percentage};
 use crate::operator::{Operator, Test};
 use crate::share::Share;
 
+/// The longest list whose entries are looked at one by one.
+const LIST: usize = 1_000;
+
 /// Compares conditions without any request, for as long as it takes a bounded number of steps.
 ///
 /// What it says is so; what it does not say may be so all the same.
@@ -21,6 +24,11 @@ impl Reasoning {
     /// Tells whether it has given up.
     pub(crate) const fn is_exhausted(&self) -> bool {
         self.steps == 0
+    }
+
+    /// Tells whether a list is compared with another: a long one would take what many rules need.
+    fn affords(&mut self, length: usize) -> bool {
+        length <= LIST && self.spend(1 + length / 16)
     }
 
     fn spend(&mut self, steps: usize) -> bool {
@@ -64,6 +72,9 @@ impl Reasoning {
         let (Condition::Text(source, one), Condition::Text(of, other)) = (one, other) else {
             return false;
         };
+        if !self.spend(1) {
+            return false;
+        }
         source == of && (self.excludes(one, other) || self.excludes(other, one))
     }
 
@@ -79,7 +90,7 @@ impl Reasoning {
     fn values<'a>(&mut self, test: &'a Test) -> Option<Vec<&'a [u8]>> {
         match &test.operator {
             Operator::Equal(only) => Some(vec![only]),
-            Operator::In(names) => self.spend(names.len()).then(|| names.iter().collect()),
+            Operator::In(names) => self.affords(names.len()).then(|| names.iter().collect()),
             _ => None,
         }
     }
@@ -99,7 +110,7 @@ impl Reasoning {
                 C::Place { level: of, names: wide, inside: as_well },
             ) if level == of && inside == as_well => {
                 let (less, more) = if *inside { (narrow, wide) } else { (wide, narrow) };
-                self.spend(less.len()) && less.iter().all(|name| more.contains(name))
+                self.affords(less.len()) && less.iter().all(|name| more.contains(name))
             }
             (C::Place { level, inside: true, .. }, C::PlaceKnown { level: of, known: true }) => {
                 level == of
@@ -118,7 +129,7 @@ impl Reasoning {
     }
 
     fn within(&mut self, less: &CidrSet, more: &CidrSet) -> bool {
-        self.spend(less.len()) && less.is_within(more)
+        self.affords(less.len()) && less.is_within(more)
     }
 
     fn test(&mut self, narrow: &Test, wide: &Test) -> bool {
@@ -146,7 +157,9 @@ impl Reasoning {
             (O::NotEqual(narrow), O::NotEqual(wide)) => same_case && narrow == wide,
             (O::NotIn(names), O::NotEqual(text)) => same_case && names.contains(text),
             (O::NotIn(narrow), O::NotIn(wide)) => {
-                same_case && self.spend(wide.len()) && wide.iter().all(|name| narrow.contains(name))
+                same_case
+                    && self.affords(wide.len())
+                    && wide.iter().all(|name| narrow.contains(name))
             }
             (O::Regex(narrow), O::Regex(wide)) => same_case && narrow.as_str() == wide.as_str(),
             (O::Percentage(narrow), O::Percentage(wide)) => same_case && narrow.is_part_of(*wide),
@@ -181,16 +194,32 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
+    use gray_config::{Faults, KeyPath};
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
 
     use super::*;
-    use crate::condition::Source;
+    use crate::condition::{Level, Source};
     use crate::senses::Subject;
-    use crate::{Head, NameSet, Senses};
+    use crate::{Head, NameSet, OverrideProperties, PlaceProperties, Senses};
 
     const X: HeaderName = HeaderName::from_static("x");
+
+    const CITIES: [&str; 3] = ["a", "b", "nowhere"];
+
+    /// Where two cities are.
+    fn senses() -> Senses {
+        let network = |network: &str, city: &str| OverrideProperties {
+            network: network.to_owned(),
+            city: city.to_owned(),
+            ..OverrideProperties::default()
+        };
+        let overrides = vec![network("10.0.0.0/31", CITIES[0]), network("10.0.0.4/31", CITIES[1])];
+        let places = PlaceProperties { databases: Vec::new(), overrides };
+        let places = places.open(&KeyPath::ROOT, &mut Faults::default());
+        Senses { places, ..Senses::default() }
+    }
 
     fn text() -> impl Strategy<Value = String> {
         "[aAb]{0,2}"
@@ -206,7 +235,8 @@ mod tests {
             let folded = |text: String| if ignore_case { text.to_ascii_lowercase() } else { text };
             let names: NameSet = names.into_iter().map(folded).collect();
             let bytes = || folded(text.clone()).into_bytes().into_boxed_slice();
-            let share = Share::new(f64::from(quarter) * 100.0 / 3.0, "s");
+            let share =
+                Share::new(f64::from(quarter) * 25.0, if text.len() > 1 { "t" } else { "s" });
             let pattern = regex::bytes::RegexBuilder::new(&format!("^{text}"))
                 .case_insensitive(ignore_case)
                 .build();
@@ -239,6 +269,25 @@ mod tests {
             1 => (0..=100_u8).prop_map(|share| {
                 Condition::ClientShare(Share::new(f64::from(share), "s").unwrap())
             }),
+            1 => (0..=4_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+                |(quarters, salt, address, without_key)| {
+                    let salt = if salt { "s" } else { "t" };
+                    let share = Share::new(f64::from(quarters) * 25.0, salt).unwrap();
+                    let key = if address { Key::ClientIp } else { Key::Text(Source::Header(X)) };
+                    Condition::Percentage(Percentage { share, by: vec![key], without_key })
+                },
+            ),
+            1 => (prop::collection::vec(0..3_usize, 0..3), any::<bool>(), any::<bool>()).prop_map(
+                |(cities, inside, city)| {
+                    let names = cities.into_iter().map(|city| CITIES[city].to_owned());
+                    let level = if city { Level::City } else { Level::Country };
+                    Condition::Place { level, names: Arc::new(names.collect()), inside }
+                },
+            ),
+            1 => (any::<bool>(), any::<bool>()).prop_map(|(known, city)| {
+                let level = if city { Level::City } else { Level::Country };
+                Condition::PlaceKnown { level, known }
+            }),
         ]
     }
 
@@ -269,7 +318,7 @@ mod tests {
     fn any_request(mut f: impl FnMut(&Subject<'_>) -> bool) -> bool {
         let texts = texts();
         let headers: Vec<Option<&String>> = texts.iter().map(Some).chain([None]).collect();
-        let senses = Senses::default();
+        let senses = senses();
         texts.iter().enumerate().any(|(index, path)| {
             headers.iter().enumerate().any(|(place, header)| {
                 let mut map = HeaderMap::new();
@@ -312,7 +361,7 @@ mod tests {
     fn it_finds_what_there_is_to_find() {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let (mut found, mut there) = (0, 0);
-        for _ in 0..2_000 {
+        for _ in 0..4_000 {
             let pair = (leaf(), leaf()).new_tree(&mut runner).unwrap().current();
             if any_request(|it| pair.0.holds(it))
                 && !any_request(|it| pair.0.holds(it) && !pair.1.holds(it))

@@ -44,6 +44,8 @@ impl FromIterator<(ServiceName, Arc<Subsets>)> for Directory {
 pub struct DirectoryHealth {
     /// Services that a registry has spoken about.
     pub answered: BTreeSet<ServiceName>,
+    /// The services that also every lane's own registry has said something about.
+    pub complete: BTreeSet<ServiceName>,
     /// Whether instances come from the snapshot, since no registry has answered yet.
     pub from_snapshot: bool,
     /// How often the directory was replaced.
@@ -103,6 +105,8 @@ pub async fn maintain(
     publisher: Publisher<Directory>,
 ) {
     let names = registries.iter().map(|registry| registry.name()).collect();
+    let apart = registries.iter().enumerate().filter(|(_, registry)| registry.lane().is_some());
+    let apart = apart.map(|(number, _)| number).collect();
     let kept = load(maintenance.snapshot.as_ref());
     let numbered = registries
         .into_iter()
@@ -113,8 +117,18 @@ pub async fn maintain(
     let health = DirectoryHealth::default();
     let announced = kept.clone();
     let saving = maintenance.snapshot.clone().map(Saving::new);
-    let keeper =
-        Keeper { maintenance, publisher, retention, health, names, kept, announced, saving };
+    let keeper = Keeper {
+        maintenance,
+        publisher,
+        retention,
+        health,
+        names,
+        apart,
+        spoken: BTreeMap::new(),
+        kept,
+        announced,
+        saving,
+    };
     keeper.run(news).await;
 }
 
@@ -125,6 +139,10 @@ struct Keeper {
     health: DirectoryHealth,
     /// What each registry is known by in the snapshot.
     names: Vec<String>,
+    /// Which registries are those of one lane.
+    apart: BTreeSet<usize>,
+    /// Which registries have spoken about each service.
+    spoken: BTreeMap<ServiceName, BTreeSet<usize>>,
     /// What the snapshot held at the start.
     kept: Documents,
     /// What the registries last said, as the snapshot is to hold it.
@@ -183,12 +201,24 @@ impl Keeper {
             last.insert((source, news.service.clone()), news);
         }
         for ((source, service), news) in last {
-            self.health.answered.insert(service.clone());
+            self.answered(source, &service);
             self.remember(source, &news);
             self.note(source, &news);
             changed.insert(service);
         }
         changed
+    }
+
+    /// Takes note of what a registry has spoken about.
+    fn answered(&mut self, source: usize, service: &ServiceName) {
+        self.health.answered.insert(service.clone());
+        let sources = self.spoken.entry(service.clone()).or_default();
+        sources.insert(source);
+        // Of the others any may list it; a file is silent about what it does not.
+        let others = sources.iter().any(|source| !self.apart.contains(source));
+        if others && self.apart.is_subset(sources) {
+            self.health.complete.insert(service.clone());
+        }
     }
 
     fn note(&mut self, source: usize, news: &News) {
@@ -256,11 +286,11 @@ impl Keeper {
             let Some((lane, announced)) = snapshot::read(text) else { continue };
             let news = News { service: service.clone(), announced, lane, trust: Trust::Pushed };
             self.note(source, &news);
+            self.answered(source, &service);
             restored.insert(service);
         }
         if !restored.is_empty() {
             info!(services = restored.len(), "instances restored from the snapshot");
-            self.health.answered.extend(restored.iter().cloned());
             self.health.from_snapshot = true;
         }
         restored

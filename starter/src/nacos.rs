@@ -44,6 +44,9 @@ impl Naming {
                 }
             };
             let group = apart.group.unwrap_or_else(|| base.group.clone());
+            if group == base.group && link.properties().namespace == nacos.namespace {
+                return Err(StartError::NotApart(lane));
+            }
             lanes.insert(lane, Home { link, group });
         }
         Ok(Some(Self { base, lanes }))
@@ -69,18 +72,13 @@ impl Naming {
         self.base.link.properties().servers.first().map_or("", String::as_str)
     }
 
-    /// Keeps this copy, which is of this lane, registered where its lane is.
-    pub(crate) fn keep(
-        &self,
-        status: GrayStatus,
-        properties: &StarterProperties,
-        addr: SocketAddr,
-    ) -> Kept {
-        // A lane in a group of its own is known by its group, also while gray release is off.
+    /// Keeps this copy registered, where its lane is if it is configured to be of one. What lane its version
+    /// has may change with the next document.
+    pub(crate) fn keep(&self, properties: &StarterProperties, addr: SocketAddr) -> Kept {
         let configured = properties.lane.as_deref().and_then(|lane| named(lane).ok());
-        let home = match configured.unwrap_or(status) {
-            GrayStatus::Gray(lane) => self.lanes.get(&lane).unwrap_or(&self.base),
-            GrayStatus::All | GrayStatus::Prod => &self.base,
+        let home = match configured {
+            Some(GrayStatus::Gray(lane)) => self.lanes.get(&lane).unwrap_or(&self.base),
+            Some(GrayStatus::All | GrayStatus::Prod) | None => &self.base,
         };
         Kept::new(home.clone(), properties, addr)
     }

@@ -72,7 +72,8 @@ impl Outgoing {
         self.0.own.lanes.load()
     }
 
-    /// Picks an instance; the first time that a service is asked for, its instances are waited for.
+    /// Picks an instance; the first time that a service is asked for, its instances are waited for, until
+    /// every registry has spoken.
     pub(crate) async fn pick(
         &self,
         service: &ServiceName,
@@ -83,10 +84,11 @@ impl Outgoing {
         let lanes = served.table.of(service);
         let want = Want { service, status: context.status, lanes, key: None, tried };
         let picked = self.0.balancer.pick(&want);
-        if !matches!(picked, Err(NoInstance::UnknownService(_))) {
+        // What is missing may only not be known yet: a lane may have a registry of its own.
+        if picked.as_ref().is_ok_and(|picked| picked.fallback.is_none()) {
             return picked;
         }
-        if !self.0.health.peek().answered.contains(service) {
+        if !self.0.health.peek().complete.contains(service) {
             self.0.wanted.add(service);
             // Where nobody says anything, the pick says so.
             let _ = tokio::time::timeout_at(self.patience(service), self.known(service)).await;
@@ -103,7 +105,7 @@ impl Outgoing {
 
     async fn known(&self, service: &ServiceName) {
         const STEP: Duration = Duration::from_millis(2);
-        while !self.0.health.peek().answered.contains(service) {
+        while !self.0.health.peek().complete.contains(service) {
             tokio::time::sleep(STEP).await;
         }
     }

@@ -287,7 +287,7 @@ impl StarterProperties {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nacos"))]
 mod tests {
     use super::*;
 
@@ -380,6 +380,21 @@ mod tests {
         let wrong = |name: &str| (name == "GRAYLANE_ADVERTISE").then(|| "here".to_owned());
         let error = StarterProperties::from(&wrong, "a").unwrap_err().to_string();
         assert_eq!(error, "GRAYLANE_ADVERTISE: `here` is not an IP address");
+    }
+
+    /// What is where base is would be served to everybody.
+    #[tokio::test]
+    async fn a_lane_apart_is_somewhere_else() {
+        for (name, group) in [("gray", "DEFAULT_GROUP"), ("base", "OTHER"), ("no lane", "OTHER")] {
+            let properties = StarterProperties {
+                service: "a".to_owned(),
+                nacos: Some(NacosProperties::default()),
+                lane_groups: [(name.to_owned(), group.to_owned())].into(),
+                ..StarterProperties::default()
+            };
+            let error = crate::Starter::start(properties).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")), "{error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Some requests had not ended in time. They go on until the process ends.
-    #[error("some requests had not ended {0} after the service was to stop")]
+    #[error("some requests had not ended {0} after the service had stopped accepting")]
     Cut(HumanDuration),
     /// Its listener failed.
     #[error("the service ended")]

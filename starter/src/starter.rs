@@ -72,6 +72,9 @@ pub enum StartError {
         "`{0}` is the base environment, not a lane: its group and namespace are NACOS_GROUP and NACOS_NAMESPACE"
     )]
     BaseApart(String),
+    /// A lane's group and namespace are those of the base environment.
+    #[error("the lane `{0}` is given the group and the namespace of the base environment")]
+    NotApart(Lane),
     /// Something is no key.
     #[error("a tag key cannot be used")]
     Key(#[from] InvalidKey),
@@ -274,8 +277,8 @@ impl Starter {
         }
         #[cfg(feature = "nacos")]
         if let Some(naming) = &self.0.naming {
-            let (status, addr) = (self.own_status(), self.reachable(addr).await?);
-            return Ok(Registration::of(naming.keep(status, &self.0.properties, addr)));
+            let addr = self.reachable(addr).await?;
+            return Ok(Registration::of(naming.keep(&self.0.properties, addr)));
         }
         Ok(Registration::none())
     }

@@ -197,6 +197,21 @@ impl Nacos {
         Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
     }
 
+    /// Lists the instances of a service in a group of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`instances`](Self::instances).
+    pub async fn instances_in(
+        &self,
+        (namespace, group): (&str, &str),
+        service: &str,
+    ) -> anyhow::Result<String> {
+        let query = format!("serviceName={service}&groupName={group}&namespaceId={namespace}");
+        let url = format!("{}?{query}", self.url("v1/ns/instance/list"));
+        Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
+    }
+
     /// Removes a document.
     ///
     /// # Errors

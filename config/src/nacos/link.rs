@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -209,18 +208,18 @@ impl Core {
         });
         tokio::select! {
             ended = self.listen_to(&connection, &mut incoming) => ended,
-            never = self.renew(server, &connection, token) => match never {},
+            error = self.renew(server, &connection, token) => Err(error),
         }
     }
 
-    /// Logs in again before each login expires. The connection stays: what is registered through it would
-    /// go with it.
+    /// Logs in again before each login expires, and returns why that cannot be done once it has expired.
+    /// Meanwhile the connection stays: what is registered through it would go with it.
     async fn renew(
         &self,
         server: &str,
         connection: &Connection,
         mut token: Option<Token>,
-    ) -> Infallible {
+    ) -> NacosError {
         const RETRY: Duration = Duration::from_secs(1);
         while let Some(old) = token {
             tokio::time::sleep_until(old.renew_at).await;
@@ -233,8 +232,13 @@ impl Core {
                     token
                 }
                 Err(error) => {
+                    let now = Instant::now();
+                    let left = old.expires_at.saturating_duration_since(now);
+                    if left.is_zero() {
+                        return error;
+                    }
                     warn!(server, %error, "the login to Nacos cannot be renewed, trying again");
-                    Some(Token { renew_at: Instant::now() + RETRY, ..old })
+                    Some(Token { renew_at: now + (left / 4).max(RETRY), ..old })
                 }
             };
         }

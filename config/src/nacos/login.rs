@@ -15,6 +15,8 @@ pub(super) struct Token {
     pub(super) text: String,
     /// When it should be replaced: well before it expires.
     pub(super) renew_at: Instant,
+    /// When it is worth nothing any more.
+    pub(super) expires_at: Instant,
 }
 
 /// For how many seconds a token is taken to be good where the server does not say it.
@@ -52,8 +54,9 @@ pub(super) async fn login(
         let (status, body) = (answer.status(), answer.text().await.unwrap_or_default());
         if let Ok(answer) = serde_json::from_str::<Answer>(&body) {
             let lasts = if answer.token_ttl == 0 { UNSAID } else { answer.token_ttl };
-            let renew_at = Instant::now() + Duration::from_secs(lasts) / 2;
-            return Ok(Some(Token { text: answer.access_token, renew_at }));
+            let (now, lasts) = (Instant::now(), Duration::from_secs(lasts));
+            let (renew_at, expires_at) = (now + lasts / 2, now + lasts);
+            return Ok(Some(Token { text: answer.access_token, renew_at, expires_at }));
         }
         reason = format!("{status} {}", body.chars().take(200).collect::<String>());
         if status != reqwest::StatusCode::NOT_FOUND {

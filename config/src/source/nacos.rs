@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use tokio::sync::{broadcast, watch};
 
@@ -46,7 +47,7 @@ impl ConfigSource for NacosSource {
             keys: self.keys,
             told: None,
             read: BTreeMap::new(),
-            listening: true,
+            unconfirmed: false,
             again: 0,
             polled: false,
         };
@@ -66,8 +67,9 @@ struct State {
     told: Option<Result<Documents, SourceError>>,
     /// What was read last, and its checksum.
     read: BTreeMap<ConfigKey, (Arc<str>, String)>,
-    /// Whether the server was told what was read, so that it pushes what changes after it.
-    listening: bool,
+    /// Whether the server is still to be asked if what was read has changed meanwhile, which also makes it
+    /// push what changes from then on.
+    unconfirmed: bool,
     /// How often it has answered since the last hint that something has changed again.
     again: u8,
     polled: bool,
@@ -78,14 +80,11 @@ impl State {
     async fn next(&mut self) -> Update {
         loop {
             let now = match self.due().await {
-                Ok(keys) => self.read(&keys).await,
+                Ok(()) => self.read().await,
                 Err(error) => Err(error),
             };
             let now = now.unwrap_or_else(|error| Err(self.explain(&error)));
-            if now.is_err() {
-                // After an error everything is read again.
-                self.listening = true;
-            }
+            self.unconfirmed = now.is_ok();
             if self.told.as_ref() != Some(&now) {
                 if std::mem::take(&mut self.polled) {
                     self.link.stats().poll_finds.fetch_add(1, Ordering::Relaxed);
@@ -99,23 +98,24 @@ impl State {
         }
     }
 
-    /// Returns which documents to read, as soon as there is reason to read any: what is read is told first,
-    /// and only then the server is asked whether it has changed meanwhile.
-    async fn due(&mut self) -> Result<Vec<ConfigKey>, NacosError> {
+    /// Returns as soon as there is reason to read: what is read is told first, and only then the server is
+    /// asked whether it has changed meanwhile.
+    async fn due(&mut self) -> Result<(), NacosError> {
         if self.told.is_none() {
             self.first_link().await;
-            return Ok(self.keys.clone());
+            return Ok(());
         }
-        if !std::mem::replace(&mut self.listening, true) {
+        if std::mem::take(&mut self.unconfirmed) {
             let read = self.read.iter().map(|(key, (_, md5))| (key.clone(), md5.clone()));
             let changed = self.link.listen(&read.collect::<Vec<_>>()).await?;
             // A server that finds something changed every time is asked again later.
             if !changed.is_empty() && self.again < ROUNDS {
                 self.again += 1;
-                return Ok(changed);
+                return Ok(());
             }
         }
-        Ok(self.hint().await)
+        self.hint().await;
+        Ok(())
     }
 
     /// Gives the first connection a moment, so that a start does not begin with an error.
@@ -127,8 +127,8 @@ impl State {
         self.states.mark_unchanged();
     }
 
-    /// Returns what may have changed, when there is reason to read it again.
-    async fn hint(&mut self) -> Vec<ConfigKey> {
+    /// Returns when there is reason to read again.
+    async fn hint(&mut self) {
         (self.again, self.polled) = (0, false);
         let failed = matches!(self.told, Some(Err(_)));
         let pause = if failed { RETRY } else { POLL };
@@ -137,40 +137,36 @@ impl State {
         loop {
             tokio::select! {
                 push = self.pushes.recv() => match push {
-                    Ok(Push::Config(key)) if self.keys.contains(&key) => {
-                        return if failed { self.keys.clone() } else { vec![key] };
-                    }
+                    Ok(Push::Config(key)) if self.keys.contains(&key) => return,
                     Ok(_) => {}
-                    Err(broadcast::error::RecvError::Lagged(_)) => return self.keys.clone(),
+                    Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 },
                 changed = self.states.changed() => match changed {
-                    Ok(()) => return self.keys.clone(),
+                    Ok(()) => return,
                     Err(_) => std::future::pending().await,
                 },
                 () = &mut poll => {
                     self.link.stats().polls.fetch_add(1, Ordering::Relaxed);
                     self.polled = true;
-                    return self.keys.clone();
+                    return;
                 }
             }
         }
     }
 
-    /// Reads these documents, and returns all as they are now.
-    async fn read(
-        &mut self,
-        keys: &[ConfigKey],
-    ) -> Result<Result<Documents, SourceError>, NacosError> {
-        for key in keys {
-            let Some((content, md5)) = self.link.config(key).await? else {
-                self.read.remove(key);
+    /// Reads all documents, at once: what was published before the one that was hinted at is not to come
+    /// into force after it.
+    async fn read(&mut self) -> Result<Result<Documents, SourceError>, NacosError> {
+        let link = &self.link;
+        let answers = self.keys.iter().map(|key| link.config(key));
+        for (key, answer) in self.keys.iter().zip(try_join_all(answers).await?) {
+            let Some((content, md5)) = answer else {
                 let _ = self.link.listen(&[(key.clone(), String::new())]).await?;
                 return Ok(Err(self.missing(key)));
             };
             self.read.insert(key.clone(), (Arc::from(content), md5));
         }
-        self.listening = false;
         let documents = self.read.iter();
         let documents = documents.map(|(key, (text, _))| (key.data_id.clone(), Arc::clone(text)));
         Ok(Ok(Documents(documents.collect())))

@@ -47,6 +47,11 @@ pub trait Discovery: Send {
     /// Returns what the registry is known by, the same in every run.
     fn name(&self) -> String;
 
+    /// Returns the lane whose instances it knows, if it knows no others.
+    fn lane(&self) -> Option<Lane> {
+        None
+    }
+
     /// Returns the news of this registry: the present state of each service first, then each change.
     fn updates(self: Box<Self>) -> BoxStream<'static, News>;
 }

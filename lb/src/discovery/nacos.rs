@@ -73,6 +73,10 @@ impl NacosDiscovery {
 }
 
 impl Discovery for NacosDiscovery {
+    fn lane(&self) -> Option<Lane> {
+        self.group.lane
+    }
+
     fn name(&self) -> String {
         let properties = self.link.properties();
         let servers = properties.servers.join(",");

@@ -141,6 +141,14 @@ async fn way(client: &reqwest::Client, url: &str, gray: bool) -> anyhow::Result<
     Ok(text)
 }
 
+/// Holds what a probe has printed against docs/services.md.
+fn is_documented(printed: &str) -> anyhow::Result<()> {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/services.md");
+    let guide = std::fs::read_to_string(guide)?;
+    ensure!(guide.contains(printed), "docs/services.md does not show:\n{printed}");
+    Ok(())
+}
+
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Ask {}
 
@@ -233,6 +241,9 @@ async fn a_lane_without_b_is_gray_again_after_it(kind: Kind) -> anyhow::Result<(
         ensure!(b["calls"][0]["version"] == "V2" && b["calls"][0]["count"] == 10, "{printed}");
     }
 
+    let (_, printed) = chain.probe("/A/http", &["-n", "20"])?;
+    is_documented(&printed)?;
+
     // It joins, and the next requests go there.
     chain.run("b", "V2", &[])?;
     chain.goes(BASE_WAY, GRAY_WAY).await
@@ -266,6 +277,7 @@ async fn who_loses_the_tag_is_found(kind: Kind) -> anyhow::Result<()> {
         let line = printed.lines().find(|line| line.contains("spring-cloud-c")).unwrap_or_default();
         ensure!(line.contains("LOST: spring-cloud-b passed it on without the tag"), "{printed}");
         ensure!(line.split_whitespace().any(|word| word == "20"), "{printed}");
+        is_documented(&format!("{line}\n"))?;
     }
     Ok(())
 }

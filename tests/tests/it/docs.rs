@@ -202,22 +202,48 @@ fn the_readmes_commands_print_what_they_show() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a package of a service that was one of axum, and of what docs/services.md adds to it, as its reader
+/// would; returns the program.
+fn guides_service(folder: &Path) -> anyhow::Result<PathBuf> {
+    let added = fences("docs/services.md")?.into_iter().find(|fence| fence.kind == "toml");
+    let added = added.context("no fence of toml")?.text;
+    let named = "path = \"../graylane/starter\"";
+    ensure!(added.contains(named), "{added}");
+    let here = root().join("starter");
+    let added = added.replace(named, &format!("path = {:?}", here.display().to_string()));
+    let manifest = format!(
+        "[package]\nname = \"orders-of-the-guide\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n{added}\
+         axum = {{ version = \"0.8\", default-features = false, features = [\"http1\", \"tokio\"] }}\n\
+         tokio = {{ version = \"1\", features = [\"macros\", \"net\", \"rt-multi-thread\", \"signal\"] }}\n\n[workspace]\n"
+    );
+    std::fs::create_dir(folder.join("src"))?;
+    std::fs::write(folder.join("Cargo.toml"), manifest)?;
+    // The versions that were downloaded for the workspace.
+    std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
+    std::fs::copy(root().join("starter/examples/orders.rs"), folder.join("src/main.rs"))?;
+    let target =
+        binary("graylane")?.parent().and_then(Path::parent).context("no target")?.to_owned();
+    let built = Command::new("cargo")
+        .args(["build", "--quiet", "--offline"])
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", &target)
+        .output()?;
+    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Ok(target.join("debug/orders-of-the-guide"))
+}
+
 /// The service of docs/services.md, built and run as its reader would: it calls user-app in the lane
 /// that it was called in.
 #[tokio::test]
 async fn the_guides_service_is_part_of_gray_release() -> anyhow::Result<()> {
-    let built = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "gray-starter", "--example", "orders"])
-        .current_dir(root())
-        .output()?;
-    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let folder = tempfile::tempdir()?;
+    let program = guides_service(folder.path())?;
     let users = [Stub::start("V1").await?, Stub::start("V2").await?];
     let lines: String = users.iter().map(Stub::registry_line).collect();
     let registry = folder.path().join("registry.yaml");
     std::fs::write(&registry, format!("services:\n  user-app:\n{lines}"))?;
     let port = free_port(&[]);
-    let mut service = Command::new(binary("examples/orders")?);
+    let mut service = Command::new(program);
     service.arg(format!("127.0.0.1:{port}")).env("GRAYLANE_REGISTRY", registry);
     service
         .env("GRAYLANE_VERSION", "V1")

@@ -45,6 +45,21 @@ async fn serve(starter: Starter, name: &'static str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until a copy is where its lane is.
+async fn registered(server: &Nacos, name: &str) -> anyhow::Result<()> {
+    let place = match name {
+        "gray" => ("", "GRAY_GROUP"),
+        "blue" => ("blue-namespace", "DEFAULT_GROUP"),
+        _ => ("", "DEFAULT_GROUP"),
+    };
+    eventually(PATIENCE, async || {
+        let listed = server.instances_in(place, "app").await?;
+        ensure!(listed.contains("\"port\""), "{name} is not registered: {listed}");
+        Ok(())
+    })
+    .await
+}
+
 /// The caller's `GrayClient` and the gateway find the copies of a lane where that lane is, and nowhere else.
 async fn lanes_are_found_in_their_groups(kind: Kind) -> anyhow::Result<()> {
     let server = Nacos::start(kind).await?;
@@ -59,16 +74,16 @@ async fn lanes_are_found_in_their_groups(kind: Kind) -> anyhow::Result<()> {
         serve(starter, name).await?;
         statuses.push((name, status));
     }
-    let caller = starter(&server, "caller", Some("V1"), None)?;
-    let client = caller.client();
+    // Each caller has just started: already its first call has to wait for the lane's own registry.
     for (name, status) in &statuses {
+        registered(&server, name).await?;
+        let client = starter(&server, "caller", Some("V1"), None)?.client();
         let ask = async || {
             let answer = scope(Context::of(*status), client.get("http://app/").send()).await?;
             let text = answer.error_for_status()?.text().await?;
             ensure!(text == format!("{name} in {status}"), "{text}, asked in {status}");
             Ok(())
         };
-        eventually(PATIENCE, ask).await?;
         for _ in 0..20 {
             ask().await?;
         }
