@@ -71,8 +71,11 @@ impl AccessLog {
             None => Box::new(std::io::stdout()),
         };
         let (lines, waiting) = mpsc::channel(WAITING);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write(waiting, out))?;
-        Ok(Some(Self { lines, dropped: Arc::default() }))
+        let dropped = Arc::<AtomicU64>::default();
+        let counter = Arc::clone(&dropped);
+        let thread = std::thread::Builder::new().name("access-log".into());
+        thread.spawn(move || write(waiting, out, &counter))?;
+        Ok(Some(Self { lines, dropped }))
     }
 
     /// Returns how many lines were dropped.
@@ -93,13 +96,14 @@ fn open(path: &PathBuf) -> std::io::Result<std::fs::File> {
     std::fs::OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write(mut waiting: mpsc::Receiver<Vec<u8>>, out: Box<dyn Write + Send>) {
+fn write(mut waiting: mpsc::Receiver<Vec<u8>>, out: Box<dyn Write + Send>, dropped: &AtomicU64) {
     let mut out = std::io::BufWriter::new(out);
     while let Some(line) = waiting.blocking_recv() {
         // A log that cannot be written must not stop the gateway.
-        let _ = out.write_all(&line);
-        if waiting.is_empty() {
-            let _ = out.flush();
+        let written = out.write_all(&line);
+        let flushed = if waiting.is_empty() { out.flush() } else { Ok(()) };
+        if written.and(flushed).is_err() {
+            dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

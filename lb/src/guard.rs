@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use gray_propagation::Lane;
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use crate::{Announced, Instance, Version, Weight};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GuardProperties {
     /// Networks that instances may be in; where given, no other address is called. Loopback and
-    /// link-local addresses are called only if they are named here.
+    /// link-local addresses, and those of clouds' metadata services, are called only if they are named here.
     pub allow: Vec<String>,
     /// The ports that instances may listen on, such as `80` or `1024-65535`.
     pub ports: Vec<String>,
@@ -152,10 +152,19 @@ impl Guard {
             return false;
         }
         let named = self.allow.iter().any(|network| network.contains(&address));
-        let refused = is_link_local(address) || (address.is_loopback() && !self.loopback);
+        let refused = is_link_local(address)
+            || METADATA.contains(&address)
+            || (address.is_loopback() && !self.loopback);
         named || (self.allow.is_empty() && !refused)
     }
 }
+
+/// Where clouds tell a machine its secrets, beside the link-local 169.254.169.254: Alibaba Cloud, AWS, Azure.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
 
 fn port_range(text: &str) -> Option<(u16, u16)> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
@@ -222,6 +231,9 @@ mod tests {
             ("127.0.0.1", 9000),
             ("::1", 9000),
             ("169.254.169.254", 80),
+            ("100.100.100.200", 80),
+            ("fd00:ec2::254", 80),
+            ("168.63.129.16", 80),
             ("fe80::1", 8000),
             ("0.0.0.0", 8000),
             ("255.255.255.255", 8000),

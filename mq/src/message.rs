@@ -48,6 +48,9 @@ pub struct ReceivedMessage {
     pub properties: BTreeMap<String, String>,
     /// What it says.
     pub body: Bytes,
+    /// Why its body cannot be read, where it cannot: it is not handled, but given back, and in the end put
+    /// aside as what always fails.
+    pub unreadable: Option<String>,
 }
 
 /// Where a message went.
@@ -59,4 +62,6 @@ pub struct Receipt {
     pub queue: QueueKey,
     /// Its place in the queue.
     pub offset: u64,
+    /// Whether the broker has it, but has not flushed or replicated it in time, as it is configured to.
+    pub less_safe: bool,
 }

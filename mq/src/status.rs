@@ -118,19 +118,21 @@ pub async fn status<B: MessageBroker>(
     broker: &B,
     store: &Arc<dyn StateStore>,
 ) -> Result<Vec<TopicStatus>, StoreError> {
-    let mut tables = Vec::new();
+    let (mut tables, mut readers) = (Vec::new(), BTreeSet::new());
     for key in store.keys("graylane.mq.").await? {
         let Some((group, topic)) = Ledger::names(&key) else { continue };
-        // The tables of retries only say who reads them.
+        let table = Ledger::new(Arc::clone(store), &group, &topic).read().await?;
+        // The tables of retries only say who reads them: who drains a lane may read nothing else.
         if broker.retry_topic(&group).as_ref() == Some(&topic) {
+            readers.extend(table.members().keys().map(|id| id.client().to_owned()));
             continue;
         }
-        let table = Ledger::new(Arc::clone(store), &group, &topic).read().await?;
         tables.push((group, topic, table));
     }
     let mut all = Vec::new();
     for (group, topic, table) in &tables {
         let mut status = of_topic(broker, group.clone(), topic.clone(), table).await;
+        status.strangers.retain(|client| !readers.contains(client));
         if !status.strangers.is_empty() {
             // Whoever has registered meanwhile is none.
             let mut known = BTreeSet::new();

@@ -5,8 +5,13 @@ use http::{HeaderValue, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::lanes::OwnLane;
+
 /// Writes the lane of the request that is being served onto calls that go where they are told to,
 /// for any HTTP client that speaks tower.
+///
+/// Outside of any request it writes the copy's own lane, where it was made by a
+/// [`Starter`](crate::Starter::propagate), and nothing otherwise.
 ///
 /// Neither a signed tag nor baggage leaves with it, since the call may go anywhere. Where the instance
 /// is to be picked by its lane too, use `GrayClient` or `GrayChannel`.
@@ -32,12 +37,13 @@ use tower_service::Service;
 pub struct PropagateLayer {
     carriers: Carriers,
     hop: Option<HeaderValue>,
+    own: Option<OwnLane>,
 }
 
 impl PropagateLayer {
     /// Writes these carriers.
     pub const fn new(carriers: Carriers) -> Self {
-        Self { carriers, hop: None }
+        Self { carriers, hop: None, own: None }
     }
 
     /// Says whom calls are from, so that a service which they come to in the wrong lane can name it.
@@ -46,21 +52,25 @@ impl PropagateLayer {
         let hop = HopTag { from: service.to_owned(), ..HopTag::default() };
         Self { hop: hop.to_header(), ..self }
     }
+
+    /// Writes this copy's own lane on calls outside of any request.
+    pub(crate) fn with_own(self, own: OwnLane) -> Self {
+        Self { own: Some(own), ..self }
+    }
 }
 
 /// The client that [`PropagateLayer`] makes.
 #[derive(Clone, Debug)]
 pub struct Propagate<S> {
     inner: S,
-    carriers: Carriers,
-    hop: Option<HeaderValue>,
+    layer: PropagateLayer,
 }
 
 impl<S> Layer<S> for PropagateLayer {
     type Service = Propagate<S>;
 
     fn layer(&self, inner: S) -> Propagate<S> {
-        Propagate { inner, carriers: self.carriers.clone(), hop: self.hop.clone() }
+        Propagate { inner, layer: self.clone() }
     }
 }
 
@@ -77,11 +87,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        if let Some(context) = current() {
+        let PropagateLayer { carriers, hop, own } = &self.layer;
+        // A job that runs outside of any request is one of this copy's own lane.
+        let own = || own.as_ref().map(|own| Context::of(own.status()).into());
+        if let Some(context) = current().or_else(own) {
             // Nobody knows where the call goes: what is meant for our own services stays here.
             let lane = Context { baggage: None, probe: None, ..Context::clone(&context) };
-            self.carriers.write(&lane, request.headers_mut());
-            match &self.hop {
+            carriers.write(&lane, request.headers_mut());
+            match hop {
                 Some(hop) => request.headers_mut().insert(HOP_HEADER, hop.clone()),
                 // What was said of the hop before is not true of this one.
                 None => request.headers_mut().remove(HOP_HEADER),
@@ -107,6 +120,15 @@ mod tests {
         let client = PropagateLayer::default().layer(echo);
         let outside = client.clone().oneshot(Request::new(())).await.unwrap();
         assert_eq!(outside, None);
+        let properties = crate::StarterProperties {
+            service: "a".to_owned(),
+            lane: Some("gray".to_owned()),
+            base: Some("V1".to_owned()),
+            registry: Some("/none.yaml".into()),
+            ..crate::StarterProperties::default()
+        };
+        let job = crate::Starter::start(properties).unwrap().propagate().layer(echo);
+        assert_eq!(job.oneshot(Request::new(())).await.unwrap().unwrap(), "GRAY");
         let gray = Context::of(GrayStatus::Gray(Lane::GRAY));
         let inside = scope(gray, client.oneshot(Request::new(()))).await.unwrap();
         assert_eq!(inside.unwrap(), "GRAY");

@@ -185,7 +185,8 @@ impl Starter {
     /// Returns the layer for clients that go where they are told to: it writes the lane, by the carriers
     /// that are configured, and whom the call is from.
     pub fn propagate(&self) -> PropagateLayer {
-        PropagateLayer::new(self.0.carriers.clone()).from_service(self.service())
+        let layer = PropagateLayer::new(self.0.carriers.clone()).from_service(self.service());
+        layer.with_own(self.0.own.clone())
     }
 
     /// Returns the client for calls to other services over HTTP.

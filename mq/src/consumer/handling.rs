@@ -112,6 +112,9 @@ async fn handle_once<B: MessageBroker>(
     role: &Role,
     arrived: &Arrived,
 ) -> Result<(), String> {
+    if let Some(what) = &arrived.message.unreadable {
+        return Err(what.clone());
+    }
     let _permit = core.permits.acquire().await;
     let (message, group) = (Arc::clone(&arrived.message), Arc::clone(&role.group));
     let delivery = Delivery { message, group, side: role.side };

@@ -341,7 +341,12 @@ impl<B: MessageBroker> Reader<B> {
         match (committed, lane) {
             (committed, Some(first)) => Ok(committed.unwrap_or_default().max(first)),
             (Some(committed), None) => Ok(committed),
-            (None, None) if self.begins_last() => broker.end(name, queue).await,
+            (None, None) if self.begins_last() => {
+                let end = broker.end(name, queue).await?;
+                // Otherwise whoever comes next, before anything is handled, would begin at a later end.
+                broker.commit(&self.role.group, name, queue, end).await?;
+                Ok(end)
+            }
             (None, None) => broker.begin(name, queue).await,
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Steering<B> {
     /// The lanes whose consumers are alive, by the last answer of all brokers, and since when others
     /// that were have not been.
     alive: BTreeSet<Lane>,
+    /// Whether brokers have ever said who is alive.
+    known: bool,
     silent: BTreeMap<Lane, Instant>,
     /// Since when the change of an epoch has been waited for.
     waiting: Option<(u64, Instant)>,
@@ -64,6 +66,7 @@ impl<B: MessageBroker> Steering<B> {
             topic,
             absence,
             alive: BTreeSet::new(),
+            known: false,
             silent: BTreeMap::new(),
             waiting: None,
             resting: None,
@@ -106,7 +109,8 @@ impl<B: MessageBroker> Steering<B> {
             return Ok(true);
         }
         self.waiting = None;
-        if !self.topic.is_retry && leads(table, own) {
+        // Whoever has not heard yet who is alive must not take a failed query for "nobody".
+        if !self.topic.is_retry && self.known && leads(table, own) {
             return self.ask(ledger, table).await;
         }
         Ok(false)
@@ -159,6 +163,7 @@ impl<B: MessageBroker> Steering<B> {
     /// Takes note of the lanes that have consumers: at once of new ones, and of those that are gone
     /// after a while, since a restart is no reason to switch twice.
     fn see(&mut self, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
+        self.known = true;
         for (side, clients) in listed {
             let Side::Lane(lane) = *side else { continue };
             if clients.iter().any(|client| !client.ends_with(DRAINS)) {

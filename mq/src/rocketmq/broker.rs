@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::json;
+use tracing::warn;
 
 use super::answer::{garbled, json_of, refused, succeeded};
 use super::command::Command;
@@ -95,7 +96,7 @@ impl Broker {
     ) -> Result<Receipt, RocketMqError> {
         let request = self.sending(group, message, queue)?;
         let answer = self.connection.ask(request, LIMIT).await?;
-        self.receipt(&succeeded(&self.connection, answer)?)
+        self.receipt(answer)
     }
 
     /// Sends a message to a queue, and waits for nothing.
@@ -128,7 +129,7 @@ impl Broker {
         let fields = self.fields(group, topic, queue, (String::new(), true));
         let request = Command::request(code::SEND_BATCH, fields).with_body(body);
         let answer = self.connection.ask(request, LIMIT).await?;
-        self.receipt(&succeeded(&self.connection, answer)?)
+        self.receipt(answer)
     }
 
     fn sending(
@@ -170,12 +171,28 @@ impl Broker {
         fields.map(|(name, value)| (name, Some(value)))
     }
 
-    fn receipt(&self, answer: &Command) -> Result<Receipt, RocketMqError> {
+    /// Reads where a message is stored. That it is not yet flushed or replicated is no reason to send it once
+    /// more, as with the Java client: it is there, and will be handled.
+    fn receipt(&self, mut answer: Command) -> Result<Receipt, RocketMqError> {
+        // Not flushed in time, no slave, and not replicated in time.
+        let less_safe = [10, 11, 12].contains(&answer.code);
+        if less_safe {
+            let (broker, code) = (&self.name, answer.code);
+            warn!(
+                broker,
+                code,
+                remark = answer.remark,
+                "stored, but not as safely as is configured"
+            );
+            answer.code = 0;
+        }
+        let answer = &succeeded(&self.connection, answer)?;
         let number = self.number(answer, "queueId")?;
         Ok(Receipt {
             message_id: answer.fields.get("msgId").cloned().unwrap_or_default(),
             queue: QueueKey { broker: self.name.clone(), number },
             offset: self.number(answer, "queueOffset")?,
+            less_safe,
         })
     }
 

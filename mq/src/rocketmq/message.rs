@@ -107,10 +107,14 @@ fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String
         V1 => bytes.try_get_u8().map_err(short)?.into(),
         _ => bytes.try_get_u16().map_err(short)?.into(),
     };
-    let topic = text(take(bytes, length)?)?;
+    let topic = text(&take(bytes, length)?);
     let length = bytes.try_get_u16().map_err(short)?;
-    let properties = decode_properties(&text(take(bytes, length.into())?)?);
-    let body = decompress(body, flags)?;
+    let properties = decode_properties(&text(&take(bytes, length.into())?));
+    // The others of the pull must not wait for one that somebody has packed wrongly.
+    let (body, unreadable) = match decompress(body.clone(), flags) {
+        Ok(body) => (body, None),
+        Err(what) => (body, Some(what)),
+    };
     Ok(ReceivedMessage {
         topic: properties.get(ORIGIN).cloned().unwrap_or(topic),
         queue: QueueKey { broker: broker.to_owned(), number },
@@ -120,6 +124,7 @@ fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String
         attempts: u32::try_from(attempts).unwrap_or_default(),
         properties,
         body,
+        unreadable,
     })
 }
 
@@ -132,8 +137,9 @@ fn take(bytes: &mut Bytes, count: u32) -> Result<Bytes, String> {
     if count > bytes.len() { Err("it is cut off".to_owned()) } else { Ok(bytes.split_to(count)) }
 }
 
-fn text(bytes: Bytes) -> Result<String, String> {
-    String::from_utf8(bytes.into()).map_err(|_| "its names are no UTF-8".to_owned())
+/// What is no UTF-8 is somebody's property, and no reason not to handle the message.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn decompress(body: Bytes, flags: i32) -> Result<Bytes, String> {
@@ -213,6 +219,18 @@ mod tests {
         assert_eq!((first.topic.as_str(), first.properties["gray"].as_str()), ("t", "GRAY"));
     }
 
+    /// It is somebody's message: the others of the pull are handled, and it is put aside in the end.
+    #[test]
+    fn a_body_that_cannot_be_unpacked_does_not_hold_up_the_others() {
+        let damaged = stored(b"no stream of zlib", COMPRESSED);
+        let three = [stored(b"hello", 0), damaged, stored(b"world", 0)].concat();
+        let messages = decode("b", three.into()).unwrap();
+        let read: Vec<bool> = messages.iter().map(|it| it.unreadable.is_none()).collect();
+        assert_eq!(read, [true, false, true]);
+        assert_eq!(&*messages[1].body, b"no stream of zlib");
+        assert!(messages[1].unreadable.as_ref().unwrap().contains("decompressed"));
+    }
+
     #[test]
     fn a_message_that_cannot_be_read_is_not_passed_over() {
         let whole = stored(b"hello", 0);
@@ -237,10 +255,13 @@ mod tests {
         };
         let one = decode("b", stored(&pack(b"hello"), 1)).unwrap();
         assert_eq!(&*one[0].body, b"hello");
-        assert!(decode("b", stored(b"hello", 1)).is_err());
+        let unreadable = |body: &[u8], flags| {
+            decode("b", stored(body, flags)).unwrap().remove(0).unreadable.unwrap_or_default()
+        };
+        assert!(unreadable(b"hello", 1).contains("cannot be decompressed"));
         let bomb = pack(&vec![0; 17 << 20]);
-        assert!(decode("b", stored(&bomb, 1)).unwrap_err().contains("larger"));
-        assert!(decode("b", stored(b"x", 1 | 4 << 8)).unwrap_err().contains("method 4"));
+        assert!(unreadable(&bomb, 1).contains("larger"));
+        assert!(unreadable(b"x", 1 | 4 << 8).contains("method 4"));
         let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
         lz4.write_all(b"hello").unwrap();
         let one = decode("b", stored(&lz4.finish().unwrap(), 1 | LZ4)).unwrap();
@@ -250,7 +271,7 @@ mod tests {
         let one = decode("b", stored(&zstd, 1 | ZSTD)).unwrap();
         assert_eq!(&*one[0].body, b"hello");
         for kind in [LZ4, ZSTD, ZLIB] {
-            assert!(decode("b", stored(b"hello", 1 | kind)).is_err());
+            assert!(unreadable(b"hello", 1 | kind).contains("cannot be decompressed"));
         }
     }
 

@@ -46,12 +46,21 @@ struct BrokerBody {
     broker_addrs: BTreeMap<String, String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct QueueBody {
     broker_name: String,
     read_queue_nums: u32,
     write_queue_nums: u32,
+    perm: u32,
+}
+
+impl Default for QueueBody {
+    fn default() -> Self {
+        let (broker_name, read_queue_nums, write_queue_nums) = (String::new(), 0, 0);
+        // Where nothing is said, both are allowed.
+        Self { broker_name, read_queue_nums, write_queue_nums, perm: 6 }
+    }
 }
 
 /// Asks a name server where a topic's queues are; `None` where nobody knows the topic.
@@ -75,7 +84,11 @@ pub async fn route(names: &Connection, topic: &str) -> Result<Option<TopicRoute>
         let of_name = |broker: &&BrokerBody| broker.broker_name == queues.broker_name;
         let master = body.broker_datas.iter().find(of_name).and_then(|it| it.broker_addrs.get("0"));
         if let Some(address) = master {
-            let numbers = (address.clone(), queues.read_queue_nums, queues.write_queue_nums);
+            // The permissions of org.apache.rocketmq.common.constant.PermName.
+            let may = |flag: u32| queues.perm & flag != 0;
+            let readable = if may(4) { queues.read_queue_nums } else { 0 };
+            let writable = if may(2) { queues.write_queue_nums } else { 0 };
+            let numbers = (address.clone(), readable, writable);
             route.brokers.insert(queues.broker_name, numbers);
         }
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub enum Transaction {
     /// It is not known yet: the broker asks again.
     Unknown,
 }
+
+/// How long an application may take to say what became of a transaction; the others wait meanwhile.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Answers what became of the transaction of a message.
 type Answer = Arc<dyn Fn(ReceivedMessage) -> BoxFuture<'static, Transaction> + Send + Sync>;
@@ -64,8 +68,9 @@ impl TransactionProducer {
     ///
     /// # Errors
     ///
-    /// Where the message could not be stored: the transaction is then not run. What is not said
-    /// afterwards the broker asks for.
+    /// Where the message could not be stored: the transaction is then not run, nor where the broker says that
+    /// it has stored it less safely than it is configured to, which rolls it back. What is not said afterwards
+    /// the broker asks for.
     pub async fn send(
         &self,
         message: Message,
@@ -73,7 +78,8 @@ impl TransactionProducer {
     ) -> Result<(Receipt, Transaction), SendError<RocketMqError>> {
         let message = message.with("TRAN_MSG", "true").with("PGROUP", self.group.clone());
         let receipt = self.producer.send(message).await?;
-        let outcome = transaction.await;
+        // As the Java client does it: what may be lost is not what a transaction can be tied to.
+        let outcome = if receipt.less_safe { Transaction::RolledBack } else { transaction.await };
         let prepared = Prepared::of(&receipt);
         let end = async {
             let broker = self.cluster.broker(&receipt.queue.broker).await?;
@@ -195,8 +201,26 @@ async fn answer_check(
         message_id: text("msgId"),
         transaction_id: text("transactionId"),
     };
-    let outcome = answer(message).await;
+    let outcome = answered(answer, message).await;
     end(&broker, group, &prepared, outcome, true).await
+}
+
+/// Asks the application, which may panic, or never answer: then it is not known, and the broker asks again.
+async fn answered(answer: &Answer, message: ReceivedMessage) -> Transaction {
+    let id = message.properties.get("UNIQ_KEY").cloned().unwrap_or_default();
+    // It may panic before its future is there.
+    let asked = AssertUnwindSafe(async { answer(message).await }).catch_unwind();
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => {
+            warn!(id, "what was asked about a transaction panicked, the broker asks again");
+            Transaction::Unknown
+        }
+        Err(_) => {
+            warn!(id, limit = ?ANSWER, "what was asked about a transaction did not answer, the broker asks again");
+            Transaction::Unknown
+        }
+    }
 }
 
 #[cfg(test)]
@@ -211,9 +235,32 @@ mod tests {
             message_id: message_id.to_owned(),
             queue: queue.clone(),
             offset: 7,
+            less_safe: false,
         };
         let prepared = Prepared::of(&receipt("7F00000100002A9F00000000000003E8"));
         assert_eq!((prepared.offset, prepared.position), (7, 1000));
         assert_eq!(Prepared::of(&receipt("short")).position, 0);
+    }
+
+    /// Those who are asked after it are answered all the same.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_panics_or_never_comes_is_unknown() {
+        let message = ReceivedMessage {
+            topic: "t".to_owned(),
+            queue: QueueKey { broker: "b".to_owned(), number: 0 },
+            offset: 0,
+            position: 0,
+            born_at: 0,
+            attempts: 0,
+            properties: BTreeMap::new(),
+            body: bytes::Bytes::new(),
+            unreadable: None,
+        };
+        let panics: Answer = Arc::new(|_| panic!("asked too much"));
+        let waits: Answer = Arc::new(|_| std::future::pending().boxed());
+        let knows: Answer = Arc::new(|_| async { Transaction::Committed }.boxed());
+        assert_eq!(answered(&panics, message.clone()).await, Transaction::Unknown);
+        assert_eq!(answered(&waits, message.clone()).await, Transaction::Unknown);
+        assert_eq!(answered(&knows, message).await, Transaction::Committed);
     }
 }

@@ -104,7 +104,7 @@ impl NacosStore {
         }
     }
 
-    /// Names a table in the index, after it was created.
+    /// Names a table in the index, before it is created.
     async fn index(&self, key: &str) -> Result<(), StoreError> {
         for _ in 0..20 {
             let seen = self.read_entry(INDEX).await?;
@@ -116,7 +116,7 @@ impl NacosStore {
                 return Ok(());
             }
         }
-        Ok(())
+        Err(self.error("writing", "its index changes all the time".into()))
     }
 }
 
@@ -137,11 +137,11 @@ impl StateStore for NacosStore {
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         async move {
             self.ready().await?;
-            let swapped = self.publish(key, text, seen).await?;
-            if swapped && seen.is_none() {
+            // Before it is there: an index that names a table too many is no harm, one too few hides it.
+            if seen.is_none() {
                 self.index(key).await?;
             }
-            Ok(swapped)
+            self.publish(key, text, seen).await
         }
         .boxed()
     }

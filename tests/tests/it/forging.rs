@@ -1,10 +1,18 @@
 //! Lanes that clients forge, and lanes that instances give away, byte by byte (G6, G9).
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
+use futures_util::stream;
 use gray_tests::Gateway;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -174,6 +182,39 @@ async fn no_lane_comes_in_by_trailers() -> anyhow::Result<()> {
              Gray_: GRAY\r\nBaggage: gray=gray\r\nX-Sent: 1\r\n\r\n",
         )
         .await?;
+    only_the_verdict(&told)?;
+    ensure!(told.contains("\r\nx-sent: 1\r\n"), "trailers did not come through: {told}");
+    Ok(())
+}
+
+/// Over HTTP/2 a body of any length may end with trailers, which no field announces.
+#[tokio::test]
+async fn no_lane_comes_in_by_trailers_of_http2() -> anyhow::Result<()> {
+    let mut edge = Edge::start().await?;
+    let mut trailers = HeaderMap::new();
+    for (name, value) in [
+        ("gray", "GRAY"),
+        ("gray", "blue"),
+        ("gray_", "GRAY"),
+        ("x-mse-tag", "gray"),
+        ("x_mse_tag", "gray"),
+        ("baggage", "gray=gray"),
+        ("x-graylane-hop", "from=a; to=app"),
+        ("x-sent", "1"),
+    ] {
+        trailers.append(name, HeaderValue::from_static(value));
+    }
+    let stream = TcpStream::connect(edge.gateway.addr).await?;
+    let (mut client, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(trailers)];
+    let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
+    let request = Request::post("http://a/").header("gray", "GRAY").header("gray_", "GRAY");
+    let answer = client.send_request(request.header("te", "trailers").body(body)?).await?;
+    ensure!(answer.status() == 200, "{answer:?}");
+    let limit = Duration::from_secs(10);
+    let told = tokio::time::timeout(limit, edge.told.recv()).await?.context("no instance")?;
     only_the_verdict(&told)?;
     ensure!(told.contains("\r\nx-sent: 1\r\n"), "trailers did not come through: {told}");
     Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use gray_mq::rocketmq::{Transaction, TransactionProducer};
 use gray_mq::{
-    ConsumeMode, ConsumerProperties, Filtering, Message, MessageBroker, Order, ReceivedMessage,
-    Settings,
+    ConsumeMode, ConsumerProperties, Filter, Filtering, From, Message, MessageBroker, Order,
+    ReceivedMessage, Settings,
 };
 use gray_propagation::{Context, GrayStatus, Lane, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
@@ -120,6 +120,91 @@ async fn retries_stay_with_their_group(release: Release) -> anyhow::Result<()> {
     let expected = [("base", "fails as base's", "GRAY"), ("gray", "fails as gray's", "GRAY")];
     system.handled(&expected).await?;
     gray.stop().await;
+    base.stop().await;
+    Ok(())
+}
+
+/// The rest of the table's rows: what is ignored waits in the mode BASE as well, and is handled by gray
+/// only.
+async fn what_base_ignores_waits_in_each_mode(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    system.set(ConsumeMode::Base, &[]);
+    let base = system.consumer("base", GrayStatus::Prod, 0)?;
+    system.is_open(false).await?;
+    system.send(GRAY, &["g1"]).await?;
+    system.handled(&[("base", "g1", "GRAY")]).await?;
+
+    system.set(ConsumeMode::Base, &[Lane::GRAY]);
+    system.is_open(true).await?;
+    system.send(GrayStatus::Prod, &["p2"]).await?;
+    system.send(GRAY, &["g2"]).await?;
+    system.handled(&[("base", "p2", "PROD")]).await?;
+
+    let gray = system.consumer("gray", GRAY, 0)?;
+    system.handled(&[("gray", "g2", "GRAY")]).await?;
+    system.send(GrayStatus::Prod, &["p3"]).await?;
+    system.send(GRAY, &["g3"]).await?;
+    system.handled(&[("base", "p3", "PROD"), ("gray", "g3", "GRAY")]).await?;
+    gray.stop().await;
+    base.stop().await;
+    Ok(())
+}
+
+/// What an application wants only a part of, it gets that part of in each lane: its SQL may say "or", and
+/// its tags are several.
+async fn an_applications_own_filter_holds_in_each_lane(release: Release) -> anyhow::Result<()> {
+    for filter in [
+        Filter::Sql("color = 'red' or color = 'blue'".to_owned()),
+        Filter::Tags("red || blue".to_owned()),
+    ] {
+        let system = System::start(release, auto()).await?;
+        let wants =
+            || ConsumerProperties { filter: filter.clone(), ..ConsumerProperties::default() };
+        let base = system.consumer_with("base", GrayStatus::Prod, 0, wants())?;
+        let gray = system.consumer_with("gray", GRAY, 0, wants())?;
+        system.is_open(true).await?;
+        let producer = system.producer();
+        for lane in [GrayStatus::Prod, GRAY] {
+            for color in ["red", "green", "blue"] {
+                let message = Message::new(TOPIC, format!("{color} {lane}"));
+                let message = message.with("color", color).with("TAGS", color);
+                scope(Context::of(lane), producer.send(message)).await?;
+            }
+        }
+        let expected = [
+            ("base", "red PROD", "PROD"),
+            ("base", "blue PROD", "PROD"),
+            ("gray", "red GRAY", "GRAY"),
+            ("gray", "blue GRAY", "GRAY"),
+        ];
+        system.handled(&expected).await?;
+        gray.stop().await;
+        base.stop().await;
+    }
+    Ok(())
+}
+
+/// Who begins with what comes from now on, and ends before anything has come, misses nothing of what comes
+/// until it is back.
+async fn what_comes_after_a_first_start_is_not_lost(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    system.send(GrayStatus::Prod, &["too early", "too early", "too early", "too early"]).await?;
+    let from_now = || ConsumerProperties { from: From::Last, ..ConsumerProperties::default() };
+    let base = system.consumer_with("base", GrayStatus::Prod, 0, from_now())?;
+    // Each of the four queues holds one, which is passed over.
+    eventually(PATIENCE, async || {
+        for queue in system.cluster.queues(TOPIC).await? {
+            let committed = system.cluster.committed(GROUP, TOPIC, &queue).await?;
+            ensure!(committed == Some(1), "{queue}: {committed:?}");
+        }
+        Ok(())
+    })
+    .await?;
+    base.stop().await;
+    system.send(GrayStatus::Prod, &["p1", "p2", "p3", "p4"]).await?;
+    let base = system.consumer_with("base-2", GrayStatus::Prod, 0, from_now())?;
+    let expected = ["p1", "p2", "p3", "p4"].map(|body| ("base-2", body, "PROD"));
+    system.handled(&expected).await?;
     base.stop().await;
     Ok(())
 }
@@ -327,6 +412,9 @@ on!(
     a_lane_comes_and_goes,
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,
+    what_base_ignores_waits_in_each_mode,
+    an_applications_own_filter_holds_in_each_lane,
+    what_comes_after_a_first_start_is_not_lost,
     what_always_fails_is_put_aside,
     a_handler_that_hangs_is_given_up,
     what_gray_leaves_behind_is_handled_by_base,

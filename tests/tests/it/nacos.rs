@@ -109,7 +109,16 @@ impl System {
         self.server.publish("gateway-app.yaml", &off).await?;
         self.plays("one").await?;
         connected(&self.gateway, true).await?;
+        // The server has forgotten everybody: each service has to come back by itself.
         assert_eq!(self.services.len(), 4);
+        for service in ["user-app", "order-app"] {
+            eventually(Duration::from_secs(20), async || {
+                let text = self.server.instances(service).await?;
+                anyhow::ensure!(text.matches("\"port\"").count() == 2, "{text}");
+                Ok(())
+            })
+            .await?;
+        }
         eventually(Duration::from_secs(5), async || {
             let text = self.gateway.ask("/readyz").await?;
             anyhow::ensure!(text.contains("\"warnings\":[]"), "{text}");

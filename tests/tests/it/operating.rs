@@ -183,6 +183,31 @@ async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A release has come and gone: who stays to read what the lane has left behind is no stranger.
+async fn an_audit_after_a_release_finds_nothing() -> anyhow::Result<()> {
+    let desk = Desk::start().await?;
+    let base = desk.consumer(GrayStatus::Prod)?;
+    let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
+    desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
+    gray.stop().await;
+    desk.status(|status| owner(status) == Some("base") && status["state"] == "steady").await?;
+    let brokers = RocketMq::new(vec![desk.server.names()]);
+    eventually(PATIENCE, async || {
+        brokers.queues(TOPIC).await?;
+        let listed = brokers.listed(&format!("{GROUP}_gray"), &brokers.brokers()).await?;
+        ensure!(listed.iter().any(|client| client.ends_with("~drain")), "{listed:?}");
+        // It reads what was left until there is nothing, and goes on reading retries.
+        let (status, _) = desk.mq(&["status", "--json", "--group", GROUP, "--topic", TOPIC])?;
+        ensure!(!status.contains("~drain"), "{status}");
+        let (text, code) = desk.audit()?;
+        ensure!(code == Some(0) && text.contains("all is well"), "{code:?} {text}");
+        Ok(())
+    })
+    .await?;
+    base.stop().await;
+    Ok(())
+}
+
 /// Sends a question or an order to the page of a gateway.
 async fn ask(
     gateway: &Gateway,
@@ -286,6 +311,11 @@ mod on_rocketmq_5 {
         #[tokio::test]
         async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
             super::super::an_audit_finds_what_is_wrong().await
+        }
+
+        #[tokio::test]
+        async fn an_audit_after_a_release_finds_nothing() -> anyhow::Result<()> {
+            super::super::an_audit_after_a_release_finds_nothing().await
         }
 
         #[tokio::test]
