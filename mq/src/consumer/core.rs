@@ -88,7 +88,8 @@ pub enum From {
     /// With the oldest message that is still there.
     #[default]
     First,
-    /// With the next one.
+    /// With the next one. Brokers before 5.0 say of a queue that still has its first message that every group
+    /// stands there, so that it begins with that one; so it is with Java consumers.
     Last,
 }
 

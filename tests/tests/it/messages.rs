@@ -191,16 +191,20 @@ async fn what_comes_after_a_first_start_is_not_lost(release: Release) -> anyhow:
     system.send(GrayStatus::Prod, &["too early", "too early", "too early", "too early"]).await?;
     let from_now = || ConsumerProperties { from: From::Last, ..ConsumerProperties::default() };
     let base = system.consumer_with("base", GrayStatus::Prod, 0, from_now())?;
-    // Each of the four queues holds one, which is passed over.
+    // Each of the two queues holds two, which are passed over.
     eventually(PATIENCE, async || {
         for queue in system.cluster.queues(TOPIC).await? {
             let committed = system.cluster.committed(GROUP, TOPIC, &queue).await?;
-            ensure!(committed == Some(1), "{queue}: {committed:?}");
+            ensure!(committed == Some(2), "{queue}: {committed:?}");
         }
         Ok(())
     })
     .await?;
     base.stop().await;
+    if matches!(release, Release::Four) {
+        // It says of a group that it has never seen that it stands at the beginning, where that is still there.
+        system.handled(&[("base", "too early", "PROD"); 4]).await?;
+    }
     system.send(GrayStatus::Prod, &["p1", "p2", "p3", "p4"]).await?;
     let base = system.consumer_with("base-2", GrayStatus::Prod, 0, from_now())?;
     let expected = ["p1", "p2", "p3", "p4"].map(|body| ("base-2", body, "PROD"));
