@@ -18,6 +18,7 @@ mod operator;
 mod place;
 mod properties;
 mod query;
+mod ranges;
 mod rule_set;
 mod senses;
 mod share;

@@ -90,6 +90,19 @@ pub trait MessageBroker: fmt::Debug + Send + Sync + 'static {
         attempts: u32,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Asks every broker of a topic whether it understands a filter. One that cannot be asked is passed
+    /// over.
+    ///
+    /// # Errors
+    ///
+    /// Where one of them does not.
+    fn accepts(
+        &self,
+        client: &str,
+        group: &str,
+        subscription: &Subscription,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// The topic that messages come back in which a group has given back, where there is one.
     fn retry_topic(&self, group: &str) -> Option<String>;
 

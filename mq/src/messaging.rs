@@ -9,23 +9,32 @@ use crate::{MessageSettings, Settings, StateStore};
 
 /// Says in which lane a process is, at any time: what it does of its own accord is of this status.
 #[derive(Clone)]
-pub struct OwnStatus(Arc<dyn Fn() -> GrayStatus + Send + Sync>);
+pub struct OwnStatus(Arc<dyn Fn(&MessageSettings) -> GrayStatus + Send + Sync>);
 
 impl OwnStatus {
     /// Asks a function.
     pub fn by(status: impl Fn() -> GrayStatus + Send + Sync + 'static) -> Self {
-        Self(Arc::new(status))
+        Self(Arc::new(move |_| status()))
     }
 
-    /// Returns it as it is now.
-    pub fn current(&self) -> GrayStatus {
-        (self.0)()
+    /// The status of a service that has a starter, by the same documents as the settings.
+    fn of(starter: Starter) -> Self {
+        Self(Arc::new(move |settings| match settings.served() {
+            Some(served) => starter.own_status_in(served),
+            None => starter.own_status(),
+        }))
+    }
+
+    /// Returns it as it is with these settings: what is decided by both must not see one of them before and
+    /// the other after a change.
+    pub fn with(&self, settings: &MessageSettings) -> GrayStatus {
+        (self.0)(settings)
     }
 }
 
 impl fmt::Debug for OwnStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnStatus").field(&self.current()).finish()
+        f.debug_struct("OwnStatus").finish_non_exhaustive()
     }
 }
 
@@ -52,13 +61,17 @@ impl Messaging {
         let initial = MessageSettings::of_all(Settings::default(), starter.lanes());
         let (how, apart) = (starter.lane_documents(), starter.lanes_apart());
         let parse = move |documents: &_| MessageSettings::parse(documents, &how, &apart);
-        let own = starter.clone();
         Self {
             application: starter.service().to_owned(),
-            own: OwnStatus::by(move || own.own_status()),
+            own: OwnStatus::of(starter.clone()),
             settings: starter.follow(initial, parse),
             carrier: MessageCarrier::default(),
             store,
         }
+    }
+
+    /// Returns in which lane this process is now.
+    pub fn own_status(&self) -> GrayStatus {
+        self.own.with(&self.settings.peek())
     }
 }

@@ -155,11 +155,12 @@ impl<B: MessageSink> Producer<B> {
     fn stamped(&self, mut message: Message) -> Message {
         self.0.broker.identify(&mut message);
         let messaging = &self.0.messaging;
-        let settings = messaging.settings.peek().of_producer(&messaging.application);
-        if settings.mode == ConsumeMode::Off {
+        // One reading of the documents says both: whether it is tagged, and in which lane this process is.
+        let settings = messaging.settings.peek();
+        if settings.of_producer(&messaging.application).mode == ConsumeMode::Off {
             return message;
         }
-        let own = || Arc::new(Context::of(messaging.own.current()));
+        let own = || Arc::new(Context::of(messaging.own.with(&settings)));
         let context = current().unwrap_or_else(own);
         // Where nobody tells lanes apart there is nothing to say.
         if context.status != GrayStatus::All {

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gray_config::{Document, Documents, Faults, KeyPath, Problems};
-use gray_lb::{Format, LaneDocuments};
+use gray_lb::{Format, LaneDocuments, ServedLanes};
 use gray_propagation::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,8 @@ pub struct MessageSettings {
     applications: BTreeMap<String, Override>,
     groups: BTreeMap<String, (Override, BTreeMap<String, Override>)>,
     lanes: BTreeSet<Lane>,
+    /// How the documents say that lanes are served, which is all that they say of this process's own.
+    served: Option<ServedLanes>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +134,12 @@ impl MessageSettings {
         &self.lanes
     }
 
+    /// Returns how lanes are served by the documents that these settings were read from, where they were
+    /// read from any.
+    pub const fn served(&self) -> Option<&ServedLanes> {
+        self.served.as_ref()
+    }
+
     /// Reads what documents of either format say about messages, and which lanes they name. In the
     /// Spring Cloud design's documents it stands under its prefix, as `kerwin.tool.gray.messages`.
     /// Lanes `apart` are there though no document gives them a version.
@@ -167,6 +175,7 @@ impl MessageSettings {
             settings = Self { lanes: settings.lanes, ..Self::default() };
             settings.default.mode = ConsumeMode::Off;
         }
+        settings.served = Some(served);
         if problems.has_errors() { Err(problems) } else { Ok((settings, problems)) }
     }
 

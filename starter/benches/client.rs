@@ -47,15 +47,12 @@ fn starter(folder: &std::path::Path, addr: SocketAddr) -> Starter {
     let registry = folder.join("registry.yaml");
     let text = format!("services: {{b: [{{address: '{addr}', metadata: {{version: V2}}}}]}}");
     std::fs::write(&registry, text).unwrap();
-    Starter::start(StarterProperties {
-        service: "a".to_owned(),
-        version: Some("V2".to_owned()),
-        registry: Some(registry),
-        base: Some("V1".to_owned()),
-        lanes: [("gray".to_owned(), "V2".to_owned())].into(),
-        ..StarterProperties::default()
-    })
-    .unwrap()
+    let mut properties = StarterProperties::of("a");
+    properties.version = Some("V2".to_owned());
+    properties.registry = Some(registry);
+    properties.base = Some("V1".to_owned());
+    properties.lanes.insert("gray".to_owned(), "V2".to_owned());
+    Starter::start(properties).unwrap()
 }
 
 /// The time that this thread has had on a CPU.

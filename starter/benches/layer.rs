@@ -16,15 +16,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn starter(registry: std::path::PathBuf) -> Starter {
-    Starter::start(StarterProperties {
-        service: "a".to_owned(),
-        version: Some("V2".to_owned()),
-        registry: Some(registry),
-        base: Some("V1".to_owned()),
-        lanes: [("gray".to_owned(), "V2".to_owned())].into(),
-        ..StarterProperties::default()
-    })
-    .unwrap()
+    let mut properties = StarterProperties::of("a");
+    properties.version = Some("V2".to_owned());
+    properties.registry = Some(registry);
+    properties.base = Some("V1".to_owned());
+    properties.lanes.insert("gray".to_owned(), "V2".to_owned());
+    Starter::start(properties).unwrap()
 }
 
 fn request() -> Request<Body> {

@@ -51,16 +51,19 @@ impl OwnLane {
     ///
     /// The lane that has this copy's version, as in the Spring Cloud design; base where none has.
     pub(crate) fn status(&self) -> GrayStatus {
-        let served = self.lanes.peek();
+        self.status_in(&self.lanes.peek())
+    }
+
+    /// The same where lanes are served like this.
+    pub(crate) fn status_in(&self, served: &ServedLanes) -> GrayStatus {
         if !served.on {
             return GrayStatus::All;
         }
-        self.named.unwrap_or_else(|| self.by_version())
+        self.named.unwrap_or_else(|| self.by_version(served))
     }
 
     /// Returns the lane that has this copy's version.
-    fn by_version(&self) -> GrayStatus {
-        let served = self.lanes.peek();
+    fn by_version(&self, served: &ServedLanes) -> GrayStatus {
         let lanes = served.table.of(&self.service);
         let mut versions = lanes.versions.iter();
         let own = versions.find(|(_, version)| Some(*version) == self.version.as_ref());
@@ -75,7 +78,7 @@ impl OwnLane {
     /// Says what is odd about this copy's lane: it is asked for by its version, and works of its own
     /// accord in another lane.
     pub(crate) fn oddity(&self) -> Option<String> {
-        let (named, own) = (self.named?, self.by_version());
+        let (named, own) = (self.named?, self.by_version(&self.lanes.peek()));
         if matches!(named, GrayStatus::Gray(lane) if self.apart.contains(&lane)) {
             return None;
         }

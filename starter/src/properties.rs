@@ -31,7 +31,18 @@ const COMMON: &str = "common-config.yaml";
 /// # #[cfg(feature = "nacos")]
 /// assert_eq!(properties.nacos.unwrap().servers.len(), 2);
 /// ```
+///
+/// In code, beginning with the name; fields may be added in later versions:
+///
+/// ```
+/// use gray_starter::StarterProperties;
+///
+/// let mut properties = StarterProperties::of("order-app");
+/// properties.version = Some("V2".to_owned());
+/// properties.registry = Some("registry.yaml".into());
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StarterProperties {
     /// The service's name.
     pub service: String,
@@ -188,6 +199,11 @@ impl Variables<'_> {
 }
 
 impl StarterProperties {
+    /// Names a service, and says nothing else about it.
+    pub fn of(service: impl Into<String>) -> Self {
+        Self { service: service.into(), ..Self::default() }
+    }
+
     /// Reads the variables of the process's environment.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use gray_config::{
 };
 use gray_lb::{
     Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, LaneDocuments,
-    Maintenance, Wanted, maintain,
+    Maintenance, ServedLanes, Wanted, maintain,
 };
 use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, TagKey, TagKeys};
 use http::HeaderName;
@@ -207,6 +207,12 @@ impl Starter {
     /// starter.
     pub fn own_status(&self) -> GrayStatus {
         self.0.own.status()
+    }
+
+    /// The same where lanes are served like this: for what has to be decided by one reading of the
+    /// documents, such as a message's lane and whether it says it.
+    pub fn own_status_in(&self, served: &ServedLanes) -> GrayStatus {
+        self.0.own.status_in(served)
     }
 
     /// Waits until it is known which version each lane has, but not for ever: without its documents a

@@ -1,6 +1,7 @@
 //! What an operator writes, and how it becomes rules.
 
 mod condition;
+mod odd;
 mod rule;
 mod s1;
 mod test;

@@ -10,12 +10,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::condition::{Compiler, ConditionProperties};
-use crate::implies::{Reasoning, always};
+use super::odd::warn;
 use crate::lists::Lists;
 use crate::rule_set::Rule;
-
-/// How many steps are taken to find out which rules are never reached: some ten milliseconds.
-const STEPS: usize = 1_000_000;
 
 /// A rule as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -109,8 +106,7 @@ pub fn rules_of(
         }
         rules.push(rule(one, lanes, lists, &at, faults));
     }
-    warn_of_unreachable(&rules, at, faults);
-    warn_of_expired(properties, at, faults);
+    warn(properties, &rules, at, faults);
     rules.into_iter().flatten().collect()
 }
 
@@ -160,45 +156,6 @@ fn target(
     );
     faults.error_with_help(at, format!("there is no lane `{word}`"), Some(help));
     None
-}
-
-/// Warns of rules that no request ever reaches.
-fn warn_of_unreachable(rules: &[Option<Rule>], at: &KeyPath, faults: &mut Faults) {
-    let mut reasoning = Reasoning::new(STEPS);
-    // A rule that is switched off takes nobody, and one that expires does not for ever.
-    let takes = |rule: &&Rule| rule.off.is_none() && rule.expires.is_none();
-    for (index, rule) in rules.iter().enumerate() {
-        let Some(rule) = rule else { continue };
-        let mut earlier = rules.iter().take(index).flatten().filter(takes);
-        let by = earlier.find(|earlier| match (&rule.when, &earlier.when) {
-            (_, None) => true,
-            (None, Some(wide)) => always(wide),
-            (Some(narrow), Some(wide)) => reasoning.implies(narrow, wide),
-        });
-        if let Some(by) = by {
-            let message = format!("never reached: rule `{}` takes these requests first", by.name);
-            faults.warning(&at.index(index), message);
-        } else if rule.when.as_ref().is_some_and(|when| reasoning.never(when)) {
-            let message = "never hits: its conditions contradict each other";
-            faults.warning(&at.index(index).key("when"), message);
-        }
-        if reasoning.is_exhausted() {
-            let message = "there are so many rules that this one and those after it were not compared with \
-                           the earlier ones: whether they are ever reached was not found out";
-            faults.warning(&at.index(index), message);
-            break;
-        }
-    }
-}
-
-/// Warns of rules whose time has gone.
-fn warn_of_expired(properties: &[RuleProperties], at: &KeyPath, faults: &mut Faults) {
-    let now = jiff::Timestamp::now();
-    for (index, rule) in properties.iter().enumerate() {
-        if rule.expires.is_some_and(|expires| expires.0 <= now) {
-            faults.warning(&at.index(index).key("expires"), "the rule has expired");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -363,102 +320,6 @@ mod tests {
         check_wrong("{name: a, expires: tomorrow}", "is no moment");
         check_wrong("{name: ''}", "a rule needs a name");
         check_wrong("{name: a}\n- {name: a, enabled: false}", "a second rule is named `a`");
-    }
-
-    /// What the first takes, and what is therefore never left for the second.
-    const UNREACHABLE: [(&str, &str); 22] = [
-        ("{path: {prefix: /a}}", "{path: {prefix: /a/b}}"),
-        ("{path: {suffix: a}}", "{path: {suffix: ba}}"),
-        ("{path: {contains: b}}", "{path: {prefix: abc}}"),
-        ("{path: {regex: '^/a+$'}}", "{path: {in: [/a, /aa]}}"),
-        ("{path: {prefix: /A, ignoreCase: true}}", "{path: {prefix: /aB}}"),
-        ("{header: {name: X, exists: true}}", "{header: {name: x, equal: '1'}}"),
-        ("{header: {name: x, in: ['1', '2']}}", "{header: {name: x, equal: '2'}}"),
-        ("{user: {notIn: [a]}}", "{user: {notIn: [a, b]}}"),
-        ("{user: {notEqual: a}}", "{user: {notIn: [a, b]}}"),
-        ("{user: {inList: vips}}", "{user: {equal: '1001'}}"),
-        ("{clientIp: {in: [10.0.0.0/8, '::1']}}", "{clientIp: {in: [10.1.0.0/16, 10.9.9.9]}}"),
-        ("{clientIp: {equal: 10.0.0.0/8}}", "{clientIp: {inList: nets}}"),
-        ("{clientIp: {notEqual: 10.1.0.0/16}}", "{clientIp: {notIn: [10.0.0.0/8]}}"),
-        ("{city: {in: [北京, 上海]}}", "{city: {equal: 上海市}}"),
-        ("{city: {exists: true}}", "{city: {equal: 上海}}"),
-        ("{percentage: {share: 100}}", "{path: {equal: /}}"),
-        ("{percentage: {share: 20, salt: s}}", "{percentage: {share: 5, salt: s}}"),
-        ("{not: {path: {prefix: /a/b}}}", "{not: {path: {prefix: /a}}}"),
-        ("{any: [{method: {equal: GET}}, {path: {prefix: /a}}]}", "{path: {equal: /a}}"),
-        ("{path: {prefix: /a}}", "{all: [{path: {prefix: /a}}, {method: {equal: GET}}]}"),
-        (
-            "{all: [{path: {prefix: /a}}, {method: {in: [GET, PUT]}}]}",
-            "{all: [{method: {equal: GET}}, {path: {prefix: /a/b}}, {user: {exists: true}}]}",
-        ),
-        (
-            "{any: [{method: {equal: GET}}, {method: {equal: PUT}}]}",
-            "{any: [{method: {equal: PUT}}, {all: [{method: {equal: GET}}, {path: {equal: /}}]}]}",
-        ),
-    ];
-
-    /// What looks alike, and leaves something for the second.
-    const REACHABLE: [(&str, &str); 16] = [
-        ("{path: {prefix: /a/b}}", "{path: {prefix: /a}}"),
-        ("{path: {prefix: /a}}", "{path: {prefix: /A, ignoreCase: true}}"),
-        ("{path: {equal: /a}}", "{path: {equal: /a, ignoreCase: true}}"),
-        ("{header: {name: x, equal: '1'}}", "{header: {name: y, equal: '1'}}"),
-        ("{header: {name: x, exists: true}}", "{header: {name: x, notEqual: '1'}}"),
-        ("{header: {name: x, equal: '1'}}", "{header: {name: x, in: ['1', '2']}}"),
-        ("{user: {notIn: [a, b]}}", "{user: {notIn: [a]}}"),
-        ("{clientIp: {equal: 10.1.0.0/16}}", "{clientIp: {equal: 10.0.0.0/8}}"),
-        ("{clientIp: {in: [10.0.0.0/9]}}", "{clientIp: {in: [10.0.0.1, 10.200.0.1]}}"),
-        ("{clientIp: {equal: 10.0.0.0/8}}", "{clientIp: {notEqual: 10.0.0.0/8}}"),
-        ("{city: {equal: 上海}}", "{province: {equal: 上海}}"),
-        ("{percentage: {share: 20}}", "{percentage: {share: 5}}"),
-        ("{percentage: {share: 100, by: [user]}}", "{path: {equal: /}}"),
-        ("{percentage: {share: 5, salt: s}}", "{percentage: {share: 20, salt: s}}"),
-        ("{not: {path: {prefix: /a}}}", "{not: {path: {prefix: /a/b}}}"),
-        (
-            "{all: [{path: {prefix: /a}}, {method: {equal: GET}}]}",
-            "{any: [{path: {prefix: /a}}, {method: {equal: GET}}]}",
-        ),
-    ];
-
-    /// Comparing a great many takes a bounded time, and it is said that it was not done.
-    #[test]
-    fn so_many_rules_are_not_all_compared() {
-        let line = |number: u32| {
-            format!("- {{name: r{number}, when: {{header: {{name: x, equal: '{number}'}}}}}}\n")
-        };
-        let (rules, problems) = read(&(0..5_000).map(line).collect::<String>());
-        assert_eq!(rules.len(), 5_000);
-        assert!(problems.contains("was not found out"), "{problems}");
-        assert_eq!(problems.matches("warning").count(), 1, "{problems}");
-    }
-
-    #[test]
-    fn warns_of_rules_that_are_never_reached() {
-        check_wrong("{name: a}\n- {name: b, when: {path: {equal: x}}}", "warning: rules:2:3: [1]");
-        check_wrong(
-            "{name: a, when: {path: {equal: x}}}\n- {name: b, when: {path: {equal: x}}}",
-            "never reached: rule `a`",
-        );
-        for (first, second) in UNREACHABLE {
-            check_wrong(
-                &format!("{{name: a, when: {first}}}\n- {{name: b, when: {second}}}"),
-                "never reached: rule `a`",
-            );
-        }
-        for (first, second) in REACHABLE {
-            let text = format!("- {{name: a, when: {first}}}\n- {{name: b, when: {second}}}");
-            let (_, problems) = read(&text);
-            assert_eq!(problems, "", "{text}");
-        }
-        check_wrong(
-            "{name: a, when: {all: [{method: {equal: GET}}, {method: {in: [PUT, POST]}}]}}",
-            "[0].when: never hits: its conditions contradict each other",
-        );
-        // A lane that is switched off takes nobody.
-        for rule in ["{name: a, lane: \"off\"}", "{name: a, enabled: false}"] {
-            let (_, problems) = read(&format!("- {rule}\n- {{name: b}}"));
-            assert!(!problems.contains("never reached"), "{rule}: {problems}");
-        }
     }
 
     #[test]

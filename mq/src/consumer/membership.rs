@@ -13,8 +13,8 @@ use super::place::Place;
 use super::reader::{Reader, Topic};
 use super::steering::Steering;
 use crate::{
-    ChangeError, Duty, Ledger, MemberId, MessageBroker, Ownership, QueueKey, StoreError,
-    UnknownMember,
+    ChangeError, Duty, Filter, Ledger, MemberId, MessageBroker, Ownership, QueueKey, StoreError,
+    Subscription, UnknownMember,
 };
 
 /// How often the table is looked at while it is to be changed.
@@ -133,6 +133,10 @@ impl<B: MessageBroker> Membership<B> {
         if listed.is_empty() {
             return Ok(false);
         }
+        if let Err(refusal) = self.check_filter().await {
+            self.cannot_begin(&refusal);
+            return Ok(false);
+        }
         let ends = match self.ends(&queues).await {
             Ok(ends) => ends,
             Err(error) => {
@@ -158,6 +162,16 @@ impl<B: MessageBroker> Membership<B> {
         self.ends = ends;
         self.place.take(id, &table, listed);
         Ok(true)
+    }
+
+    /// Asks brokers about the filter: one that they cannot read would leave nothing out.
+    async fn check_filter(&self) -> Result<(), B::Error> {
+        if matches!(self.topic.filter, Filter::Tags(_)) {
+            return Ok(());
+        }
+        let (topic, filter) = (self.topic.name.clone(), self.topic.filter.clone());
+        let subscription = Subscription { topic, filter, version: self.core.version };
+        self.core.broker.accepts(&self.role.client, &self.role.group, &subscription).await
     }
 
     /// Says once that brokers cannot be asked.

@@ -90,11 +90,15 @@ impl Place {
     }
 
     /// Returns the connections over which this consumer is listed by brokers that have queues in a
-    /// table: those that others ask about it.
+    /// table: those that others ask about it. One that has not been heard on for half of L counts no
+    /// more: a place that is taken by it is lost at once.
     pub(super) fn listed(&self, table: &Ownership) -> BTreeMap<ConnectionId, Instant> {
         let brokers: BTreeSet<_> = table.fences().queues().map(|queue| &queue.broker).collect();
+        let now = Instant::now();
         let mut heard = self.inner().heard.clone();
-        heard.retain(|id, _| brokers.contains(&id.broker));
+        heard.retain(|id, last| {
+            brokers.contains(&id.broker) && now.duration_since(*last) < self.length / 2
+        });
         heard
     }
 

@@ -147,10 +147,7 @@ impl<B: MessageBroker> Reader<B> {
                 _ = commit.tick() => {
                     self.settle(running);
                     self.commit(running).await;
-                    if let Some(end) = running.end {
-                        let behind = end.saturating_sub(running.committed);
-                        self.core.counts.is_behind(self.reading(), &self.queue, behind);
-                    }
+                    self.measure(running).await;
                     self.ask_other(running).await;
                 }
             }
@@ -162,15 +159,30 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
+    /// Takes note of how much is still to be read.
+    async fn measure(&self, running: &mut Running) {
+        // As long as nothing more is taken, no pull says where the queue ends.
+        if !running.has_room()
+            && let Ok(end) = self.core.broker.end(&self.topic.name, &self.queue).await
+        {
+            running.end = Some(end);
+        }
+        if let Some(end) = running.end {
+            let behind = end.saturating_sub(running.committed);
+            self.core.counts.is_behind(self.reading(), &self.queue, behind);
+        }
+    }
+
     /// Waits for what is being handled, and for what is held to be somebody's: what lies behind it may
-    /// have been handled, and would come again if it could not be committed.
+    /// have been handled, and would come again if it could not be committed. In order nothing behind it
+    /// has been, and it may wait for others who wait for what is to be committed here.
     async fn finish(&self, running: &mut Running) {
         let mut changes = self.place.changes();
-        while self.place.is_held() && running.progress.running().0 > 0 {
+        let in_order = self.core.properties.order == Order::Queue;
+        while !in_order && self.place.is_held() && running.progress.running().0 > 0 {
             tokio::select! {
                 Some(ended) = running.handled.join_next() => self.end(running, ended),
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(COMMIT) => self.ask_other(running).await,
             }
             self.judge(running);
         }

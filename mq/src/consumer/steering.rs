@@ -145,7 +145,7 @@ impl<B: MessageBroker> Steering<B> {
             }
         }
         let now = Instant::now();
-        self.see(&listed, now);
+        self.see(table, &listed, now);
         let gone = self.absence.gone(table, &listed, now);
         if !gone.is_empty() {
             warn!(topic = self.topic.name, ?gone, "consumers are gone, and taken off the table");
@@ -162,8 +162,11 @@ impl<B: MessageBroker> Steering<B> {
 
     /// Takes note of the lanes that have consumers: at once of new ones, and of those that are gone
     /// after a while, since a restart is no reason to switch twice.
-    fn see(&mut self, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
-        self.known = true;
+    fn see(&mut self, table: &Ownership, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
+        // Whoever has just come does not know better: who has a lane may have had consumers a moment ago.
+        if !std::mem::replace(&mut self.known, true) {
+            self.alive.extend(table.open());
+        }
         for (side, clients) in listed {
             let Side::Lane(lane) = *side else { continue };
             if clients.iter().any(|client| !client.ends_with(DRAINS)) {

@@ -9,16 +9,13 @@ use super::answer::{garbled, json_of, refused, succeeded};
 use super::command::Command;
 use super::message::{decode, encode_batch, encode_properties};
 use super::{Connection, RocketMqError};
-use crate::{
-    Attendance, Filter, Message, PullRequest, Pulled, QueueKey, Receipt, ReceivedMessage,
-    Subscription,
-};
+use crate::{Attendance, Filter, Message, PullRequest, Pulled, QueueKey, Receipt, Subscription};
 
 /// How long an answer is waited for; a pull adds the time for which it may be held back.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Request codes of the protocol (org.apache.rocketmq.remoting.protocol.RequestCode).
-mod code {
+pub(super) mod code {
     pub(super) const PULL: i32 = 11;
     pub(super) const QUERY_OFFSET: i32 = 14;
     pub(super) const UPDATE_OFFSET: i32 = 15;
@@ -28,10 +25,10 @@ mod code {
     pub(super) const MIN_OFFSET: i32 = 31;
     pub(super) const HEARTBEAT: i32 = 34;
     pub(super) const UNREGISTER: i32 = 35;
-    pub(super) const SEND_BACK: i32 = 36;
     pub(super) const END_TRANSACTION: i32 = 37;
     pub(super) const CONSUMERS: i32 = 38;
-    pub(super) const SEND: i32 = 310;
+    pub(super) const CHECK: i32 = 46;
+    pub(in crate::rocketmq) const SEND: i32 = 310;
     pub(super) const SEND_BATCH: i32 = 320;
 }
 
@@ -39,7 +36,7 @@ mod code {
 #[derive(Debug)]
 pub struct Broker {
     name: String,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Broker {
@@ -145,7 +142,7 @@ impl Broker {
     }
 
     /// The fields of a message, or of a batch of them.
-    fn fields(
+    pub(super) fn fields(
         &self,
         group: &str,
         topic: &str,
@@ -173,7 +170,7 @@ impl Broker {
 
     /// Reads where a message is stored. That it is not yet flushed or replicated is no reason to send it once
     /// more, as with the Java client: it is there, and will be handled.
-    fn receipt(&self, mut answer: Command) -> Result<Receipt, RocketMqError> {
+    pub(super) fn receipt(&self, mut answer: Command) -> Result<Receipt, RocketMqError> {
         // Not flushed in time, no slave, and not replicated in time.
         let less_safe = [10, 11, 12].contains(&answer.code);
         if less_safe {
@@ -196,7 +193,7 @@ impl Broker {
         })
     }
 
-    fn unsendable(&self) -> RocketMqError {
+    pub(super) fn unsendable(&self) -> RocketMqError {
         self.garbled("a property without a name, or with a character that separates them")
     }
 
@@ -228,16 +225,40 @@ impl Broker {
         let answer = self.connection.ask(request, pull.wait + 2 * LIMIT).await?;
         // Found, nothing new, nothing that fits, and no such offset.
         if ![0, 19, 20, 21].contains(&answer.code) {
-            let address = self.connection.address().to_owned();
-            let filters = !answer.remark.contains("SQL92");
-            let unfit = RocketMqError::NoPropertyFilter { address };
-            return Err(if filters { self.refused(answer) } else { unfit });
+            return Err(self.unfit(answer));
         }
         Ok(Pulled {
             next: self.number(&answer, "nextBeginOffset")?,
             end: self.number(&answer, "maxOffset")?,
             messages: decode(&self.name, answer.body).map_err(|what| self.garbled(&what))?,
         })
+    }
+
+    /// Asks whether it understands a filter; with a pull, what it cannot read leaves nothing out.
+    ///
+    /// # Errors
+    ///
+    /// See [`RocketMqError`].
+    pub async fn check(
+        &self,
+        client: &str,
+        group: &str,
+        subscription: &Subscription,
+    ) -> Result<(), RocketMqError> {
+        let subscription = subscription_data(subscription);
+        let body = json!({ "clientId": client, "group": group, "subscriptionData": subscription });
+        let request = Command::request(code::CHECK, []).with_body(body.to_string());
+        let answer = self.connection.ask(request, LIMIT).await?;
+        if answer.code == 0 { Ok(()) } else { Err(self.unfit(answer)) }
+    }
+
+    /// Why it does not filter.
+    fn unfit(&self, answer: Command) -> RocketMqError {
+        if answer.remark.contains("filter message by SQL92") {
+            let address = self.connection.address().to_owned();
+            return RocketMqError::NoPropertyFilter { address };
+        }
+        self.refused(answer)
     }
 
     /// Returns the offset that the next message of a queue will have.
@@ -314,14 +335,7 @@ impl Broker {
     ///
     /// See [`RocketMqError`].
     pub async fn heartbeat(&self, heartbeat: &Attendance<'_>) -> Result<(), RocketMqError> {
-        let subscription = |it: &Subscription| {
-            let (kind, expression) = expression(&it.filter);
-            json!({
-                "topic": it.topic, "subString": expression, "expressionType": kind,
-                "subVersion": it.version, "classFilterMode": false, "tagsSet": [], "codeSet": [],
-            })
-        };
-        let subscriptions: Vec<_> = heartbeat.subscriptions.iter().map(subscription).collect();
+        let subscriptions: Vec<_> = heartbeat.subscriptions.iter().map(subscription_data).collect();
         let body = json!({
             "clientID": heartbeat.client,
             "producerDataSet": [],
@@ -400,31 +414,6 @@ impl Broker {
         }
     }
 
-    /// Gives a message back to its group, to be pulled again from the topic of its retries after a
-    /// delay; level 0 leaves the delay to the broker, which makes it longer each time.
-    ///
-    /// # Errors
-    ///
-    /// See [`RocketMqError`].
-    pub async fn send_back(
-        &self,
-        group: &str,
-        message: &ReceivedMessage,
-        level: i32,
-        attempts: u32,
-    ) -> Result<(), RocketMqError> {
-        let fields = [
-            ("maxReconsumeTimes", attempts.to_string()),
-            ("offset", message.position.to_string()),
-            ("group", group.to_owned()),
-            ("delayLevel", level.to_string()),
-            ("originMsgId", message.properties.get("UNIQ_KEY").cloned().unwrap_or_default()),
-            ("originTopic", message.topic.clone()),
-            ("unitMode", "false".to_owned()),
-        ];
-        self.ask(code::SEND_BACK, fields).await.map(drop)
-    }
-
     /// Reads a setting of the broker; `None` where it has none of that name.
     ///
     /// # Errors
@@ -437,7 +426,7 @@ impl Broker {
         Ok(line.map(|value| value.trim().to_owned()))
     }
 
-    async fn ask<const N: usize>(
+    pub(super) async fn ask<const N: usize>(
         &self,
         code: i32,
         fields: [(&str, String); N],
@@ -462,6 +451,14 @@ impl Broker {
     fn refused(&self, answer: Command) -> RocketMqError {
         refused(&self.connection, answer)
     }
+}
+
+fn subscription_data(it: &Subscription) -> serde_json::Value {
+    let (kind, expression) = expression(&it.filter);
+    json!({
+        "topic": it.topic, "subString": expression, "expressionType": kind,
+        "subVersion": it.version, "classFilterMode": false, "tagsSet": [], "codeSet": [],
+    })
 }
 
 fn expression(filter: &Filter) -> (&'static str, &str) {

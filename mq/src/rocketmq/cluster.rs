@@ -15,7 +15,7 @@ use super::slot::Slot;
 use super::{Broker, Connection, RocketMqError};
 use crate::{
     Attendance, ConnectionId, Message, MessageBroker, MessageSink, PullRequest, Pulled, QueueKey,
-    Receipt, ReceivedMessage,
+    Receipt, ReceivedMessage, Subscription,
 };
 
 /// How long a connection may take to be made.
@@ -341,6 +341,27 @@ impl MessageBroker for RocketMq {
         attempts: u32,
     ) -> Result<(), RocketMqError> {
         self.of(&message.queue).await?.send_back(group, message, 0, attempts).await
+    }
+
+    async fn accepts(
+        &self,
+        client: &str,
+        group: &str,
+        subscription: &Subscription,
+    ) -> Result<(), RocketMqError> {
+        for name in self.brokers_of(&subscription.topic).await {
+            let checked =
+                async { self.broker(&name).await?.check(client, group, subscription).await };
+            match checked.await {
+                Err(
+                    refusal @ (RocketMqError::Refused { .. }
+                    | RocketMqError::NoPropertyFilter { .. }),
+                ) => return Err(refusal),
+                Err(error) => tracing::debug!(%error, broker = name, "a filter was not checked"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     fn retry_topic(&self, group: &str) -> Option<String> {

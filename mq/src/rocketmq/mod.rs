@@ -9,6 +9,7 @@ mod broker;
 mod cluster;
 mod command;
 mod connection;
+mod giving_back;
 mod message;
 mod route;
 mod slot;

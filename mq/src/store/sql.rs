@@ -65,13 +65,13 @@ impl SqlStore {
         match &self.database {
             Database::Postgres(pool) => {
                 let create = "CREATE TABLE IF NOT EXISTS graylane_mq_state (\
-                              id VARCHAR(255) PRIMARY KEY, revision BIGINT NOT NULL, \
+                              id VARCHAR(767) PRIMARY KEY, revision BIGINT NOT NULL, \
                               document TEXT NOT NULL)";
                 sqlx::query(create).execute(pool).await.map(drop)
             }
             Database::MySql(pool) => {
                 let create = "CREATE TABLE IF NOT EXISTS graylane_mq_state (\
-                              id VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY, \
+                              id VARCHAR(767) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY, \
                               revision BIGINT NOT NULL, document MEDIUMTEXT NOT NULL)";
                 sqlx::query(create).execute(pool).await.map(drop)
             }

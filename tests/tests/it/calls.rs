@@ -39,13 +39,11 @@ fn starter(
         "base: {{version: V1}}\nlanes: [{{name: gray, version: V2}}]\nfallback: {fallback}\n"
     );
     std::fs::write(folder.join("rules.yaml"), rules)?;
-    Ok(Starter::start(StarterProperties {
-        service: "order-app".to_owned(),
-        version: Some("V1".to_owned()),
-        registry: Some(folder.join("registry.yaml")),
-        rules: vec![folder.join("rules.yaml")],
-        ..StarterProperties::default()
-    })?)
+    let mut properties = StarterProperties::of("order-app");
+    properties.version = Some("V1".to_owned());
+    properties.registry = Some(folder.join("registry.yaml"));
+    properties.rules = vec![folder.join("rules.yaml")];
+    Ok(Starter::start(properties)?)
 }
 
 /// Takes a request, and closes without a word.

@@ -24,6 +24,7 @@ mod observing;
 mod operating;
 mod outage;
 mod places;
+mod producing;
 mod proxying;
 mod retries;
 mod rewriting;

@@ -1,18 +1,39 @@
 //! Messages on Apache's own brokers: who handles what, in each mode and while lanes come and go.
 
+/// Makes tests of functions, on each release.
+macro_rules! on {
+    ($module:ident, $release:expr, $($test:ident),*) => {
+        mod $module {
+            use super::*;
+
+            $(
+                #[tokio::test]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($release).await
+                }
+            )*
+        }
+    };
+    ($($test:ident),* $(,)?) => {
+        on!(on_rocketmq_4, Release::Four, $($test),*);
+        on!(on_rocketmq_5, Release::Five, $($test),*);
+    };
+}
+
+mod filters;
+mod switching;
 mod system;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use gray_mq::rocketmq::{Transaction, TransactionProducer};
 use gray_mq::{
-    ConsumeMode, ConsumerProperties, Filter, Filtering, From, Message, MessageBroker, Order,
-    ReceivedMessage, Settings,
+    ConsumeMode, ConsumerProperties, From, Message, MessageBroker, ReceivedMessage, Settings,
 };
 use gray_propagation::{Context, GrayStatus, Lane, scope};
-use gray_tests::{Release, RocketMq as Server, eventually};
+use gray_tests::{Release, eventually};
 
 use system::{GRAY, GROUP, PATIENCE, System, TOPIC};
 
@@ -150,40 +171,6 @@ async fn what_base_ignores_waits_in_each_mode(release: Release) -> anyhow::Resul
     Ok(())
 }
 
-/// What an application wants only a part of, it gets that part of in each lane: its SQL may say "or", and
-/// its tags are several.
-async fn an_applications_own_filter_holds_in_each_lane(release: Release) -> anyhow::Result<()> {
-    for filter in [
-        Filter::Sql("color = 'red' or color = 'blue'".to_owned()),
-        Filter::Tags("red || blue".to_owned()),
-    ] {
-        let system = System::start(release, auto()).await?;
-        let wants =
-            || ConsumerProperties { filter: filter.clone(), ..ConsumerProperties::default() };
-        let base = system.consumer_with("base", GrayStatus::Prod, 0, wants())?;
-        let gray = system.consumer_with("gray", GRAY, 0, wants())?;
-        system.is_open(true).await?;
-        let producer = system.producer();
-        for lane in [GrayStatus::Prod, GRAY] {
-            for color in ["red", "green", "blue"] {
-                let message = Message::new(TOPIC, format!("{color} {lane}"));
-                let message = message.with("color", color).with("TAGS", color);
-                scope(Context::of(lane), producer.send(message)).await?;
-            }
-        }
-        let expected = [
-            ("base", "red PROD", "PROD"),
-            ("base", "blue PROD", "PROD"),
-            ("gray", "red GRAY", "GRAY"),
-            ("gray", "blue GRAY", "GRAY"),
-        ];
-        system.handled(&expected).await?;
-        gray.stop().await;
-        base.stop().await;
-    }
-    Ok(())
-}
-
 /// Who begins with what comes from now on, and ends before anything has come, misses nothing of what comes
 /// until it is back.
 async fn what_comes_after_a_first_start_is_not_lost(release: Release) -> anyhow::Result<()> {
@@ -231,6 +218,8 @@ async fn what_always_fails_is_put_aside(release: Release) -> anyhow::Result<()> 
         Ok(())
     })
     .await?;
+    let put_aside = system.first_of(&aside).await?;
+    ensure!(put_aside.properties["gray"] == "GRAY", "{put_aside:?}");
     // Messages are counted a little later than they end.
     eventually(PATIENCE, async || {
         let failed: u64 = base.counts().all().values().sum();
@@ -253,28 +242,6 @@ async fn a_handler_that_hangs_is_given_up(release: Release) -> anyhow::Result<()
     let expected = [("base", "hangs at first", "GRAY"), ("base", "goes on", "GRAY")];
     system.handled(&expected).await?;
     ensure!(system.begun.lock().unwrap().iter().filter(|it| *it == "hangs at first").count() == 2);
-    base.stop().await;
-    Ok(())
-}
-
-/// Gray dies, with messages in its hands and others not yet pulled: base handles them in its stead.
-async fn what_gray_leaves_behind_is_handled_by_base(release: Release) -> anyhow::Result<()> {
-    let system = System::start(release, auto()).await?;
-    let soon = ConsumerProperties { lease: Duration::from_secs(3), ..Default::default() };
-    let base = system.consumer_with("base", GrayStatus::Prod, 0, soon.clone())?;
-    let gray = system.consumer_with("gray", GRAY, 1, soon)?;
-    system.is_open(true).await?;
-    system.send(GRAY, &["hangs 1", "hangs 2"]).await?;
-    eventually(PATIENCE, async || {
-        ensure!(system.begun.lock().unwrap().len() == 2, "it has not begun");
-        Ok(())
-    })
-    .await?;
-    drop(gray);
-    system.is_open(false).await?;
-    system.send(GRAY, &["3"]).await?;
-    let expected = ["hangs 1", "hangs 2", "3"].map(|body| ("base", body, "GRAY"));
-    system.handled(&expected).await?;
     base.stop().await;
     Ok(())
 }
@@ -319,110 +286,13 @@ async fn every_kind_of_message_keeps_its_lane(release: Release) -> anyhow::Resul
     Ok(())
 }
 
-/// Where the broker does not filter by properties gray waits, and loses nothing; a consumer that is
-/// told to filter by itself needs no broker that does.
-async fn a_broker_that_does_not_filter_is_no_reason_to_lose_anything(
-    release: Release,
-) -> anyhow::Result<()> {
-    let system = System::start_on(Server::start_with(release, false)?, auto()).await?;
-    let base = system.consumer("base", GrayStatus::Prod, 0)?;
-    let gray = system.consumer("gray", GRAY, 0)?;
-    system.is_open(true).await?;
-    system.send(GRAY, &["g1"]).await?;
-    system.send(GrayStatus::Prod, &["p1"]).await?;
-    system.handled(&[("base", "p1", "PROD")]).await?;
-    gray.stop().await;
-    let alone = ConsumerProperties { filtering: Filtering::Consumer, ..Default::default() };
-    let gray = system.consumer_with("gray-2", GRAY, 0, alone)?;
-    system.is_open(true).await?;
-    system.send(GRAY, &["g2"]).await?;
-    system.send(GrayStatus::Prod, &["p2"]).await?;
-    let expected = [("gray-2", "g1", "GRAY"), ("gray-2", "g2", "GRAY"), ("base", "p2", "PROD")];
-    system.handled(&expected).await?;
-    gray.stop().await;
-    base.stop().await;
-    Ok(())
-}
-
-/// Nobody passes a fence in order before the other side has come up to it.
-async fn order_is_kept_over_switches(release: Release) -> anyhow::Result<()> {
-    const KEYS: usize = 3;
-    let system = System::start(release, auto()).await?;
-    let in_order = ConsumerProperties { order: Order::Queue, ..ConsumerProperties::default() };
-    let base = system.consumer_with("base", GrayStatus::Prod, 0, in_order.clone())?;
-    system.is_open(false).await?;
-    let producer = system.producer();
-    let mut count = 0;
-    let mut send = async |more: usize| {
-        for _ in 0..more {
-            let body = format!("{} {count}", count % KEYS);
-            let message = Message::new(TOPIC, body);
-            let key = (count % KEYS).to_string();
-            scope(Context::of(GRAY), producer.send_in_order(message, &key)).await?;
-            count += 1;
-        }
-        anyhow::Ok(count)
-    };
-    send(100).await?;
-    for round in 0..2 {
-        let gray = system.consumer_with(&format!("gray-{round}"), GRAY, 0, in_order.clone())?;
-        send(50).await?;
-        system.is_open(true).await?;
-        send(50).await?;
-        gray.stop().await;
-        send(50).await?;
-        system.is_open(false).await?;
-    }
-    let all = send(20).await?;
-    eventually(PATIENCE, async || {
-        let handled = system.log.lock().unwrap().len();
-        ensure!(handled == all, "{handled} of {all}");
-        Ok(())
-    })
-    .await?;
-    let mut last = [None; KEYS];
-    let log = system.log.lock().unwrap().clone();
-    ensure!(log.iter().any(|handled| handled.by != "base"), "gray has handled nothing");
-    for handled in log {
-        let (key, number) = handled.body.split_once(' ').context("no key")?;
-        let (key, number): (usize, usize) = (key.parse()?, number.parse()?);
-        ensure!(last[key] < Some(number), "{number} of {key} after {:?}", last[key]);
-        last[key] = Some(number);
-    }
-    base.stop().await;
-    Ok(())
-}
-
-macro_rules! on {
-    ($module:ident, $release:expr, $($test:ident),*) => {
-        mod $module {
-            use super::*;
-
-            $(
-                #[tokio::test]
-                async fn $test() -> anyhow::Result<()> {
-                    super::$test($release).await
-                }
-            )*
-        }
-    };
-    ($($test:ident),* $(,)?) => {
-        on!(on_rocketmq_4, Release::Four, $($test),*);
-        on!(on_rocketmq_5, Release::Five, $($test),*);
-    };
-}
-
 on!(
     a_lane_comes_and_goes,
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,
     what_base_ignores_waits_in_each_mode,
-    an_applications_own_filter_holds_in_each_lane,
     what_comes_after_a_first_start_is_not_lost,
     what_always_fails_is_put_aside,
     a_handler_that_hangs_is_given_up,
-    what_gray_leaves_behind_is_handled_by_base,
     every_kind_of_message_keeps_its_lane,
-    order_is_kept_over_switches,
-    a_broker_that_does_not_filter_is_no_reason_to_lose_anything,
 );

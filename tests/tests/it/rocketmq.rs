@@ -51,6 +51,12 @@ impl System {
         self.broker.pull(&pull).await
     }
 
+    /// Asks the broker about an SQL filter.
+    async fn check(&self, sql: &str) -> Result<(), RocketMqError> {
+        let (topic, filter) = (TOPIC.to_owned(), Filter::Sql(sql.to_owned()));
+        self.broker.check("one@1", GROUP, &Subscription { topic, filter, version: 1 }).await
+    }
+
     async fn bodies(&self, filter: &Filter) -> anyhow::Result<Vec<String>> {
         let pulled = self.pull(TOPIC, 0, filter).await?;
         let body = |message: &ReceivedMessage| {
@@ -127,6 +133,65 @@ async fn the_broker_filters_by_property(release: Release) -> anyhow::Result<()> 
     let server = RocketMq::start_with(release, false)?;
     let broker = connect(&server).await?;
     ensure!(broker.setting("enablePropertyFilter").await?.as_deref() == Some("false"));
+    broker.create_topic(TOPIC, 2).await?;
+    let unfit = System { server, broker };
+    let pulled = unfit.pull(TOPIC, 0, &sql("gray in ('GRAY')")).await;
+    let checked = unfit.check("gray in ('GRAY')").await;
+    for refused in [pulled.map(drop), checked] {
+        let text = refused.map_or_else(|error| error.to_string(), |()| "accepted".to_owned());
+        ensure!(text.contains("set enablePropertyFilter=true in its broker.conf"), "{text}");
+    }
+    Ok(())
+}
+
+/// What a pull lets pass, a question beforehand does not.
+async fn a_filter_that_cannot_be_read_is_refused(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release).await?;
+    system.check("(color = 'red') and (gray in ('GRAY'))").await?;
+    for wrong in ["gray ===", "gray in ("] {
+        let refused = system.check(wrong).await;
+        ensure!(matches!(refused, Err(RocketMqError::Refused { code: 23, .. })), "{refused:?}");
+    }
+    Ok(())
+}
+
+/// Whatever has become of it at the broker: a queue must not stand still because of it.
+async fn what_the_broker_has_lost_comes_back_all_the_same(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release).await?;
+    let (broker, retries) = (&system.broker, format!("%RETRY%{GROUP}"));
+    let subscriptions = [TOPIC, &retries].map(|topic| Subscription {
+        topic: topic.to_owned(),
+        filter: everything(),
+        version: 1,
+    });
+    let (client, limit) = ("one@1", LIMIT);
+    let heartbeat = Attendance { client, group: GROUP, subscriptions: &subscriptions, limit };
+    broker.heartbeat(&heartbeat).await?;
+    system.send(0, Some("GRAY"), "lost").await?;
+    let pulled = system.pull(TOPIC, 0, &everything()).await?;
+    let mut message = pulled.messages.into_iter().next().context("no message")?;
+    message.position = i64::MAX / 2;
+    message.attempts = 1;
+    broker.send_back(GROUP, &message, 0, 16).await?;
+    // The delay of a second attempt is half a minute.
+    let again = eventually(Duration::from_mins(1), async || {
+        let pulled = system.pull(&retries, 0, &everything()).await?;
+        pulled.messages.into_iter().next().context("no retry yet")
+    })
+    .await?;
+    ensure!((again.attempts, &*again.body) == (2, &b"lost"[..]), "{again:?}");
+    ensure!((again.topic.as_str(), &*again.properties["gray"]) == (TOPIC, "GRAY"), "{again:?}");
+
+    // Nor does it come for ever.
+    message.attempts = 16;
+    broker.send_back(GROUP, &message, 0, 16).await?;
+    let aside = format!("%DLQ%{GROUP}");
+    let put_aside = eventually(Duration::from_secs(20), async || {
+        let pulled = system.pull(&aside, 0, &everything()).await?;
+        pulled.messages.into_iter().next().context("not put aside")
+    })
+    .await?;
+    ensure!(put_aside.properties["gray"] == "GRAY", "{put_aside:?}");
     Ok(())
 }
 
@@ -191,6 +256,16 @@ macro_rules! on {
             #[tokio::test]
             async fn the_broker_filters_by_property() -> anyhow::Result<()> {
                 super::the_broker_filters_by_property($release).await
+            }
+
+            #[tokio::test]
+            async fn a_filter_that_cannot_be_read_is_refused() -> anyhow::Result<()> {
+                super::a_filter_that_cannot_be_read_is_refused($release).await
+            }
+
+            #[tokio::test]
+            async fn what_the_broker_has_lost_comes_back_all_the_same() -> anyhow::Result<()> {
+                super::what_the_broker_has_lost_comes_back_all_the_same($release).await
             }
 
             #[tokio::test]

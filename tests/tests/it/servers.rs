@@ -15,14 +15,12 @@ use tower::{Layer, Service};
 /// What the service's own lane is: it is registered in the lane named `gray`.
 fn starter(folder: &std::path::Path) -> anyhow::Result<Starter> {
     std::fs::write(folder.join("registry.yaml"), "services: {}\n")?;
-    Ok(Starter::start(StarterProperties {
-        service: "told".to_owned(),
-        version: Some("V2".to_owned()),
-        registry: Some(folder.join("registry.yaml")),
-        base: Some("V1".to_owned()),
-        lanes: [("gray".to_owned(), "V2".to_owned())].into(),
-        ..StarterProperties::default()
-    })?)
+    let mut properties = StarterProperties::of("told");
+    properties.version = Some("V2".to_owned());
+    properties.registry = Some(folder.join("registry.yaml"));
+    properties.base = Some("V1".to_owned());
+    properties.lanes = [("gray".to_owned(), "V2".to_owned())].into();
+    Ok(Starter::start(properties)?)
 }
 
 /// Tells the lane that a request is served in, over whatever it came.

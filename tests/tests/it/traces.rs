@@ -44,13 +44,11 @@ fn note(seen: &Seen, number: usize, place: &'static str) {
 }
 
 fn starter(folder: &Path, service: &str) -> anyhow::Result<Starter> {
-    Ok(Starter::start(StarterProperties {
-        service: service.to_owned(),
-        version: Some("V1".to_owned()),
-        registry: Some(folder.join("registry.yaml")),
-        rules: vec![folder.join("rules.yaml")],
-        ..StarterProperties::default()
-    })?)
+    let mut properties = StarterProperties::of(service);
+    properties.version = Some("V1".to_owned());
+    properties.registry = Some(folder.join("registry.yaml"));
+    properties.rules = vec![folder.join("rules.yaml")];
+    Ok(Starter::start(properties)?)
 }
 
 /// Serves in the background, for as long as the test runs.

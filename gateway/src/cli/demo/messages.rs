@@ -75,13 +75,11 @@ impl Chain {
         let mut consumers = Vec::new();
         for (letter, next, version, listener) in self.copies {
             let addr: SocketAddr = listener.local_addr()?;
-            let starter = Starter::start(StarterProperties {
-                service: service(letter),
-                version: Some(version.to_owned()),
-                registry: Some(folder.join("registry.yaml")),
-                rules: vec![folder.join("common-config.yaml")],
-                ..StarterProperties::default()
-            })?;
+            let mut properties = StarterProperties::of(service(letter));
+            properties.version = Some(version.to_owned());
+            properties.registry = Some(folder.join("registry.yaml"));
+            properties.rules = vec![folder.join("common-config.yaml")];
+            let starter = Starter::start(properties)?;
             let (astray, producer) = (None, None);
             let serving = starter.clone();
             let mut link =

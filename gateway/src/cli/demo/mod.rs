@@ -179,14 +179,12 @@ fn copy(
     version: String,
     listener: TcpListener,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
-    let starter = Starter::start(StarterProperties {
-        service: service.to_owned(),
-        version: Some(version.clone()),
-        registry: Some(folder.join("registry.yaml")),
-        rules: vec![folder.join("common-config.yaml")],
-        tag_keys: vec![format!("demo:{secret}")],
-        ..StarterProperties::default()
-    })?;
+    let mut properties = StarterProperties::of(service);
+    properties.version = Some(version.clone());
+    properties.registry = Some(folder.join("registry.yaml"));
+    properties.rules = vec![folder.join("common-config.yaml")];
+    properties.tag_keys = vec![format!("demo:{secret}")];
+    let starter = Starter::start(properties)?;
     let identity = Identity { service, version, port: listener.local_addr()?.port() };
     let router = match service {
         "user-app" => user_app(identity, starter.clone()),

@@ -8,8 +8,9 @@ use anyhow::{Context as _, ensure};
 use gray_config::{Publisher, live};
 use gray_mq::rocketmq::{Connection, RocketMq, route};
 use gray_mq::{
-    ConsumeMode, Consumer, ConsumerProperties, Delivery, HandlerError, Ledger, MemoryStore,
-    Message, MessageSettings, Messaging, OwnStatus, Producer, Settings, Side,
+    ConsumeMode, Consumer, ConsumerProperties, Delivery, Filter, HandlerError, Ledger, MemoryStore,
+    Message, MessageBroker as _, MessageSettings, Messaging, OwnStatus, Producer, PullRequest,
+    ReceivedMessage, Settings, Side,
 };
 use gray_propagation::{Context, GrayStatus, Lane, MessageCarrier, current_status, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
@@ -189,6 +190,16 @@ impl System {
         self.handled(&expected).await
     }
 
+    /// Waits until a process has handled something.
+    pub(super) async fn has_handled(&self, name: &str) -> anyhow::Result<()> {
+        eventually(PATIENCE, async || {
+            let handled = self.log.lock().unwrap().iter().any(|it| it.by == name);
+            ensure!(handled, "{name} has handled nothing");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until a gray message is handled by each of these, and forgets it.
     pub(super) async fn shares(&self, by: &[&str]) -> anyhow::Result<()> {
         eventually(PATIENCE, async || {
@@ -209,22 +220,72 @@ impl System {
 
     /// Waits until so many members read the topic as base's group.
     pub(super) async fn are_in_one_group(&self, count: usize) -> anyhow::Result<()> {
-        let ledger = Ledger::new(Arc::clone(&self.store) as _, GROUP, TOPIC);
+        self.are_members(Side::Base, count).await
+    }
+
+    /// Waits until so many members read the topic for a side.
+    pub(super) async fn are_members(&self, side: Side, count: usize) -> anyhow::Result<()> {
         eventually(PATIENCE, async || {
-            let table = ledger.read().await?;
-            let of_base = table.members().values().filter(|member| member.side == Side::Base);
-            ensure!(of_base.count() == count, "{table:?}");
+            let table = self.ledger().read().await?;
+            let of_side = table.members().values().filter(|member| member.side == side);
+            ensure!(of_side.count() == count, "{table:?}");
             Ok(())
         })
         .await
     }
 
-    /// Waits until the lane is open, or not.
+    fn ledger(&self) -> Ledger {
+        Ledger::new(Arc::clone(&self.store) as _, GROUP, TOPIC)
+    }
+
+    /// Returns how many fences there are.
+    pub(super) async fn fences(&self) -> anyhow::Result<usize> {
+        let table = self.ledger().read().await?;
+        let of = |queue| table.fences().of(queue, Lane::GRAY).len();
+        Ok(table.fences().queues().map(of).sum())
+    }
+
+    /// Returns the first message of a topic with one queue.
+    pub(super) async fn first_of(&self, topic: &str) -> anyhow::Result<ReceivedMessage> {
+        let queues = self.cluster.queues(topic).await?;
+        let queue = queues.first().context("no queue")?;
+        let (filter, wait) = (Filter::default(), Duration::from_millis(100));
+        let pull = PullRequest {
+            group: "readers",
+            topic,
+            queue,
+            offset: 0,
+            count: 1,
+            wait,
+            filter: &filter,
+        };
+        self.cluster.pull(&pull).await?.messages.pop().context("no message")
+    }
+
+    /// Names the lanes that there are.
+    pub(super) fn set_lanes(&self, lanes: &[Lane]) {
+        let lanes = lanes.iter().copied().collect();
+        self.settings.publish(MessageSettings::of_all(Settings::default(), lanes));
+    }
+
+    pub(super) fn kill_broker(&mut self) {
+        self.server.kill();
+    }
+
+    pub(super) fn run_broker(&mut self) -> anyhow::Result<()> {
+        self.server.run()
+    }
+
+    /// Waits until gray is open, or not.
     pub(super) async fn is_open(&self, open: bool) -> anyhow::Result<()> {
-        let ledger = Ledger::new(Arc::clone(&self.store) as _, GROUP, TOPIC);
+        self.is_open_to(Lane::GRAY, open).await
+    }
+
+    /// Waits until the lane is open, or not.
+    pub(super) async fn is_open_to(&self, lane: Lane, open: bool) -> anyhow::Result<()> {
         eventually(PATIENCE, async || {
-            let table = ledger.read().await?;
-            ensure!(table.is_open(Lane::GRAY) == open && table.intent().is_none(), "{table:?}");
+            let table = self.ledger().read().await?;
+            ensure!(table.is_open(lane) == open && table.intent().is_none(), "{table:?}");
             ensure!(!table.members().is_empty(), "nobody is there");
             Ok(())
         })

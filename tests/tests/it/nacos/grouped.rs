@@ -21,16 +21,14 @@ fn starter(
 ) -> anyhow::Result<Starter> {
     let nacos = NacosProperties { servers: vec![server.address()], ..NacosProperties::default() };
     let pair = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
-    Ok(Starter::start(StarterProperties {
-        service: service.to_owned(),
-        version: version.map(str::to_owned),
-        lane: lane.map(str::to_owned),
-        base: Some("V1".to_owned()),
-        nacos: Some(nacos),
-        lane_groups: pair("GRAY", "GRAY_GROUP"),
-        lane_namespaces: pair("blue", "blue-namespace"),
-        ..StarterProperties::default()
-    })?)
+    let mut properties = StarterProperties::of(service);
+    properties.version = version.map(str::to_owned);
+    properties.lane = lane.map(str::to_owned);
+    properties.base = Some("V1".to_owned());
+    properties.nacos = Some(nacos);
+    properties.lane_groups = pair("GRAY", "GRAY_GROUP");
+    properties.lane_namespaces = pair("blue", "blue-namespace");
+    Ok(Starter::start(properties)?)
 }
 
 /// Serves the service `app`, which says whose copy it is and in which lane it works.

@@ -14,13 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 async fn a_service_leaves_the_registry_before_it_stops(kind: Kind) -> anyhow::Result<()> {
     let server = Nacos::start(kind).await?;
     let nacos = NacosProperties { servers: vec![server.address()], ..NacosProperties::default() };
-    let starter = Starter::start(StarterProperties {
-        service: "leaver".to_owned(),
-        version: Some("V1".to_owned()),
-        base: Some("V1".to_owned()),
-        nacos: Some(nacos),
-        ..StarterProperties::default()
-    })?;
+    let mut properties = StarterProperties::of("leaver");
+    properties.version = Some("V1".to_owned());
+    properties.base = Some("V1".to_owned());
+    properties.nacos = Some(nacos);
+    let starter = Starter::start(properties)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let (begun, mut handling) = mpsc::channel::<()>(1);
