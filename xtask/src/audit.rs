@@ -17,8 +17,11 @@ pub(crate) struct Audit {
     #[arg(long, default_value_t = 0)]
     messages: u64,
     /// How many messages are produced in a second.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 700)]
     rate: u64,
+    /// How often the broker is killed and restarted.
+    #[arg(long, default_value_t = 2)]
+    restarts: u32,
     /// Which RocketMQ it runs on, 4 or 5.
     #[arg(long, default_value_t = 5)]
     rocketmq: u8,
@@ -39,6 +42,7 @@ impl Audit {
             ("--cycles", u64::from(self.cycles)),
             ("--messages", self.messages),
             ("--rate", self.rate),
+            ("--restarts", u64::from(self.restarts)),
             ("--rocketmq", u64::from(self.rocketmq)),
         ] {
             build.args([name, &value.to_string()]);
@@ -53,10 +57,10 @@ impl Audit {
     }
 
     fn sign(&self, path: &Path, commit: &str) -> anyhow::Result<()> {
-        let Self { scheme, cycles, messages, rate, rocketmq, .. } = self;
+        let Self { scheme, cycles, messages, rate, restarts, rocketmq, .. } = self;
         let command = format!(
             "cargo xtask audit --scheme {scheme} --cycles {cycles} --messages {messages} --rate {rate} \
-             --rocketmq {rocketmq}"
+             --restarts {restarts} --rocketmq {rocketmq}"
         );
         report::sign(path, &command, commit)
     }

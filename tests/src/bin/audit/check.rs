@@ -17,6 +17,7 @@ struct Produced {
 
 /// A message that a handler has handled.
 struct Handled {
+    at: u128,
     client: String,
     group: String,
     source: String,
@@ -105,17 +106,16 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
 fn produced(text: &str) -> Option<(u64, Produced)> {
     let [at, message, lane, queue, offset] = fields(text)?;
     let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
-    Some((
-        message.parse().ok()?,
-        Produced { at, lane: lane.to_owned(), queue: queue.to_owned(), offset },
-    ))
+    let (lane, queue) = (lane.to_owned(), queue.to_owned());
+    Some((message.parse().ok()?, Produced { at, lane, queue, offset }))
 }
 
 fn handled(line: &str) -> Option<(u64, Handled)> {
-    let [_, client, group, source, queue, offset, id] = fields(line)?;
+    let [at, client, group, source, queue, offset, id] = fields(line)?;
     let text = str::to_owned;
-    let offset = offset.parse().ok()?;
+    let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
     let handled = Handled {
+        at,
         client: text(client),
         group: text(group),
         source: text(source),
@@ -203,9 +203,7 @@ impl Findings {
             self.retried += u64::from(handled.source == "retry");
         }
         if by.len() > 1 && groups.len() == 1 {
-            let explained = |kill: &Killed| {
-                kill.group == owner && kill.at >= message.at && explains(kill, message, by)
-            };
+            let explained = |kill: &Killed| kill.group == owner && explains(kill, message, by);
             if kills.iter().any(explained) {
                 self.redelivered += 1;
             } else {
@@ -215,8 +213,20 @@ impl Findings {
     }
 }
 
-/// Tells whether a message, or one of its retries, was not durably committed at a kill.
+/// How much later than it happened a kill may be noted: brokers are asked first what was durable.
+const NOTED: u128 = 10_000;
+
+/// Tells whether a message, or one of its retries, was not durably committed at a kill, which happened
+/// between the first time that it was handled and the last. What fails is not noted: of a message that
+/// came back, the first time may be as early as it was produced.
 fn explains(kill: &Killed, message: &Produced, by: &[Handled]) -> bool {
+    let came_back = by.iter().any(|handled| handled.source == "retry");
+    let handled = by.iter().map(|handled| handled.at).min().unwrap_or_default();
+    let first = if came_back { message.at } else { handled };
+    let last = by.iter().map(|handled| handled.at).max().unwrap_or_default();
+    if kill.at < first || last + NOTED < kill.at {
+        return false;
+    }
     let original =
         kill.source == "topic" && kill.queue == message.queue && kill.offset <= message.offset;
     let retries = by.iter().filter(|handled| handled.source == "retry");
@@ -269,20 +279,25 @@ mod tests {
         let lines: Vec<_> = HANDLED.lines().collect();
         assert_eq!(check_with(&lines[1..].join("\n"), "").lost, [1]);
         assert_eq!(check_with(&HANDLED.replace("g_gray", "g"), "").by_others, [2]);
-        let both = format!("{HANDLED}203\tx\tg\ttopic\tb/0\t10\t2\n");
+        let both = format!("{HANDLED}303\tx\tg\ttopic\tb/0\t10\t2\n");
         let found = check_with(&both, "");
         assert_eq!((found.by_both, found.by_others), (vec![2], vec![2]));
     }
 
     #[test]
     fn a_message_handled_twice_needs_a_kill_below_which_it_was_not_durable() {
-        let twice = format!("{HANDLED}203\tz\tg_gray\ttopic\tb/0\t10\t2\n");
+        let twice = format!("{HANDLED}303\tz\tg_gray\ttopic\tb/0\t10\t2\n");
         assert_eq!(check_with(&twice, "").doubled, [2]);
         for (kill, explains) in [
-            ("150\tg_gray\ttopic\tb/0\t10\n", true),
-            ("150\tg_gray\ttopic\tb/0\t11\n", false),
-            ("150\tg\ttopic\tb/0\t10\n", false),
-            ("100\tg_gray\ttopic\tb/0\t10\n", false),
+            ("250\tg_gray\ttopic\tb/0\t10\n", true),
+            ("250\tg_gray\ttopic\tb/0\t11\n", false),
+            ("250\tg\ttopic\tb/0\t10\n", false),
+            // Before it was handled at all, and long after it was handled again.
+            ("150\tg_gray\ttopic\tb/0\t10\n", false),
+            ("20000\tg_gray\ttopic\tb/0\t10\n", false),
+            // What was durable then is not known: that excuses no more than a kill does.
+            ("250\tg_gray\tnone\tnone\t0\n", true),
+            ("150\tg_gray\tnone\tnone\t0\n", false),
         ] {
             let found = check_with(&twice, kill);
             assert_eq!(found.is_clean(), explains, "{kill}: {found}");

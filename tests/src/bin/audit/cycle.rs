@@ -53,7 +53,7 @@ pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
     let mut times = Times::default();
     let mut cycle = 0;
     while cycle < run.cycles || produce.acknowledged.load(Ordering::Relaxed) < run.messages {
-        one(&mut system, cycle, run.cycles, &mut times).await?;
+        one(&mut system, cycle, &run, &mut times).await?;
         cycle += 1;
         println!("cycle {cycle}: {} messages", produce.acknowledged.load(Ordering::Relaxed));
     }
@@ -69,6 +69,13 @@ pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
         system.stop(&client)?;
     }
     ensure!(findings.is_clean(), "the audit found something wrong");
+    // Each has two turns of either side in so many cycles.
+    let missed: Vec<_> = POINTS
+        .iter()
+        .filter_map(|point| point.split('=').next())
+        .filter(|point| run.cycles >= 24 && !system.failed.contains_key(*point))
+        .collect();
+    ensure!(missed.is_empty(), "nobody died at the fail points {missed:?}: that much is not shown");
     Ok(())
 }
 
@@ -80,12 +87,7 @@ struct Times {
 }
 
 /// Gray comes and goes once.
-async fn one(
-    system: &mut System,
-    cycle: u32,
-    cycles: u32,
-    times: &mut Times,
-) -> anyhow::Result<()> {
+async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> anyhow::Result<()> {
     let point = *POINTS.iter().cycle().nth(cycle as usize).context("there are points")?;
     // By turns a member of either side dies at the point.
     let of_gray = (cycle / 6).is_multiple_of(2);
@@ -102,12 +104,16 @@ async fn one(
     system.until_open(true).await?;
     times.opened.push(began.elapsed());
     stay(system, true).await?;
-    kill_one(system).await?;
-    if cycle == cycles / 3 || cycle == 2 * cycles / 3 {
+    let sleeper = match cycle % 3 {
+        1 => Some(put_one_to_sleep(system).await?),
+        _ => kill_one(system).await.map(|()| None)?,
+    };
+    // As many as are asked for, evenly spread.
+    if (1..=run.restarts).any(|number| cycle == number * run.cycles / (run.restarts + 1)) {
         println!("restarting the broker");
         system.restart_broker()?;
     }
-    if cycle == cycles / 2 {
+    if cycle == run.cycles / 2 {
         println!("restarting the database");
         system.database.kill();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -115,8 +121,8 @@ async fn one(
     }
     stay(system, true).await?;
     let began = Instant::now();
-    let gray: Vec<String> = system.of(true);
-    for (number, client) in gray.iter().enumerate() {
+    let gray = system.of(true).into_iter().filter(|client| Some(client) != sleeper.as_ref());
+    for (number, client) in gray.collect::<Vec<_>>().iter().enumerate() {
         match (cycle + u32::try_from(number)?) % 3 {
             0 => system.stop(client)?,
             _ => system.kill(client).await?,
@@ -124,6 +130,9 @@ async fn one(
     }
     system.until_open(false).await?;
     times.closed.push(began.elapsed());
+    if let Some(sleeper) = sleeper {
+        wake(system, &sleeper).await?;
+    }
     // As many of base as before, whoever has died.
     let base = system.of(false);
     for client in base.iter().skip(2) {
@@ -139,6 +148,24 @@ async fn stay(system: &mut System, gray_too: bool) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
+}
+
+/// Has any process sleep.
+async fn put_one_to_sleep(system: &mut System) -> anyhow::Result<String> {
+    let members: Vec<_> = system.members.keys().cloned().collect();
+    let sleeper = fastrand::choice(&members).context("nobody is there")?;
+    system.put_to_sleep(sleeper).await?;
+    Ok(sleeper.clone())
+}
+
+/// Wakes a process up that takes the lane for open still, if that is what it last knew.
+async fn wake(system: &mut System, sleeper: &str) -> anyhow::Result<()> {
+    let gray = system.wake(sleeper)?;
+    tokio::time::sleep(STAY / 3).await;
+    if gray {
+        system.stop(sleeper)?;
+    }
+    system.until_open(false).await
 }
 
 /// Kills any process at once, and starts another in its stead.
@@ -206,14 +233,32 @@ fn report(
          {seconds} s, {rate} messages asked for in a second, 4 queues, leases of 3 s",
         run.rocketmq
     )?;
-    writeln!(text, "processes killed: {}; at fail points: {:?}", system.kills, system.failed)?;
-    writeln!(text, "the broker was killed and restarted twice, the database once")?;
+    let (kills, sleeps, failed) = (system.kills, system.sleeps, &system.failed);
+    writeln!(
+        text,
+        "processes killed: {kills}; at fail points: {failed:?}; put to sleep while the lane was open, and woken up when it was not: {sleeps}"
+    )?;
+    writeln!(
+        text,
+        "the broker was killed and restarted {} times, the database once",
+        run.restarts
+    )?;
+    writeln!(
+        text,
+        "messages acknowledged in a second: {:.0}",
+        per_second(findings.produced, lasted)
+    )?;
     writeln!(text, "from starting gray to the lane being open: {}", spread(&times.opened))?;
     writeln!(text, "from ending gray to the lane being closed: {}", spread(&times.closed))?;
     write!(text, "{findings}")?;
     let verdict = if findings.is_clean() { "clean" } else { "NOT CLEAN" };
     writeln!(text, "{verdict} (waited at most {PATIENCE:?} for each switch)")?;
     Ok(text)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a rate")]
+fn per_second(count: u64, lasted: Duration) -> f64 {
+    count as f64 / lasted.as_secs_f64()
 }
 
 pub(crate) fn spread(times: &[Duration]) -> String {

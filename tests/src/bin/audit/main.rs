@@ -49,11 +49,14 @@ struct Run {
     #[arg(long, default_value_t = 30)]
     cycles: u32,
     /// How many messages are produced in a second, in both lanes together.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 700)]
     rate: u64,
     /// How many messages are produced at least; cycles go on until they are.
     #[arg(long, default_value_t = 0)]
     messages: u64,
+    /// How often the broker is killed and restarted.
+    #[arg(long, default_value_t = 2)]
+    restarts: u32,
     /// Which RocketMQ it runs on, 4 or 5.
     #[arg(long, default_value_t = 5)]
     rocketmq: u8,

@@ -13,6 +13,8 @@ use gray_mq::{
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
 
+use crate::system::LEASE;
+
 /// A consumer of its own process.
 #[derive(Debug, Args)]
 pub(crate) struct Member {
@@ -35,9 +37,9 @@ pub(crate) struct Member {
     /// The file that says what was handled.
     #[arg(long)]
     log: PathBuf,
-    /// How long it may be missed before it is gone; short, so that many cycles fit.
-    #[arg(long, default_value = "3s")]
-    lease: HumanDuration,
+    /// How long it may be missed before it is gone.
+    #[arg(long)]
+    lease: Option<HumanDuration>,
     /// How often it reads the table.
     #[arg(long, default_value = "200ms")]
     poll: HumanDuration,
@@ -65,7 +67,7 @@ impl Member {
             client: Some(self.client.clone()),
             topics: vec![self.topic],
             poll: self.poll.0,
-            lease: self.lease.0,
+            lease: self.lease.map_or(LEASE, |lease| lease.0),
             drain: Duration::from_secs(20),
             ..ConsumerProperties::default()
         };

@@ -16,6 +16,9 @@ pub(crate) const TOPIC: &str = "audit";
 pub(crate) const GROUP: &str = "audit-svc";
 const QUEUES: u32 = 4;
 
+/// How long members may be missed before they are gone; short, so that many cycles fit.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
 /// How long a server or a step of a switch may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -32,6 +35,7 @@ pub(crate) struct System {
     pub(crate) more: Vec<String>,
     started: u32,
     pub(crate) kills: u32,
+    pub(crate) sleeps: u32,
     /// All fences that there ever were, by queue: consumers forget what they need no more.
     pub(crate) fences: BTreeMap<String, Vec<Value>>,
     /// How often each fail point killed a process.
@@ -43,6 +47,8 @@ pub(crate) struct Running {
     process: Process,
     pub(crate) gray: bool,
     point: Option<String>,
+    /// What was durable of its group when it fell asleep.
+    asleep: Option<Durable>,
 }
 
 impl System {
@@ -72,6 +78,7 @@ impl System {
             more: Vec::new(),
             started: 0,
             kills: 0,
+            sleeps: 0,
             fences: BTreeMap::new(),
             failed: BTreeMap::new(),
         })
@@ -93,7 +100,7 @@ impl System {
         command.env("FAILPOINTS", point.unwrap_or_default()).env("RUST_LOG", "info");
         let process = Process::start(&mut command, &self.logs.join(format!("{client}.log")))?;
         let point = point.map(str::to_owned);
-        self.members.insert(client, Running { process, gray, point });
+        self.members.insert(client, Running { process, gray, point, asleep: None });
         Ok(())
     }
 
@@ -109,6 +116,30 @@ impl System {
         running.process.kill();
         self.kills += 1;
         self.note(running.gray).await
+    }
+
+    /// Has a process sleep, as a machine does that is short of memory or being moved.
+    pub(crate) async fn put_to_sleep(&mut self, client: &str) -> anyhow::Result<()> {
+        let running = self.members.get(client).context("nobody of that name")?;
+        running.process.signal("-STOP")?;
+        let group = group(running.gray);
+        // What it has handled since may be handled by others.
+        let durable = self.committed(&group).await.unwrap_or_default();
+        self.events.killed(&group, &durable)?;
+        let running = self.members.get_mut(client).context("nobody of that name")?;
+        running.asleep = Some(durable);
+        Ok(())
+    }
+
+    /// Wakes it up, in the middle of what it was doing; tells whether it is of the lane.
+    pub(crate) fn wake(&mut self, client: &str) -> anyhow::Result<bool> {
+        let running = self.members.get_mut(client).context("nobody of that name")?;
+        let durable = running.asleep.take().context("it was not asleep")?;
+        running.process.signal("-CONT")?;
+        self.sleeps += 1;
+        // What it had in its hands others may have handled meanwhile.
+        self.events.killed(&group(running.gray), &durable)?;
+        Ok(running.gray)
     }
 
     /// Tells a process to stop, and leaves it to whoever waits for it.
@@ -148,7 +179,7 @@ impl System {
 
     /// Takes down what was committed when somebody died: nobody of that group has read further since.
     async fn note(&self, gray: bool) -> anyhow::Result<()> {
-        let group = if gray { format!("{GROUP}_gray") } else { GROUP.to_owned() };
+        let group = group(gray);
         let durable = self.committed(&group).await.unwrap_or_default();
         Ok(self.events.killed(&group, &durable)?)
     }
@@ -169,7 +200,7 @@ impl System {
     /// Kills the broker and starts it again; what was durable then is what it had on disk.
     pub(crate) fn restart_broker(&mut self) -> anyhow::Result<()> {
         self.broker.kill();
-        for group in [GROUP.to_owned(), format!("{GROUP}_gray")] {
+        for group in [false, true].map(group) {
             let durable = durable(&on_disk(&self.broker.offsets()), &group);
             self.events.killed(&group, &durable)?;
         }
@@ -225,6 +256,10 @@ impl System {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn group(gray: bool) -> String {
+    if gray { format!("{GROUP}_gray") } else { GROUP.to_owned() }
 }
 
 /// Reads what a broker has written of offsets, or what it had written before, as it does itself
