@@ -74,6 +74,16 @@ impl RocketMq {
         self.broker = None;
     }
 
+    /// Has the broker say nothing, and go on later: connections to it stay, and new ones are made.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not there.
+    pub fn pause(&self, pause: bool) -> anyhow::Result<()> {
+        let broker = self.broker.as_ref().context("no broker runs")?;
+        broker.signal(if pause { "-STOP" } else { "-CONT" })
+    }
+
     /// Returns the file that the broker keeps the offsets of groups in.
     pub fn offsets(&self) -> std::path::PathBuf {
         self.home.path().join("store/config/consumerOffset.json")

@@ -38,7 +38,7 @@ async fn the_compose_file_runs_both_demos(kind: Kind) -> anyhow::Result<()> {
         command.args(arguments).env("NACOS_ADDR", server.address());
         services.push(Process::start(&mut command, &folder.path().join(number.to_string()))?);
     }
-    ensure!(services.len() == 9, "{} services", services.len());
+    ensure!(services.len() == 10, "{} services", services.len());
     let (port, admin) = (free_port(&[]), free_port(&[]));
     let state = folder.path().display().to_string();
     let config = docker("graylane.yaml")?.replace("/var/lib/graylane", &state);

@@ -80,6 +80,29 @@ impl Walk {
         same().await
     }
 
+    /// How many messages both copies of A have handled.
+    fn handled(&self) -> usize {
+        let copies = ["V1", "V2"].map(|version| self.chain.services.get(&("a", version)));
+        let handled = copies.into_iter().flatten();
+        handled.map(|copy| copy.printed().matches("topic:TEST_MQ").count()).sum()
+    }
+
+    /// Sends requests of both lanes, and waits until each message has been handled once, by anybody.
+    async fn expect_once(&self) -> anyhow::Result<()> {
+        let before = self.handled();
+        for gray in [false, true, false, true] {
+            self.chain.get("/A/dubbo", gray).await?;
+        }
+        let same = async || {
+            let more = self.handled() - before;
+            ensure!(more == 4, "{more} handled, not 4");
+            Ok(())
+        };
+        eventually(PATIENCE, same).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        same().await
+    }
+
     /// What `graylane mq` prints.
     fn mq(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(binary("graylane")?);
@@ -129,7 +152,13 @@ async fn the_walkthrough(kind: Kind, release: Release) -> anyhow::Result<()> {
     walk.mq(&["open", "spring-cloud-a", "TEST_MQ", "gray"])?;
     walk.expect([2, 0, 0], [0, 2, 0]).await?;
     walk.mq(&["release", "spring-cloud-a", "TEST_MQ", "gray"])?;
-    Ok(())
+    // Off, and on again, while everything runs.
+    walk.rules("{consumeMode: \"OFF\"}").await?;
+    walk.status(&["(lane gray, base's)", "state: steady"]).await?;
+    walk.expect_once().await?;
+    walk.rules("{consumeMode: AUTO}").await?;
+    walk.status(&["spring-cloud-a_gray (lane gray, its consumers')"]).await?;
+    walk.expect([2, 0, 0], [0, 2, 0]).await
 }
 
 /// A server that does not compare before it writes is refused, and it is said why.

@@ -245,13 +245,21 @@ pub(crate) async fn run(report: Option<PathBuf>) -> anyhow::Result<()> {
         let (bare, wrapped) = (format!("bare-{turn}"), format!("wrapped-{turn}"));
         bench.create(&bare).await?;
         bench.create(&wrapped).await?;
-        let one = produced_by(bench.produce_bare(&bare)).await?;
-        let other = produced_by(bench.produce_wrapped(&wrapped)).await?;
-        produced.push((one, other));
-        let one = bench.consume_bare("backlog", &bare).await?;
-        let other = bench.consume_wrapped("backlog", &wrapped).await?;
-        consumed.push((one, other));
-        println!("turn {turn} of {TURNS}: {:.1} us and {:.1} us", one.cpu, other.cpu);
+        // Whoever comes second finds another broker: each comes second as often.
+        let (made, used) = if turn % 2 == 0 {
+            let bare_made = produced_by(bench.produce_bare(&bare)).await?;
+            let made = (bare_made, produced_by(bench.produce_wrapped(&wrapped)).await?);
+            let bare_used = bench.consume_bare("backlog", &bare).await?;
+            (made, (bare_used, bench.consume_wrapped("backlog", &wrapped).await?))
+        } else {
+            let wrapped_made = produced_by(bench.produce_wrapped(&wrapped)).await?;
+            let made = (produced_by(bench.produce_bare(&bare)).await?, wrapped_made);
+            let wrapped_used = bench.consume_wrapped("backlog", &wrapped).await?;
+            (made, (bench.consume_bare("backlog", &bare).await?, wrapped_used))
+        };
+        produced.push(made);
+        consumed.push(used);
+        println!("turn {turn} of {TURNS}: {:.1} us and {:.1} us", used.0.cpu, used.1.cpu);
     }
     let text = format!(
         "{TURNS} turns of {MESSAGES} messages produced and {BACKLOG} consumed, bare and wrapped in turns, \
