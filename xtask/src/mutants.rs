@@ -1,5 +1,5 @@
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -136,12 +136,11 @@ fn copy(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs cargo in the copy, with the build folder of the workspace itself: libraries are built once.
+/// Runs cargo in the copy, with a build folder of its own: crates of copies are not told apart, and what
+/// was built of a broken guard would pass for the workspace's own.
 fn cargo(folder: &Path, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| root().join("target"), PathBuf::from);
     let mut cargo = Command::new("cargo");
-    cargo.args(arguments).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    cargo.args(arguments).current_dir(folder).env("CARGO_TARGET_DIR", folder.join("target"));
     Ok(cargo.env("RUST_BACKTRACE", "0").output()?)
 }
 
