@@ -1,5 +1,8 @@
+use std::fmt::Write;
 use std::process::Command;
 use std::time::SystemTime;
+
+use anyhow::{Context, ensure};
 
 use crate::mutants::mutants;
 use crate::servers::{self, run};
@@ -49,6 +52,9 @@ impl Prove {
         if filter.is_none_or(|filter| "mutants".contains(filter)) {
             mutants()?;
         }
+        if filter.is_none_or(|filter| "exploration".contains(filter)) {
+            explore()?;
+        }
         for name in servers::ALL {
             servers::install(name)?;
         }
@@ -88,6 +94,27 @@ impl Prove {
         arguments.extend(filter);
         cargo(&arguments)
     }
+}
+
+/// Explores switches with two consumers and three messages.
+fn explore() -> anyhow::Result<()> {
+    let mut text =
+        "every interleaving of a switch with two consumers and three messages; none loses a \
+                    message, or has it handled by whom it does not belong to\n"
+            .to_owned();
+    for test in ["either_of_two_fails_at_any_step", "a_lane_opens_and_closes"] {
+        let mut command =
+            command(&["test", "--release", "--package", "gray-mq", "--test", "switch"]);
+        command.args(["--", "--exact", "--nocapture", test]).env("GRAYLANE_MESSAGES", "3");
+        let output = command.output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{test}: {printed}");
+        let states = printed.lines().find(|line| line.ends_with(" states"));
+        let states = states.context("it does not say how much was explored")?;
+        // Writing into a text does not fail.
+        let _ = writeln!(text, "{}: {states}", test.replace('_', " "));
+    }
+    Ok(std::fs::write(root().join("tests/reports/exploration.txt"), text)?)
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {

@@ -325,10 +325,16 @@ impl World {
             Step::ReadEnd,
             Step::Fence,
         ];
+        let sides: Vec<_> =
+            self.actors.iter().filter(|it| it.kind != Kind::Failing).map(|it| it.side).collect();
         for (number, actor) in self.actors.iter_mut().enumerate() {
             if actor.kind == Kind::Failing {
                 actor.state = State::Dead;
                 self.store.leave(&id(number));
+                // Where nobody else is there for its side it is started anew.
+                if !sides.contains(&actor.side) {
+                    *actor = Actor::new(actor.side, Kind::Stepwise);
+                }
             }
         }
         let works = |actor: &usize| self.actors[*actor].kind != Kind::Failing;
