@@ -46,6 +46,11 @@ impl Share {
         self.seed == other.seed && self.steps <= other.steps
     }
 
+    /// Returns how many steps of 0.01 % it has.
+    pub(crate) const fn steps(self) -> u16 {
+        self.steps
+    }
+
     /// Returns the share in percent.
     pub(crate) fn percent(self) -> f64 {
         f64::from(self.steps) / 100.0

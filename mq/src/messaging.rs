@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gray_config::Live;
+use gray_lb::ServedLanes;
 use gray_propagation::{GrayStatus, MessageCarrier};
 use gray_starter::Starter;
 
@@ -9,7 +10,10 @@ use crate::{MessageSettings, Settings, StateStore};
 
 /// Says in which lane a process is, at any time: what it does of its own accord is of this status.
 #[derive(Clone)]
-pub struct OwnStatus(Arc<dyn Fn(&MessageSettings) -> GrayStatus + Send + Sync>);
+pub struct OwnStatus(Arc<Ask>);
+
+/// The status by some documents, or by those that are in force.
+type Ask = dyn Fn(Option<&ServedLanes>) -> GrayStatus + Send + Sync;
 
 impl OwnStatus {
     /// Asks a function.
@@ -19,16 +23,21 @@ impl OwnStatus {
 
     /// The status of a service that has a starter, by the same documents as the settings.
     fn of(starter: Starter) -> Self {
-        Self(Arc::new(move |settings| match settings.served() {
+        Self(Arc::new(move |served| match served {
             Some(served) => starter.own_status_in(served),
             None => starter.own_status(),
         }))
     }
 
-    /// Returns it as it is with these settings: what is decided by both must not see one of them before and
-    /// the other after a change.
+    /// Returns it as it is now, whether or not the documents say anything about messages that can be read.
+    pub fn current(&self) -> GrayStatus {
+        (self.0)(None)
+    }
+
+    /// Returns it as it is by the documents of these settings: what is decided by both must not see one of
+    /// them before and the other after a change.
     pub fn with(&self, settings: &MessageSettings) -> GrayStatus {
-        (self.0)(settings)
+        (self.0)(settings.served())
     }
 }
 
@@ -68,10 +77,5 @@ impl Messaging {
             carrier: MessageCarrier::default(),
             store,
         }
-    }
-
-    /// Returns in which lane this process is now.
-    pub fn own_status(&self) -> GrayStatus {
-        self.own.with(&self.settings.peek())
     }
 }

@@ -102,6 +102,10 @@ fn break_each(folder: &Path) -> anyhow::Result<String> {
     copy(folder)?;
     let intact = explore(folder)?;
     ensure!(intact.is_none(), "the switch itself is wrong: {intact:?}");
+    let intact = test(folder)?;
+    ensure!(intact.is_none(), "the switch itself is wrong: {intact:?}");
+    let intact = audit(folder)?;
+    ensure!(intact == "nothing", "the switch itself is wrong: {intact}");
     let mut text =
         "guards of the switch that were broken on purpose, and what was found then\n".to_owned();
     for (name, file, from, to) in MUTANTS {
@@ -126,6 +130,7 @@ fn break_each(folder: &Path) -> anyhow::Result<String> {
 /// Makes a copy of the whole workspace, with nothing but what is in the repository.
 fn copy(folder: &Path) -> anyhow::Result<()> {
     let listed = Command::new("git").arg("ls-files").current_dir(root()).output()?;
+    ensure!(listed.status.success(), "git does not say what belongs to the repository");
     for name in String::from_utf8(listed.stdout)?.lines() {
         let (from, to) = (root().join(name), folder.join(name));
         if from.is_file() {
@@ -185,7 +190,8 @@ fn audit(folder: &Path) -> anyhow::Result<String> {
     let counts: Vec<&str> = counts.collect();
     if counts.is_empty() {
         // It did not even come to an end.
-        return Ok(errors.lines().next().unwrap_or("it failed").chars().take(200).collect());
+        let said = errors.lines().find(|line| line.starts_with("Error: ")).unwrap_or("Error: ?");
+        return Ok(format!("did not end: {}", said.chars().take(200).collect::<String>()));
     }
     Ok(counts.join("; "))
 }

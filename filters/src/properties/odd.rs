@@ -64,16 +64,18 @@ fn warn_of_expired(properties: &[RuleProperties], at: &KeyPath, faults: &mut Fau
 /// what the earlier ones left. One of 100 % means that rest, and shares of one salt lie in each other.
 fn warn_of_shares(rules: &[Option<Rule>], at: &KeyPath, faults: &mut Faults) {
     let mut earlier: Vec<Share> = Vec::new();
-    let mut sum = 0.0;
+    // In steps of 0.01 %, which add up exactly.
+    let mut sum = 0;
     for (index, rule) in rules.iter().enumerate() {
         let Some(share) = rule.as_ref().and_then(part_of_all) else { continue };
-        let taken = earlier.iter().filter(|it| it.is_part_of(share)).map(|it| it.percent());
-        sum += share.percent() - taken.fold(0.0, f64::max);
+        let taken = earlier.iter().filter(|it| it.is_part_of(share)).map(|it| it.steps());
+        sum += u32::from(share.steps() - taken.max().unwrap_or_default());
         earlier.push(share);
-        if sum > 100.0 {
+        if sum > 10_000 {
             let message = format!(
-                "the percentages up to this rule add up to {sum}: a rule takes its share of what those \
+                "the percentages up to this rule add up to {}: a rule takes its share of what those \
                  before it left, so that this one gets less than {} % of all",
+                f64::from(sum) / 100.0,
                 share.percent()
             );
             faults.warning(&at.index(index).key("when").key("percentage").key("share"), message);
@@ -82,10 +84,10 @@ fn warn_of_shares(rules: &[Option<Rule>], at: &KeyPath, faults: &mut Faults) {
     }
 }
 
-/// The share of all requests that a rule asks for, unless it is all that is left.
+/// The share of all requests that a rule asks for, unless it is all that is left, or not for ever.
 fn part_of_all(rule: &Rule) -> Option<Share> {
     match &rule.when {
-        Some(Condition::Percentage(it)) if rule.off.is_none() => {
+        Some(Condition::Percentage(it)) if rule.off.is_none() && rule.expires.is_none() => {
             Some(it.share).filter(|share| share.percent() < 100.0)
         }
         _ => None,
@@ -231,5 +233,13 @@ mod tests {
         for [first, second] in right {
             assert_eq!(problems_of(&format!("- {}", two(first, second))), "", "{first}, {second}");
         }
+        let rule = |name: &str, share: &str, more: &str| {
+            format!("- {{name: {name}, when: {{percentage: {{share: {share}}}}}{more}}}\n")
+        };
+        // Which as floating-point numbers add up to a little more than 100.
+        let whole = [rule("a", "0.2", ""), rule("b", "83.9", ""), rule("c", "15.9", "")].concat();
+        assert_eq!(problems_of(&whole), "");
+        let ends = ", expires: 2999-01-01T00:00:00Z";
+        assert_eq!(problems_of(&[rule("a", "60", ends), rule("b", "60", "")].concat()), "");
     }
 }

@@ -65,7 +65,7 @@ impl Consumer {
         F: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let group = GroupName::new(&properties.group)?;
-        if let Some(lane) = messaging.own_status().lane().copied() {
+        if let Some(lane) = messaging.own.current().lane().copied() {
             group.of(Side::Lane(lane))?;
         }
         let client = properties.client.clone().unwrap_or_else(client);
@@ -168,8 +168,7 @@ impl<B: MessageBroker> Supervisor<B> {
         let topics = self.core.properties.topics.clone();
         let (own, common): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(isolates);
         let mut roles = Vec::new();
-        let status = self.own.with(&self.core.settings.peek());
-        if let Some(lane) = status.lane().copied() {
+        if let Some(lane) = self.own.current().lane().copied() {
             roles.push(self.role(Side::Lane(lane), own, ""));
             roles.push(self.role(Side::Base, common, ""));
         } else {

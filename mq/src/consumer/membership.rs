@@ -40,8 +40,8 @@ pub(super) struct Membership<B> {
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
     failing: bool,
-    /// Whether it has been said why nothing is consumed yet.
-    waiting: bool,
+    /// What has been said of why nothing is consumed yet.
+    waiting: Option<String>,
 }
 
 struct ReaderTask {
@@ -87,7 +87,7 @@ impl<B: MessageBroker> Membership<B> {
             readers: BTreeMap::new(),
             ends: BTreeMap::new(),
             failing: false,
-            waiting: false,
+            waiting: None,
         }
     }
 
@@ -122,16 +122,8 @@ impl<B: MessageBroker> Membership<B> {
                 return Ok(false);
             }
         };
-        if queues.is_empty() && !self.topic.is_retry && !std::mem::replace(&mut self.waiting, true)
-        {
-            warn!(topic = self.topic.name, "no broker has the topic, waiting for it to be created");
-        }
-        let before = self.ledger.read().await?;
-        let mut wanted = before.clone();
-        queues.iter().cloned().for_each(|queue| wanted.add_queue(queue));
-        let listed = self.place.listed(&wanted);
-        if listed.is_empty() {
-            return Ok(false);
+        if queues.is_empty() && !self.topic.is_retry {
+            self.waits_for("no broker has the topic, waiting for it to be created".to_owned());
         }
         if let Err(refusal) = self.check_filter().await {
             self.cannot_begin(&refusal);
@@ -144,6 +136,13 @@ impl<B: MessageBroker> Membership<B> {
                 return Ok(false);
             }
         };
+        let mut wanted = self.ledger.read().await?;
+        queues.iter().cloned().for_each(|queue| wanted.add_queue(queue));
+        // As late as can be: what takes long up to here would use up the lease.
+        let listed = self.place.listed(&wanted);
+        if listed.is_empty() {
+            return Ok(false);
+        }
         self.registrations += 1;
         let id = MemberId::new(&self.role.client, self.registrations);
         let step = |table: &mut Ownership| {
@@ -158,7 +157,7 @@ impl<B: MessageBroker> Membership<B> {
             Err(ChangeError::Step(_)) => return Ok(false),
         };
         debug!(%id, topic = self.topic.name, "registered");
-        self.waiting = false;
+        self.waiting = None;
         self.ends = ends;
         self.place.take(id, &table, listed);
         Ok(true)
@@ -174,11 +173,16 @@ impl<B: MessageBroker> Membership<B> {
         self.core.broker.accepts(&self.role.client, &self.role.group, &subscription).await
     }
 
-    /// Says once that brokers cannot be asked.
     fn cannot_begin(&mut self, error: &B::Error) {
-        if !std::mem::replace(&mut self.waiting, true) {
-            let (topic, causes) = (&self.topic.name, gray_config::causes(error));
-            warn!(topic, causes, "nothing can be consumed yet, trying on");
+        let causes = gray_config::causes(error);
+        self.waits_for(format!("nothing can be consumed yet, trying on: {causes}"));
+    }
+
+    /// Says why nothing is consumed yet, once for each reason.
+    fn waits_for(&mut self, what: String) {
+        if self.waiting.as_ref() != Some(&what) {
+            warn!(topic = self.topic.name, group = %self.role.group, "{what}");
+            self.waiting = Some(what);
         }
     }
 

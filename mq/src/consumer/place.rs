@@ -112,7 +112,11 @@ impl Place {
     ) {
         let standing = Standing::new(self.side, table);
         let lease = Lease::new(self.length, listed);
-        self.change(|inner| inner.registered = Some(Registered { id, standing, lease }));
+        self.change(|inner| {
+            // Until brokers have been asked: who has a lane has consumers.
+            inner.alive.extend(table.open());
+            inner.registered = Some(Registered { id, standing, lease });
+        });
     }
 
     /// Takes a new name, and counts other connections.
@@ -229,5 +233,28 @@ impl Judging<'_> {
     /// Tells whether a lane has consumers, as far as is known.
     pub(super) fn is_alive(&self, lane: Lane) -> bool {
         self.inner.alive.contains(&lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A place that is taken by a connection that is silent is lost at once, and would be taken over and over
+    /// for as long as its broker is away.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_silent_is_no_reason_to_take_a_place() {
+        let length = Duration::from_secs(10);
+        let place = Place::new(Side::Base, length);
+        let connection = ConnectionId { broker: "a".to_owned(), number: 1 };
+        let now = Instant::now();
+        place.heard(&[(connection.clone(), now)].into(), now);
+        let mut table = Ownership::default();
+        table.add_queue(QueueKey { broker: "b".to_owned(), number: 0 });
+        assert_eq!(place.listed(&table), BTreeMap::new());
+        table.add_queue(QueueKey { broker: "a".to_owned(), number: 0 });
+        assert_eq!(place.listed(&table), [(connection, now)].into());
+        tokio::time::advance(length / 2).await;
+        assert_eq!(place.listed(&table), BTreeMap::new());
     }
 }

@@ -162,10 +162,11 @@ impl<B: MessageBroker> Reader<B> {
     /// Takes note of how much is still to be read.
     async fn measure(&self, running: &mut Running) {
         // As long as nothing more is taken, no pull says where the queue ends.
-        if !running.has_room()
-            && let Ok(end) = self.core.broker.end(&self.topic.name, &self.queue).await
-        {
-            running.end = Some(end);
+        if !running.has_room() {
+            let end = self.core.broker.end(&self.topic.name, &self.queue);
+            if let Ok(Ok(end)) = tokio::time::timeout(COMMIT, end).await {
+                running.end = Some(end);
+            }
         }
         if let Some(end) = running.end {
             let behind = end.saturating_sub(running.committed);
@@ -183,6 +184,8 @@ impl<B: MessageBroker> Reader<B> {
             tokio::select! {
                 Some(ended) = running.handled.join_next() => self.end(running, ended),
                 _ = changes.changed() => {}
+                // A lease runs out without anybody saying so.
+                () = tokio::time::sleep(COMMIT) => {}
             }
             self.judge(running);
         }

@@ -165,7 +165,8 @@ impl<B: MessageBroker> Steering<B> {
     fn see(&mut self, table: &Ownership, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
         // Whoever has just come does not know better: who has a lane may have had consumers a moment ago.
         if !std::mem::replace(&mut self.known, true) {
-            self.alive.extend(table.open());
+            let has_group = |lane: &Lane| listed.contains_key(&Side::Lane(*lane));
+            self.alive.extend(table.open().iter().filter(|lane| has_group(lane)));
         }
         for (side, clients) in listed {
             let Side::Lane(lane) = *side else { continue };

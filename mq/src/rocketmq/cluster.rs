@@ -349,15 +349,16 @@ impl MessageBroker for RocketMq {
         group: &str,
         subscription: &Subscription,
     ) -> Result<(), RocketMqError> {
-        for name in self.brokers_of(&subscription.topic).await {
-            let checked =
-                async { self.broker(&name).await?.check(client, group, subscription).await };
-            match checked.await {
-                Err(
-                    refusal @ (RocketMqError::Refused { .. }
-                    | RocketMqError::NoPropertyFilter { .. }),
-                ) => return Err(refusal),
-                Err(error) => tracing::debug!(%error, broker = name, "a filter was not checked"),
+        use RocketMqError::{NoPropertyFilter, Refused};
+        let names = self.brokers_of(&subscription.topic).await;
+        let check = |name: &String| {
+            let name = name.clone();
+            async move { self.broker(&name).await?.check(client, group, subscription).await }
+        };
+        for checked in join_all(names.iter().map(check)).await {
+            match checked {
+                Err(refusal @ (Refused { .. } | NoPropertyFilter { .. })) => return Err(refusal),
+                Err(error) => tracing::debug!(%error, "a filter was not checked"),
                 Ok(()) => {}
             }
         }

@@ -41,7 +41,10 @@ impl Broker {
             ("unitMode", "false".to_owned()),
         ];
         match self.ask(SEND_BACK, fields).await {
-            Err(RocketMqError::Refused { remark, .. }) if remark.contains(LOST) => {
+            // What could not be unpacked cannot be packed again either: it would come back as something else.
+            Err(RocketMqError::Refused { remark, .. })
+                if remark.contains(LOST) && message.unreadable.is_none() =>
+            {
                 self.send_anew(group, message, attempts).await
             }
             answered => answered.map(drop),
@@ -60,8 +63,8 @@ impl Broker {
         properties.remove("TRAN_MSG");
         properties.insert(ORIGIN.to_owned(), message.topic.clone());
         properties.remove("DELAY");
-        // Brokers of 4.9 would put aside only after the delay what has come too often.
-        if message.attempts < attempts {
+        // What has come too often is put aside, of 4.9 only after the delay, and one attempt earlier.
+        if message.attempts + 1 < attempts {
             let level = FIRST_LEVEL + message.attempts;
             properties.insert("DELAY".to_owned(), level.to_string());
         }

@@ -54,7 +54,7 @@ async fn the_compose_file_runs_both_demos(kind: Kind) -> anyhow::Result<()> {
     ensure!(tries.len() == 2, "{tries:?}");
     for (arguments, expected) in tries.iter().zip([
         "\"service\":\"user-app\",\"userId\":\"1\",\"version\":\"V1\"",
-        "Agray[127.0.0.1] -> B[127.0.0.1] -> Cgray[127.0.0.1]",
+        "Agray[127.0.0.1] -> Bgray[127.0.0.1] -> Cgray[127.0.0.1]",
     ]) {
         eventually(Duration::from_secs(40), async || {
             let line = format!("curl -s --max-time 5 {arguments}");

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{Filter, MemoryStore, Message, MessageBroker, Messaging, Producer, PullRequest};
+use gray_propagation::{GrayStatus, Lane};
 use gray_starter::{Starter, StarterProperties};
 use gray_tests::{Release, RocketMq as Server, eventually};
 
 const TOPIC: &str = "orders";
-const FLIPS: usize = 300;
+const FLIPS: usize = 60;
 
 /// By the first document this process is gray, and messages are tagged; by the second it is blue, and none
 /// is. A message that says blue was sent by half of each.
@@ -37,13 +38,18 @@ fn put(folder: &Path, document: &str) -> anyhow::Result<()> {
 /// Sends messages while the rules flip; returns how many.
 async fn send_through_flips(
     folder: &Path,
+    starter: &Starter,
     producer: &Producer<RocketMq>,
-    topic: &str,
 ) -> anyhow::Result<usize> {
     let flips = async {
-        for number in 0..FLIPS {
+        for number in 1..=FLIPS {
             put(folder, DOCUMENTS[number % 2])?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let gray = number % 2 == 0;
+            eventually(Duration::from_secs(20), async || {
+                ensure!((starter.own_status() == GrayStatus::Gray(Lane::GRAY)) == gray, "not yet");
+                Ok(())
+            })
+            .await?;
         }
         anyhow::Ok(())
     };
@@ -53,7 +59,7 @@ async fn send_through_flips(
         tokio::select! {
             biased;
             flipped = &mut flips => return flipped.map(|()| sent),
-            receipt = producer.send(Message::new(topic, "m")) => {
+            receipt = producer.send(Message::new(TOPIC, "m")) => {
                 receipt?;
                 sent += 1;
             }
@@ -86,6 +92,39 @@ async fn lanes(cluster: &RocketMq, topic: &str) -> anyhow::Result<Vec<Option<Str
     Ok(lanes)
 }
 
+/// A copy with the version V2, by the first of the documents.
+fn starter(folder: &Path) -> anyhow::Result<Starter> {
+    std::fs::write(folder.join("registry.yaml"), "services: {}\n")?;
+    put(folder, DOCUMENTS[0])?;
+    let mut properties = StarterProperties::of("order-app");
+    properties.version = Some("V2".to_owned());
+    properties.registry = Some(folder.join("registry.yaml"));
+    properties.rules = vec![folder.join("rules.yaml")];
+    Ok(Starter::start(properties)?)
+}
+
+/// What cannot be read of messages stays as it was; the lane of a process follows what can.
+#[tokio::test]
+async fn a_wrong_word_about_messages_keeps_nobody_in_its_lane() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let starter = starter(folder.path())?;
+    let messaging = Messaging::of(&starter, Arc::new(MemoryStore::default())).await;
+    ensure!(
+        messaging.own.current() == GrayStatus::Gray(Lane::GRAY),
+        "{:?}",
+        messaging.own.current()
+    );
+    // Gray has become base, and a word is wrong.
+    let promoted = "base: {version: V2}\nlanes: [{name: gray, version: V3}]\n";
+    put(folder.path(), &format!("{promoted}messages: {{consumeMode: AUT0}}\n"))?;
+    eventually(Duration::from_secs(20), async || {
+        let own = messaging.own.current();
+        ensure!(own == GrayStatus::Prod, "{own:?}");
+        Ok(())
+    })
+    .await
+}
+
 mod on_rocketmq_5 {
     use super::*;
 
@@ -100,13 +139,7 @@ mod on_rocketmq_5 {
         })
         .await?;
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("registry.yaml"), "services: {}\n")?;
-        put(folder.path(), DOCUMENTS[0])?;
-        let mut properties = StarterProperties::of("order-app");
-        properties.version = Some("V2".to_owned());
-        properties.registry = Some(folder.path().join("registry.yaml"));
-        properties.rules = vec![folder.path().join("rules.yaml")];
-        let starter = Starter::start(properties)?;
+        let starter = starter(folder.path())?;
         let messaging = Messaging::of(&starter, Arc::new(MemoryStore::default())).await;
         let producer = Producer::new(Arc::clone(&cluster), messaging, "producers");
         eventually(Duration::from_secs(20), async || {
@@ -114,7 +147,7 @@ mod on_rocketmq_5 {
             Ok(())
         })
         .await?;
-        let sent = send_through_flips(folder.path(), &producer, TOPIC).await?;
+        let sent = send_through_flips(folder.path(), &starter, &producer).await?;
         let lanes = lanes(&cluster, TOPIC).await?;
         // One may have been on its way at the end.
         ensure!(lanes.len() > sent && sent > FLIPS, "{} of {sent}", lanes.len());

@@ -28,6 +28,8 @@ struct Handled {
 /// Somebody was killed when so much was durable.
 struct Killed {
     at: u128,
+    /// Whom it struck, `*` for all.
+    who: String,
     group: String,
     source: String,
     queue: String,
@@ -126,10 +128,10 @@ fn handled(line: &str) -> Option<(u64, Handled)> {
 }
 
 fn killed(line: &str) -> Option<Killed> {
-    let [at, group, source, queue, offset] = fields(line)?;
-    let text = str::to_owned;
+    let [at, who, group, source, queue, offset] = fields(line)?;
     let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
-    Some(Killed { at, group: text(group), source: text(source), queue: text(queue), offset })
+    let [who, group, source, queue] = [who, group, source, queue].map(str::to_owned);
+    Some(Killed { at, who, group, source, queue, offset })
 }
 
 /// Whose a message of the lane is, by the fences of its queue.
@@ -213,8 +215,9 @@ impl Findings {
     }
 }
 
-/// How much later than it happened a kill may be noted: brokers are asked first what was durable.
-const NOTED: u128 = 10_000;
+/// How much later than it happened a kill may be noted: others are waited for, and brokers are asked first
+/// what was durable.
+const NOTED: u128 = 40_000;
 
 /// Tells whether a message, or one of its retries, was not durably committed at a kill, which happened
 /// between the first time that it was handled and the last. What fails is not noted: of a message that
@@ -227,13 +230,17 @@ fn explains(kill: &Killed, message: &Produced, by: &[Handled]) -> bool {
     if kill.at < first || last + NOTED < kill.at {
         return false;
     }
+    let struck = kill.who == "*" || by.iter().any(|handled| handled.client == kill.who);
+    if !struck && !came_back {
+        return false;
+    }
     let original =
         kill.source == "topic" && kill.queue == message.queue && kill.offset <= message.offset;
     let retries = by.iter().filter(|handled| handled.source == "retry");
     let retry = |handled: &Handled| {
         kill.source == "retry" && kill.queue == handled.queue && kill.offset <= handled.offset
     };
-    kill.source == "none" || original || retries.into_iter().any(retry)
+    original || retries.into_iter().any(retry)
 }
 
 /// Says for each message who handled it.
@@ -289,15 +296,15 @@ mod tests {
         let twice = format!("{HANDLED}303\tz\tg_gray\ttopic\tb/0\t10\t2\n");
         assert_eq!(check_with(&twice, "").doubled, [2]);
         for (kill, explains) in [
-            ("250\tg_gray\ttopic\tb/0\t10\n", true),
-            ("250\tg_gray\ttopic\tb/0\t11\n", false),
-            ("250\tg\ttopic\tb/0\t10\n", false),
+            ("250\ty\tg_gray\ttopic\tb/0\t10\n", true),
+            ("250\t*\tg_gray\ttopic\tb/0\t10\n", true),
+            // Two others have handled it.
+            ("250\tx\tg_gray\ttopic\tb/0\t10\n", false),
+            ("250\ty\tg_gray\ttopic\tb/0\t11\n", false),
+            ("250\ty\tg\ttopic\tb/0\t10\n", false),
             // Before it was handled at all, and long after it was handled again.
-            ("150\tg_gray\ttopic\tb/0\t10\n", false),
-            ("20000\tg_gray\ttopic\tb/0\t10\n", false),
-            // What was durable then is not known: that excuses no more than a kill does.
-            ("250\tg_gray\tnone\tnone\t0\n", true),
-            ("150\tg_gray\tnone\tnone\t0\n", false),
+            ("150\ty\tg_gray\ttopic\tb/0\t10\n", false),
+            ("50000\ty\tg_gray\ttopic\tb/0\t10\n", false),
         ] {
             let found = check_with(&twice, kill);
             assert_eq!(found.is_clean(), explains, "{kill}: {found}");

@@ -112,6 +112,7 @@ async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> a
     if (1..=run.restarts).any(|number| cycle == number * run.cycles / (run.restarts + 1)) {
         println!("restarting the broker");
         system.restart_broker()?;
+        system.restarts += 1;
     }
     if cycle == run.cycles / 2 {
         println!("restarting the database");
@@ -152,14 +153,18 @@ async fn stay(system: &mut System, gray_too: bool) -> anyhow::Result<()> {
 
 /// Has any process sleep.
 async fn put_one_to_sleep(system: &mut System) -> anyhow::Result<String> {
+    system.reap(true).await?;
     let members: Vec<_> = system.members.keys().cloned().collect();
     let sleeper = fastrand::choice(&members).context("nobody is there")?;
     system.put_to_sleep(sleeper).await?;
     Ok(sleeper.clone())
 }
 
-/// Wakes a process up that takes the lane for open still, if that is what it last knew.
+/// Wakes a process up, unless it has died meanwhile, that takes the lane for open still, if that is what it last knew.
 async fn wake(system: &mut System, sleeper: &str) -> anyhow::Result<()> {
+    if !system.members.contains_key(sleeper) {
+        return Ok(());
+    }
     let gray = system.wake(sleeper)?;
     tokio::time::sleep(STAY / 3).await;
     if gray {
@@ -241,7 +246,7 @@ fn report(
     writeln!(
         text,
         "the broker was killed and restarted {} times, the database once",
-        run.restarts
+        system.restarts
     )?;
     writeln!(
         text,

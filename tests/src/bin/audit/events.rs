@@ -20,13 +20,11 @@ impl Events {
         File::create(path).map(Self)
     }
 
-    pub(crate) fn killed(&self, group: &str, durable: &Durable) -> std::io::Result<()> {
+    /// Takes down that a client was killed, `*` for all of them.
+    pub(crate) fn killed(&self, who: &str, group: &str, durable: &Durable) -> std::io::Result<()> {
         let at = now();
-        // A group that has committed nothing is said with a queue that it cannot have.
-        let none = BTreeMap::from([(("none".to_owned(), "none".to_owned()), 0)]);
-        let durable = if durable.is_empty() { &none } else { durable };
         for ((source, queue), offset) in durable {
-            let line = format!("{at}\t{group}\t{source}\t{queue}\t{offset}\n");
+            let line = format!("{at}\t{who}\t{group}\t{source}\t{queue}\t{offset}\n");
             (&self.0).write_all(line.as_bytes())?;
         }
         Ok(())

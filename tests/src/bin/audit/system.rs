@@ -36,6 +36,7 @@ pub(crate) struct System {
     started: u32,
     pub(crate) kills: u32,
     pub(crate) sleeps: u32,
+    pub(crate) restarts: u32,
     /// All fences that there ever were, by queue: consumers forget what they need no more.
     pub(crate) fences: BTreeMap<String, Vec<Value>>,
     /// How often each fail point killed a process.
@@ -47,8 +48,8 @@ pub(crate) struct Running {
     process: Process,
     pub(crate) gray: bool,
     point: Option<String>,
-    /// What was durable of its group when it fell asleep.
-    asleep: Option<Durable>,
+    /// What was durable of each group when it fell asleep.
+    asleep: Option<BTreeMap<String, Durable>>,
 }
 
 impl System {
@@ -79,6 +80,7 @@ impl System {
             started: 0,
             kills: 0,
             sleeps: 0,
+            restarts: 0,
             fences: BTreeMap::new(),
             failed: BTreeMap::new(),
         })
@@ -115,17 +117,18 @@ impl System {
         let mut running = self.members.remove(client).context("nobody of that name")?;
         running.process.kill();
         self.kills += 1;
-        self.note(running.gray).await
+        self.note(client).await
     }
 
     /// Has a process sleep, as a machine does that is short of memory or being moved.
     pub(crate) async fn put_to_sleep(&mut self, client: &str) -> anyhow::Result<()> {
         let running = self.members.get(client).context("nobody of that name")?;
         running.process.signal("-STOP")?;
-        let group = group(running.gray);
         // What it has handled since may be handled by others.
-        let durable = self.committed(&group).await.unwrap_or_default();
-        self.events.killed(&group, &durable)?;
+        let durable = self.durable().await?;
+        for (group, durable) in &durable {
+            self.events.killed(client, group, durable)?;
+        }
         let running = self.members.get_mut(client).context("nobody of that name")?;
         running.asleep = Some(durable);
         Ok(())
@@ -138,7 +141,9 @@ impl System {
         running.process.signal("-CONT")?;
         self.sleeps += 1;
         // What it had in its hands others may have handled meanwhile.
-        self.events.killed(&group(running.gray), &durable)?;
+        for (group, durable) in &durable {
+            self.events.killed(client, group, durable)?;
+        }
         Ok(running.gray)
     }
 
@@ -169,7 +174,7 @@ impl System {
             let point = running.point.with_context(|| format!("{client} died of its own"))?;
             let name = point.split('=').next().unwrap_or_default().to_owned();
             *self.failed.entry(name).or_default() += 1;
-            self.note(running.gray).await?;
+            self.note(&client).await?;
             if !running.gray || gray_too {
                 self.member(running.gray, None)?;
             }
@@ -177,11 +182,22 @@ impl System {
         Ok(())
     }
 
-    /// Takes down what was committed when somebody died: nobody of that group has read further since.
-    async fn note(&self, gray: bool) -> anyhow::Result<()> {
-        let group = group(gray);
-        let durable = self.committed(&group).await.unwrap_or_default();
-        Ok(self.events.killed(&group, &durable)?)
+    /// Takes down what was committed when somebody died: nobody has read its queues further since. A process
+    /// of base may have been reading what the lane had left behind.
+    async fn note(&self, client: &str) -> anyhow::Result<()> {
+        for (group, durable) in self.durable().await? {
+            self.events.killed(client, &group, &durable)?;
+        }
+        Ok(())
+    }
+
+    async fn durable(&self) -> anyhow::Result<BTreeMap<String, Durable>> {
+        let mut all = BTreeMap::new();
+        for group in [false, true].map(group) {
+            let durable = eventually(PATIENCE, async || self.committed(&group).await).await?;
+            all.insert(group, durable);
+        }
+        Ok(all)
     }
 
     async fn committed(&self, group: &str) -> anyhow::Result<Durable> {
@@ -202,7 +218,7 @@ impl System {
         self.broker.kill();
         for group in [false, true].map(group) {
             let durable = durable(&on_disk(&self.broker.offsets()), &group);
-            self.events.killed(&group, &durable)?;
+            self.events.killed("*", &group, &durable)?;
         }
         self.broker.run()
     }

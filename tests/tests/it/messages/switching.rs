@@ -132,7 +132,9 @@ fn in_order_by_key(log: &[Handled]) -> anyhow::Result<()> {
 async fn order_is_kept_over_switches(release: Release) -> anyhow::Result<()> {
     let system = System::start(release, auto()).await?;
     let (order, lease) = (Order::Queue, Duration::from_secs(3));
-    let in_order = ConsumerProperties { order, lease, ..ConsumerProperties::default() };
+    // Longer than this test waits: whoever gives a queue up must not need it.
+    let drain = Duration::from_mins(2);
+    let in_order = ConsumerProperties { order, lease, drain, ..ConsumerProperties::default() };
     let base = system.consumer_with("base", GrayStatus::Prod, 0, in_order.clone())?;
     system.is_open(false).await?;
     let producer = system.producer();
