@@ -96,24 +96,22 @@ impl Prove {
     }
 }
 
-/// Explores switches with two consumers and three messages.
+/// Explores switches with two consumers, of which none fails, and three messages.
 fn explore() -> anyhow::Result<()> {
+    const LANE: &str = "a_lane_opens_and_closes";
     let mut text =
         "every interleaving of a switch with two consumers and three messages; none loses a \
                     message, or has it handled by whom it does not belong to\n"
             .to_owned();
-    for test in ["either_of_two_fails_at_any_step", "a_lane_opens_and_closes"] {
-        let mut command =
-            command(&["test", "--release", "--package", "gray-mq", "--test", "switch"]);
-        command.args(["--", "--exact", "--nocapture", test]).env("GRAYLANE_MESSAGES", "3");
-        let output = command.output()?;
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "{test}: {printed}");
-        let states = printed.lines().find(|line| line.ends_with(" states"));
-        let states = states.context("it does not say how much was explored")?;
-        // Writing into a text does not fail.
-        let _ = writeln!(text, "{}: {states}", test.replace('_', " "));
-    }
+    let mut command = command(&["test", "--release", "--package", "gray-mq", "--test", "switch"]);
+    command.args(["--", "--exact", "--nocapture", LANE]).env("GRAYLANE_MESSAGES", "3");
+    let output = command.output()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{LANE}: {printed}");
+    let states = printed.lines().find(|line| line.ends_with(" states"));
+    let states = states.context("it does not say how much was explored")?;
+    // Writing into a text does not fail.
+    let _ = writeln!(text, "{}: {states}", LANE.replace('_', " "));
     Ok(std::fs::write(root().join("tests/reports/exploration.txt"), text)?)
 }
 
