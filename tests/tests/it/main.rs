@@ -2,6 +2,24 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
+/// Makes tests of functions that take a release of RocketMQ, on each of them.
+macro_rules! on_each_rocketmq {
+    ($module:ident, $release:expr, $($test:ident),*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($release).await
+                }
+            )*
+        }
+    };
+    ($($test:ident),* $(,)?) => {
+        on_each_rocketmq!(on_rocketmq_4, gray_tests::Release::Four, $($test),*);
+        on_each_rocketmq!(on_rocketmq_5, gray_tests::Release::Five, $($test),*);
+    };
+}
+
 mod calls;
 mod chain;
 mod cli;

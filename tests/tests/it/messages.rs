@@ -1,25 +1,5 @@
 //! Messages on Apache's own brokers: who handles what, in each mode and while lanes come and go.
 
-/// Makes tests of functions, on each release.
-macro_rules! on {
-    ($module:ident, $release:expr, $($test:ident),*) => {
-        mod $module {
-            use super::*;
-
-            $(
-                #[tokio::test]
-                async fn $test() -> anyhow::Result<()> {
-                    super::$test($release).await
-                }
-            )*
-        }
-    };
-    ($($test:ident),* $(,)?) => {
-        on!(on_rocketmq_4, Release::Four, $($test),*);
-        on!(on_rocketmq_5, Release::Five, $($test),*);
-    };
-}
-
 mod filters;
 mod switching;
 mod system;
@@ -286,7 +266,7 @@ async fn every_kind_of_message_keeps_its_lane(release: Release) -> anyhow::Resul
     Ok(())
 }
 
-on!(
+on_each_rocketmq!(
     a_lane_comes_and_goes,
     each_mode_gives_messages_to_whom_it_says,
     retries_stay_with_their_group,

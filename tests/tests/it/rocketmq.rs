@@ -243,43 +243,11 @@ async fn a_killed_broker_is_told_from_a_silent_one(release: Release) -> anyhow::
     Ok(())
 }
 
-macro_rules! on {
-    ($module:ident, $release:expr) => {
-        mod $module {
-            use super::*;
-
-            #[tokio::test]
-            async fn messages_are_sent_pulled_and_committed() -> anyhow::Result<()> {
-                super::messages_are_sent_pulled_and_committed($release).await
-            }
-
-            #[tokio::test]
-            async fn the_broker_filters_by_property() -> anyhow::Result<()> {
-                super::the_broker_filters_by_property($release).await
-            }
-
-            #[tokio::test]
-            async fn a_filter_that_cannot_be_read_is_refused() -> anyhow::Result<()> {
-                super::a_filter_that_cannot_be_read_is_refused($release).await
-            }
-
-            #[tokio::test]
-            async fn what_the_broker_has_lost_comes_back_all_the_same() -> anyhow::Result<()> {
-                super::what_the_broker_has_lost_comes_back_all_the_same($release).await
-            }
-
-            #[tokio::test]
-            async fn members_are_listed_and_retries_come_back() -> anyhow::Result<()> {
-                super::members_are_listed_and_retries_come_back($release).await
-            }
-
-            #[tokio::test]
-            async fn a_killed_broker_is_told_from_a_silent_one() -> anyhow::Result<()> {
-                super::a_killed_broker_is_told_from_a_silent_one($release).await
-            }
-        }
-    };
-}
-
-on!(on_rocketmq_4, Release::Four);
-on!(on_rocketmq_5, Release::Five);
+on_each_rocketmq!(
+    messages_are_sent_pulled_and_committed,
+    the_broker_filters_by_property,
+    a_filter_that_cannot_be_read_is_refused,
+    what_the_broker_has_lost_comes_back_all_the_same,
+    members_are_listed_and_retries_come_back,
+    a_killed_broker_is_told_from_a_silent_one,
+);

@@ -98,7 +98,7 @@ async fn a_broker_that_does_not_filter_is_no_reason_to_lose_anything(
     Ok(())
 }
 
-on!(
+on_each_rocketmq!(
     an_applications_own_filter_holds_in_each_lane,
     a_filter_that_brokers_cannot_read_reads_nothing,
     a_broker_that_does_not_filter_is_no_reason_to_lose_anything,

@@ -185,7 +185,7 @@ async fn order_is_kept_over_switches(release: Release) -> anyhow::Result<()> {
     Ok(())
 }
 
-on!(
+on_each_rocketmq!(
     lanes_are_told_apart_from_each_other,
     a_broker_that_does_not_answer_is_no_reason_to_switch,
     what_base_handles_of_a_lane_that_is_alive_is_counted,
