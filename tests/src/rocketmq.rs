@@ -27,7 +27,7 @@ pub struct RocketMq {
     port: u16,
     home: TempDir,
     property_filter: bool,
-    _names: Process,
+    names: Process,
     broker: Option<Process>,
 }
 
@@ -51,7 +51,7 @@ impl RocketMq {
         let home = tempfile::tempdir()?;
         let mut names = Self::process(release, &home, port, "namesrv", property_filter)?;
         names.until(START, |printed| printed.contains("boot success").then_some(()))?;
-        let mut server = Self { release, port, home, property_filter, _names: names, broker: None };
+        let mut server = Self { release, port, home, property_filter, names, broker: None };
         server.run()?;
         Ok(server)
     }
@@ -82,6 +82,15 @@ impl RocketMq {
     pub fn pause(&self, pause: bool) -> anyhow::Result<()> {
         let broker = self.broker.as_ref().context("no broker runs")?;
         broker.signal(if pause { "-STOP" } else { "-CONT" })
+    }
+
+    /// Has the name server say nothing, and go on later.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not there.
+    pub fn pause_names(&self, pause: bool) -> anyhow::Result<()> {
+        self.names.signal(if pause { "-STOP" } else { "-CONT" })
     }
 
     /// Returns the file that the broker keeps the offsets of groups in.

@@ -138,11 +138,14 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 fn count(arguments: &[&str], complete: bool) -> anyhow::Result<Count> {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root()).stdout(Stdio::piped());
+    // What a test returns says what went wrong; sixty frames behind it hide that.
+    command.env("RUST_LIB_BACKTRACE", "0");
     let mut child = command.spawn().with_context(|| format!("{command:?} cannot be run"))?;
     let out = child.stdout.take().context("the tests print nothing")?;
-    let mut all = Count::default();
+    let (mut all, mut failures) = (Count::default(), Failures::default());
     for line in BufReader::new(out).lines() {
         let line = line?;
+        failures.see(&line);
         if let Some(count) = Count::of(&line, complete) {
             all = all.plus(count);
         }
@@ -154,12 +157,68 @@ fn count(arguments: &[&str], complete: bool) -> anyhow::Result<Count> {
     if !status.success() && all.failed == 0 {
         bail!("{command:?} ended with {status}");
     }
+    failures.say();
     Ok(all)
+}
+
+/// Tests that failed, with what they said; told once more at the end, where it is found at once.
+#[derive(Debug, Default)]
+struct Failures {
+    /// The test whose output is being printed.
+    current: Option<String>,
+    all: Vec<(String, Vec<String>)>,
+}
+
+impl Failures {
+    fn see(&mut self, line: &str) {
+        let heading =
+            |line: &str| Some(line.strip_prefix("---- ")?.strip_suffix(" stdout ----")?.to_owned());
+        if let Some(name) = heading(line) {
+            self.all.push((name.clone(), Vec::new()));
+            self.current = Some(name);
+        } else if line == "failures:" {
+            self.current = None;
+        } else if let Some((_, said)) = self.all.last_mut().filter(|_| self.current.is_some()) {
+            // A panic's message is on the line after the one that says where.
+            let goes_on = said.last().is_some_and(|last| last.contains(" panicked at "));
+            if goes_on || line.starts_with("Error: ") || line.contains(" panicked at ") {
+                said.push(line.to_owned());
+            }
+        }
+    }
+
+    fn say(&self) {
+        for (name, said) in &self.all {
+            say(&format!("failed: {name}\n{}", said.join("\n")));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_failures_once_more() {
+        let mut failures = Failures::default();
+        for line in [
+            "failures:",
+            "",
+            "---- one stdout ----",
+            "noise",
+            "Error: two, not three",
+            "---- other stdout ----",
+            "thread 'other' (7) panicked at lib.rs:1:2:",
+            "it is so",
+            "failures:",
+            "    one",
+        ] {
+            failures.see(line);
+        }
+        let said = ["thread 'other' (7) panicked at lib.rs:1:2:", "it is so"].map(str::to_owned);
+        let one = ("one".to_owned(), vec!["Error: two, not three".to_owned()]);
+        assert_eq!(failures.all, [one, ("other".to_owned(), said.to_vec())]);
+    }
 
     #[test]
     fn reads_the_closing_line_of_a_test_binary() {

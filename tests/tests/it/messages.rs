@@ -157,12 +157,23 @@ async fn what_comes_after_a_first_start_is_not_lost(release: Release) -> anyhow:
     let system = System::start(release, auto()).await?;
     system.send(GrayStatus::Prod, &["too early", "too early", "too early", "too early"]).await?;
     let from_now = || ConsumerProperties { from: From::Last, ..ConsumerProperties::default() };
-    let base = system.consumer_with("base", GrayStatus::Prod, 0, from_now())?;
-    // Each of the two queues holds two, which are passed over.
-    eventually(PATIENCE, async || {
+    // What a broker has acknowledged can be seen in its queues a moment later.
+    let ends = eventually(PATIENCE, async || {
+        let mut ends = Vec::new();
         for queue in system.cluster.queues(TOPIC).await? {
-            let committed = system.cluster.committed(GROUP, TOPIC, &queue).await?;
-            ensure!(committed == Some(2), "{queue}: {committed:?}");
+            let end = system.cluster.end(TOPIC, &queue).await?;
+            ends.push((queue, end));
+        }
+        ensure!(ends.iter().all(|(_, end)| *end == 2), "{ends:?}");
+        Ok(ends)
+    })
+    .await?;
+    let base = system.consumer_with("base", GrayStatus::Prod, 0, from_now())?;
+    // What each of them holds is passed over.
+    eventually(PATIENCE, async || {
+        for (queue, end) in &ends {
+            let committed = system.cluster.committed(GROUP, TOPIC, queue).await?;
+            ensure!(committed == Some(*end), "{queue}: {committed:?}");
         }
         Ok(())
     })
