@@ -30,7 +30,7 @@ pub use self::consumer::{
     Outcome, Reading,
 };
 pub use self::group::{GroupName, InvalidGroup};
-pub use self::message::{Message, Receipt, ReceivedMessage};
+pub use self::message::{Message, Receipt, ReceivedMessage, Unreadable};
 pub use self::messaging::{Messaging, OwnStatus};
 pub use self::ownership::{
     Absence, ConnectionId, Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Lease, Member,

@@ -48,9 +48,20 @@ pub struct ReceivedMessage {
     pub properties: BTreeMap<String, String>,
     /// What it says.
     pub body: Bytes,
+    /// What its producer has flagged it with, beside its properties.
+    pub flag: i32,
     /// Why its body cannot be read, where it cannot: it is not handled, but given back, and in the end put
     /// aside as what always fails.
-    pub unreadable: Option<String>,
+    pub unreadable: Option<Unreadable>,
+}
+
+/// What is known of a body that cannot be unpacked; the body is as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Why it cannot.
+    pub why: String,
+    /// How the broker says that it is packed, in its own words.
+    pub packing: i32,
 }
 
 /// Where a message went.

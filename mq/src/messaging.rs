@@ -74,7 +74,7 @@ impl Messaging {
             application: starter.service().to_owned(),
             own: OwnStatus::of(starter.clone()),
             settings: starter.follow(initial, parse),
-            carrier: MessageCarrier::default(),
+            carrier: starter.message_carrier(),
             store,
         }
     }

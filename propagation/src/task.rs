@@ -186,13 +186,14 @@ impl<T> Carried<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use futures_util::StreamExt;
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::Lane;
+    use crate::{Lane, MessageCarrier};
 
     const GRAY: GrayStatus = GrayStatus::Gray(Lane::GRAY);
 
@@ -314,5 +315,60 @@ mod tests {
         }
         assert_eq!((fine, panicked), (900, 100));
         assert_eq!(current_status(), None);
+    }
+
+    /// Whether a message has a lane, and which, says only what it was produced in.
+    async fn handle(number: usize) -> Result<(), ()> {
+        let lane = match number % 3 {
+            0 => None,
+            1 => Some("GRAY".to_owned()),
+            _ => Some(format!("lane-{}", number % 97)),
+        };
+        let expected = match &lane {
+            None => GrayStatus::Prod,
+            Some(lane) => GrayStatus::Gray(lane.to_lowercase().parse().unwrap()),
+        };
+        let properties: BTreeMap<_, _> =
+            lane.map(|lane| ("gray".to_owned(), lane)).into_iter().collect();
+        let handled = scope(MessageCarrier::default().extract(&properties), async {
+            for _ in 0..=number % 4 {
+                assert_eq!(current_status(), Some(expected));
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(current_status(), Some(expected));
+            match number % 10 {
+                7 => std::future::pending().await,
+                8 => Err(()),
+                9 if number % 1_000 == 999 => panic!("on purpose"),
+                _ => Ok(()),
+            }
+        });
+        let caught = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(handled));
+        let mut caught = std::pin::pin!(caught);
+        // Some are given up half way.
+        let polls = async {
+            for _ in 0..8 {
+                if let Poll::Ready(caught) = futures_util::poll!(caught.as_mut()) {
+                    return caught.unwrap_or(Err(()));
+                }
+                assert_eq!(current_status(), None);
+                tokio::task::yield_now().await;
+            }
+            Err(())
+        };
+        polls.await
+    }
+
+    /// Invariant M3: on one worker, and even in one task, no message has the lane of the one before, or of
+    /// one beside it.
+    #[tokio::test]
+    async fn a_hundred_thousand_messages_on_one_worker_keep_their_lanes() {
+        let mut handled = futures_util::stream::iter(0..100_000).map(handle).buffer_unordered(64);
+        let (mut fine, mut failed) = (0, 0);
+        while let Some(result) = handled.next().await {
+            assert_eq!(current_status(), None);
+            *(if result.is_ok() { &mut fine } else { &mut failed }) += 1;
+        }
+        assert_eq!((fine, failed), (79_900, 20_100));
     }
 }

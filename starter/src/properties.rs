@@ -91,6 +91,8 @@ pub struct StarterProperties {
     pub headers: Vec<String>,
     /// Whether W3C Baggage carries it too (`GRAYLANE_BAGGAGE=true`).
     pub baggage: bool,
+    /// The property of messages that carries the lane (`GRAYLANE_MESSAGE_PROPERTY`); `gray` where not given.
+    pub message_property: Option<String>,
     /// Keys whose signed tags ask for reports (`GRAYLANE_TAG_KEYS`, as `id:secret,id:secret`).
     pub tag_keys: Vec<String>,
     /// The address that others reach this copy at (`GRAYLANE_ADVERTISE`), where it is not the one that
@@ -250,6 +252,7 @@ impl StarterProperties {
             baggage: said
                 .text("GRAYLANE_BAGGAGE")
                 .is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            message_property: said.text("GRAYLANE_MESSAGE_PROPERTY"),
             tag_keys: said.list("GRAYLANE_TAG_KEYS"),
             advertise: said.address("GRAYLANE_ADVERTISE")?,
             notice: said.duration("GRAYLANE_NOTICE")?,
@@ -315,7 +318,7 @@ mod tests {
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
     }
 
-    const ENVIRONMENT: [(&str, &str); 26] = [
+    const ENVIRONMENT: [(&str, &str); 27] = [
         ("GRAYLANE_NOTICE", "500ms"),
         ("GRAYLANE_DRAIN", "1m"),
         ("GRAYLANE_VERSION", "V2"),
@@ -339,6 +342,7 @@ mod tests {
         ("GRAYLANE_LANES", "gray=V2,blue=V3"),
         ("GRAYLANE_HEADERS", "x-mse-tag"),
         ("GRAYLANE_BAGGAGE", "TRUE"),
+        ("GRAYLANE_MESSAGE_PROPERTY", "tag"),
         ("GRAYLANE_TAG_KEYS", "k:hush"),
         ("GRAYLANE_ADVERTISE", "192.0.2.7"),
         ("GRAYLANE_ALLOW", "10.0.0.0/8"),
@@ -384,6 +388,7 @@ mod tests {
             lanes: map(&[("gray", "V2"), ("blue", "V3")]),
             headers: list(&["x-mse-tag"]),
             baggage: true,
+            message_property: text("tag"),
             tag_keys: list(&["k:hush"]),
             advertise: Some([192, 0, 2, 7].into()),
             notice: Some(HumanDuration::millis(500)),
@@ -410,6 +415,18 @@ mod tests {
             };
             let error = crate::Starter::start(properties).unwrap_err().to_string();
             assert!(error.contains(&format!("`{name}`")), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_separates_properties_names_none() {
+        for (name, fine) in [("x-mse-tag", true), ("", false), ("a\u{1}b", false)] {
+            let mut properties = StarterProperties::of("a");
+            properties.registry = Some("registry.yaml".into());
+            properties.message_property = Some(name.to_owned());
+            let started = crate::Starter::start(properties).map(|it| it.message_carrier());
+            let named = started.as_ref().map(gray_propagation::MessageCarrier::name);
+            assert!(if fine { matches!(named, Ok(it) if it == name) } else { named.is_err() });
         }
     }
 

@@ -11,7 +11,9 @@ use gray_lb::{
     Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, LaneDocuments,
     Maintenance, ServedLanes, Wanted, maintain,
 };
-use gray_propagation::{Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, TagKey, TagKeys};
+use gray_propagation::{
+    Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, MessageCarrier, TagKey, TagKeys,
+};
 use http::HeaderName;
 use tokio::task::JoinSet;
 
@@ -67,6 +69,9 @@ pub enum StartError {
     /// Something is no lane.
     #[error("`{0}` is no lane")]
     Lane(String, #[source] InvalidLane),
+    /// Something is no name for a property of messages.
+    #[error("{0:?} cannot be the property of messages that carries the lane")]
+    MessageProperty(String),
     /// The base environment is given a group or a namespace as if it were a lane.
     #[error(
         "`{0}` is the base environment, not a lane: its group and namespace are NACOS_GROUP and NACOS_NAMESPACE"
@@ -254,6 +259,12 @@ impl Starter {
         value
     }
 
+    /// Returns how its messages carry their lane.
+    pub fn message_carrier(&self) -> MessageCarrier {
+        let name = self.0.properties.message_property.as_ref();
+        name.map_or_else(MessageCarrier::default, MessageCarrier::named)
+    }
+
     /// Returns the service's name.
     pub fn service(&self) -> &str {
         &self.0.properties.service
@@ -312,6 +323,11 @@ impl Starter {
 
 /// The carriers of the lane beside the `gray` header.
 fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
+    if let Some(name) = &properties.message_property
+        && (name.is_empty() || name.contains(char::is_control))
+    {
+        return Err(StartError::MessageProperty(name.clone()));
+    }
     let header =
         |text: &String| text.parse::<HeaderName>().map_err(|_| StartError::Header(text.clone()));
     let headers = properties.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;

@@ -112,8 +112,8 @@ async fn handle_once<B: MessageBroker>(
     role: &Role,
     arrived: &Arrived,
 ) -> Result<(), String> {
-    if let Some(what) = &arrived.message.unreadable {
-        return Err(what.clone());
+    if let Some(unreadable) = &arrived.message.unreadable {
+        return Err(unreadable.why.clone());
     }
     let _permit = core.permits.acquire().await;
     let (message, group) = (Arc::clone(&arrived.message), Arc::clone(&role.group));

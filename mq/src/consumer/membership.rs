@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::assignment::share_of;
 use super::core::{Core, Role};
+use super::handling::backoff;
 use super::place::Place;
 use super::reader::{Reader, Topic};
 use super::steering::Steering;
@@ -40,8 +41,9 @@ pub(super) struct Membership<B> {
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
     failing: bool,
-    /// What has been said of why nothing is consumed yet.
+    /// What has been said of why nothing is consumed yet, and how often that was so.
     waiting: Option<String>,
+    refusals: u32,
 }
 
 struct ReaderTask {
@@ -88,6 +90,7 @@ impl<B: MessageBroker> Membership<B> {
             ends: BTreeMap::new(),
             failing: false,
             waiting: None,
+            refusals: 0,
         }
     }
 
@@ -97,7 +100,8 @@ impl<B: MessageBroker> Membership<B> {
             match stop.run_until_cancelled(self.register()).await {
                 Some(Ok(true)) => {}
                 Some(Ok(false)) => {
-                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                    let pause = PAUSE.max(backoff(self.refusals));
+                    stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     continue;
                 }
                 Some(Err(error)) => {
@@ -157,7 +161,7 @@ impl<B: MessageBroker> Membership<B> {
             Err(ChangeError::Step(_)) => return Ok(false),
         };
         debug!(%id, topic = self.topic.name, "registered");
-        self.waiting = None;
+        (self.waiting, self.refusals) = (None, 0);
         self.ends = ends;
         self.place.take(id, &table, listed);
         Ok(true)
@@ -174,6 +178,7 @@ impl<B: MessageBroker> Membership<B> {
     }
 
     fn cannot_begin(&mut self, error: &B::Error) {
+        self.refusals += 1;
         let causes = gray_config::causes(error);
         self.waits_for(format!("nothing can be consumed yet, trying on: {causes}"));
     }

@@ -9,6 +9,7 @@ mod counts;
 mod drain;
 mod engine;
 mod handling;
+mod liveness;
 mod membership;
 mod place;
 mod progress;

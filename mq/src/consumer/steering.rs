@@ -6,7 +6,8 @@ use gray_propagation::Lane;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::core::{Core, DRAINS, Role};
+use super::core::{Core, Role};
+use super::liveness::Liveness;
 use super::reader::Topic;
 use crate::{
     Absence, ChangeError, ConsumeMode, FenceError, Ledger, MemberId, MessageBroker, Owner,
@@ -32,12 +33,7 @@ pub(super) struct Steering<B> {
     role: Arc<Role>,
     topic: Arc<Topic>,
     absence: Absence,
-    /// The lanes whose consumers are alive, by the last answer of all brokers, and since when others
-    /// that were have not been.
-    alive: BTreeSet<Lane>,
-    /// Whether brokers have ever said who is alive.
-    known: bool,
-    silent: BTreeMap<Lane, Instant>,
+    liveness: Liveness,
     /// Since when the change of an epoch has been waited for.
     waiting: Option<(u64, Instant)>,
     resting: Option<Instant>,
@@ -59,15 +55,13 @@ enum NotFenced {
 
 impl<B: MessageBroker> Steering<B> {
     pub(super) fn new(core: Arc<Core<B>>, role: Arc<Role>, topic: Arc<Topic>) -> Self {
-        let absence = Absence::new(core.properties.lease);
+        let lease = core.properties.lease;
         Self {
             core,
             role,
             topic,
-            absence,
-            alive: BTreeSet::new(),
-            known: false,
-            silent: BTreeMap::new(),
+            absence: Absence::new(lease),
+            liveness: Liveness::new(lease),
             waiting: None,
             resting: None,
             asked: None,
@@ -78,7 +72,7 @@ impl<B: MessageBroker> Steering<B> {
 
     /// The lanes whose consumers are alive.
     pub(super) const fn alive(&self) -> &BTreeSet<Lane> {
-        &self.alive
+        self.liveness.alive()
     }
 
     /// Tells whether the lane's consumers handle what base handles too.
@@ -110,7 +104,7 @@ impl<B: MessageBroker> Steering<B> {
         }
         self.waiting = None;
         // Whoever has not heard yet who is alive must not take a failed query for "nobody".
-        if !self.topic.is_retry && self.known && leads(table, own) {
+        if !self.topic.is_retry && self.liveness.is_known() && leads(table, own) {
             return self.ask(ledger, table).await;
         }
         Ok(false)
@@ -145,7 +139,14 @@ impl<B: MessageBroker> Steering<B> {
             }
         }
         let now = Instant::now();
-        self.see(table, &listed, now);
+        for (lane, is_alive) in self.liveness.see(table.open(), &listed, now) {
+            let topic = &self.topic.name;
+            if is_alive {
+                info!(topic, %lane, "the lane has consumers");
+            } else {
+                info!(topic, %lane, "the lane has no consumers any more");
+            }
+        }
         let gone = self.absence.gone(table, &listed, now);
         if !gone.is_empty() {
             warn!(topic = self.topic.name, ?gone, "consumers are gone, and taken off the table");
@@ -158,32 +159,6 @@ impl<B: MessageBroker> Steering<B> {
             changed(ledger.change(leave).await)?;
         }
         Ok(())
-    }
-
-    /// Takes note of the lanes that have consumers: at once of new ones, and of those that are gone
-    /// after a while, since a restart is no reason to switch twice.
-    fn see(&mut self, table: &Ownership, listed: &BTreeMap<Side, BTreeSet<String>>, now: Instant) {
-        // Whoever has just come does not know better: who has a lane may have had consumers a moment ago.
-        if !std::mem::replace(&mut self.known, true) {
-            let has_group = |lane: &Lane| listed.contains_key(&Side::Lane(*lane));
-            self.alive.extend(table.open().iter().filter(|lane| has_group(lane)));
-        }
-        for (side, clients) in listed {
-            let Side::Lane(lane) = *side else { continue };
-            if clients.iter().any(|client| !client.ends_with(DRAINS)) {
-                self.silent.remove(&lane);
-                if self.alive.insert(lane) {
-                    info!(topic = self.topic.name, %lane, "the lane has consumers");
-                }
-            } else if self.alive.contains(&lane) {
-                let since = *self.silent.entry(lane).or_insert(now);
-                if now.duration_since(since) >= self.core.properties.lease {
-                    info!(topic = self.topic.name, %lane, "the lane has no consumers any more");
-                    self.alive.remove(&lane);
-                    self.silent.remove(&lane);
-                }
-            }
-        }
     }
 
     /// The lanes that matter to a table.
@@ -202,7 +177,7 @@ impl<B: MessageBroker> Steering<B> {
         }
         let settings = self.core.settings_of(&self.topic.name);
         let wanted = |lane: Lane| {
-            let alive = settings.mode == ConsumeMode::Auto && self.alive.contains(&lane);
+            let alive = settings.mode == ConsumeMode::Auto && self.alive().contains(&lane);
             let own = settings.mode.isolates() && (alive || settings.ignored.contains(&lane));
             let wanted = if own { Owner::Lane } else { Owner::Base };
             table.pinned().get(&lane).copied().unwrap_or(wanted)

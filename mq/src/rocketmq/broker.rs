@@ -1,4 +1,5 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -7,16 +8,17 @@ use tracing::warn;
 
 use super::answer::{garbled, json_of, refused, succeeded};
 use super::command::Command;
-use super::message::{decode, encode_batch, encode_properties};
+use super::message::{encode_batch, encode_properties};
+use super::pulling::subscription_data;
 use super::{Connection, RocketMqError};
-use crate::{Attendance, Filter, Message, PullRequest, Pulled, QueueKey, Receipt, Subscription};
+use crate::{Attendance, Message, QueueKey, Receipt};
 
 /// How long an answer is waited for; a pull adds the time for which it may be held back.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Request codes of the protocol (org.apache.rocketmq.remoting.protocol.RequestCode).
 pub(super) mod code {
-    pub(super) const PULL: i32 = 11;
+    pub(in crate::rocketmq) const PULL: i32 = 11;
     pub(super) const QUERY_OFFSET: i32 = 14;
     pub(super) const UPDATE_OFFSET: i32 = 15;
     pub(super) const CREATE_TOPIC: i32 = 17;
@@ -27,7 +29,7 @@ pub(super) mod code {
     pub(super) const UNREGISTER: i32 = 35;
     pub(super) const END_TRANSACTION: i32 = 37;
     pub(super) const CONSUMERS: i32 = 38;
-    pub(super) const CHECK: i32 = 46;
+    pub(in crate::rocketmq) const CHECK: i32 = 46;
     pub(in crate::rocketmq) const SEND: i32 = 310;
     pub(super) const SEND_BATCH: i32 = 320;
 }
@@ -35,14 +37,16 @@ pub(super) mod code {
 /// A broker that is spoken to.
 #[derive(Debug)]
 pub struct Broker {
-    name: String,
+    pub(super) name: String,
     pub(super) connection: Connection,
+    /// The filters that it has been asked about, since it was connected to, and understands.
+    pub(super) understood: Mutex<BTreeSet<String>>,
 }
 
 impl Broker {
     /// Speaks to the broker of this name over a connection.
     pub const fn new(name: String, connection: Connection) -> Self {
-        Self { name, connection }
+        Self { name, connection, understood: Mutex::new(BTreeSet::new()) }
     }
 
     /// Returns its name.
@@ -195,70 +199,6 @@ impl Broker {
 
     pub(super) fn unsendable(&self) -> RocketMqError {
         self.garbled("a property without a name, or with a character that separates them")
-    }
-
-    /// Pulls messages.
-    ///
-    /// # Errors
-    ///
-    /// See [`RocketMqError`].
-    pub async fn pull(&self, pull: &PullRequest<'_>) -> Result<Pulled, RocketMqError> {
-        const SUSPEND: u32 = 2;
-        const WITH_SUBSCRIPTION: u32 = 4;
-        let (kind, expression) = expression(pull.filter);
-        let fields = [
-            ("consumerGroup", pull.group.to_owned()),
-            ("topic", pull.topic.to_owned()),
-            ("queueId", pull.queue.number.to_string()),
-            ("queueOffset", pull.offset.to_string()),
-            ("maxMsgNums", pull.count.to_string()),
-            // Committing on the way is never asked for: only what is handled is committed.
-            ("sysFlag", (SUSPEND | WITH_SUBSCRIPTION).to_string()),
-            ("commitOffset", "0".to_owned()),
-            ("suspendTimeoutMillis", pull.wait.as_millis().to_string()),
-            ("subVersion", "0".to_owned()),
-            ("subscription", expression.to_owned()),
-            ("expressionType", kind.to_owned()),
-        ];
-        let request = Command::request(code::PULL, fields.map(|(name, value)| (name, Some(value))));
-        // A broker looks only every five seconds whether a pull has been held back long enough.
-        let answer = self.connection.ask(request, pull.wait + 2 * LIMIT).await?;
-        // Found, nothing new, nothing that fits, and no such offset.
-        if ![0, 19, 20, 21].contains(&answer.code) {
-            return Err(self.unfit(answer));
-        }
-        Ok(Pulled {
-            next: self.number(&answer, "nextBeginOffset")?,
-            end: self.number(&answer, "maxOffset")?,
-            messages: decode(&self.name, answer.body).map_err(|what| self.garbled(&what))?,
-        })
-    }
-
-    /// Asks whether it understands a filter; with a pull, what it cannot read leaves nothing out.
-    ///
-    /// # Errors
-    ///
-    /// See [`RocketMqError`].
-    pub async fn check(
-        &self,
-        client: &str,
-        group: &str,
-        subscription: &Subscription,
-    ) -> Result<(), RocketMqError> {
-        let subscription = subscription_data(subscription);
-        let body = json!({ "clientId": client, "group": group, "subscriptionData": subscription });
-        let request = Command::request(code::CHECK, []).with_body(body.to_string());
-        let answer = self.connection.ask(request, LIMIT).await?;
-        if answer.code == 0 { Ok(()) } else { Err(self.unfit(answer)) }
-    }
-
-    /// Why it does not filter.
-    fn unfit(&self, answer: Command) -> RocketMqError {
-        if answer.remark.contains("filter message by SQL92") {
-            let address = self.connection.address().to_owned();
-            return RocketMqError::NoPropertyFilter { address };
-        }
-        self.refused(answer)
     }
 
     /// Returns the offset that the next message of a queue will have.
@@ -436,7 +376,7 @@ impl Broker {
         succeeded(&self.connection, answer)
     }
 
-    fn number<T: std::str::FromStr>(
+    pub(super) fn number<T: std::str::FromStr>(
         &self,
         answer: &Command,
         name: &str,
@@ -444,27 +384,12 @@ impl Broker {
         answer.number(name).ok_or_else(|| self.garbled(&format!("`{name}` is missing")))
     }
 
-    fn garbled(&self, what: &str) -> RocketMqError {
+    pub(super) fn garbled(&self, what: &str) -> RocketMqError {
         garbled(&self.connection, what)
     }
 
-    fn refused(&self, answer: Command) -> RocketMqError {
+    pub(super) fn refused(&self, answer: Command) -> RocketMqError {
         refused(&self.connection, answer)
-    }
-}
-
-fn subscription_data(it: &Subscription) -> serde_json::Value {
-    let (kind, expression) = expression(&it.filter);
-    json!({
-        "topic": it.topic, "subString": expression, "expressionType": kind,
-        "subVersion": it.version, "classFilterMode": false, "tagsSet": [], "codeSet": [],
-    })
-}
-
-fn expression(filter: &Filter) -> (&'static str, &str) {
-    match filter {
-        Filter::Tags(tags) => ("TAG", tags),
-        Filter::Sql(sql) => ("SQL92", sql),
     }
 }
 

@@ -41,10 +41,7 @@ impl Broker {
             ("unitMode", "false".to_owned()),
         ];
         match self.ask(SEND_BACK, fields).await {
-            // What could not be unpacked cannot be packed again either: it would come back as something else.
-            Err(RocketMqError::Refused { remark, .. })
-                if remark.contains(LOST) && message.unreadable.is_none() =>
-            {
+            Err(RocketMqError::Refused { remark, .. }) if remark.contains(LOST) => {
                 self.send_anew(group, message, attempts).await
             }
             answered => answered.map(drop),
@@ -74,9 +71,17 @@ impl Broker {
         let properties = encode_properties(&properties).ok_or_else(|| self.unsendable())?;
         // The topic of retries has one queue unless somebody has given it more.
         let topic = format!("%RETRY%{group}");
-        let fields = self.fields(group, &topic, 0, (properties, false)).map(|field| match field {
-            ("j", _) => ("j", Some((message.attempts + 1).to_string())),
-            other => other,
+        // What could not be unpacked goes as it came, and is still packed in whatever way.
+        let packing = message.unreadable.as_ref().map_or(0, |unreadable| unreadable.packing);
+        let fields = self.fields(group, &topic, 0, (properties, false)).map(|(name, value)| {
+            let own = match name {
+                "f" => Some(packing.to_string()),
+                "g" => Some(message.born_at.to_string()),
+                "h" => Some(message.flag.to_string()),
+                "j" => Some((message.attempts + 1).to_string()),
+                _ => value,
+            };
+            (name, own)
         });
         let mut request = Command::request(code::SEND, fields).with_body(message.body.clone());
         request.fields.insert("l".to_owned(), attempts.to_string());

@@ -6,7 +6,7 @@ use flate2::read::ZlibDecoder;
 use lz4_flex::frame::FrameDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
-use crate::{Message, QueueKey, ReceivedMessage};
+use crate::{Message, QueueKey, ReceivedMessage, Unreadable};
 
 /// The first property that may not be there, since it separates them.
 const NAME_END: char = '\u{1}';
@@ -90,7 +90,7 @@ fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String
     }
     let _crc = bytes.try_get_u32().map_err(short)?;
     let number = bytes.try_get_u32().map_err(short)?;
-    let _flag = bytes.try_get_i32().map_err(short)?;
+    let flag = bytes.try_get_i32().map_err(short)?;
     let offset = bytes.try_get_u64().map_err(short)?;
     let position = bytes.try_get_i64().map_err(short)?;
     let flags = bytes.try_get_i32().map_err(short)?;
@@ -113,7 +113,7 @@ fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String
     // The others of the pull must not wait for one that somebody has packed wrongly.
     let (body, unreadable) = match decompress(body.clone(), flags) {
         Ok(body) => (body, None),
-        Err(what) => (body, Some(what)),
+        Err(why) => (body, Some(Unreadable { why, packing: flags & (COMPRESSED | COMPRESSION) })),
     };
     Ok(ReceivedMessage {
         topic: properties.get(ORIGIN).cloned().unwrap_or(topic),
@@ -124,6 +124,7 @@ fn decode_one(broker: &str, bytes: &mut Bytes) -> Result<ReceivedMessage, String
         attempts: u32::try_from(attempts).unwrap_or_default(),
         properties,
         body,
+        flag,
         unreadable,
     })
 }
@@ -182,7 +183,7 @@ mod tests {
         rest.put_i32(-626_843_481);
         rest.put_u32(0);
         rest.put_u32(3);
-        rest.put_i32(0);
+        rest.put_i32(77);
         rest.put_u64(42);
         rest.put_i64(4242);
         rest.put_i32(flags);
@@ -215,7 +216,7 @@ mod tests {
             (first.queue.to_string().as_str(), first.offset, first.position),
             ("b/3", 42, 4242)
         );
-        assert_eq!((&*first.body, first.attempts), (&b"hello"[..], 5));
+        assert_eq!((&*first.body, first.attempts, first.flag), (&b"hello"[..], 5, 77));
         assert_eq!((first.topic.as_str(), first.properties["gray"].as_str()), ("t", "GRAY"));
     }
 
@@ -228,7 +229,8 @@ mod tests {
         let read: Vec<bool> = messages.iter().map(|it| it.unreadable.is_none()).collect();
         assert_eq!(read, [true, false, true]);
         assert_eq!(&*messages[1].body, b"no stream of zlib");
-        assert!(messages[1].unreadable.as_ref().unwrap().contains("decompressed"));
+        let unreadable = messages[1].unreadable.as_ref().unwrap();
+        assert!(unreadable.why.contains("decompressed") && unreadable.packing == COMPRESSED);
     }
 
     #[test]
@@ -256,7 +258,7 @@ mod tests {
         let one = decode("b", stored(&pack(b"hello"), 1)).unwrap();
         assert_eq!(&*one[0].body, b"hello");
         let unreadable = |body: &[u8], flags| {
-            decode("b", stored(body, flags)).unwrap().remove(0).unreadable.unwrap_or_default()
+            decode("b", stored(body, flags)).unwrap().remove(0).unreadable.unwrap().why
         };
         assert!(unreadable(b"hello", 1).contains("cannot be decompressed"));
         let bomb = pack(&vec![0; 17 << 20]);

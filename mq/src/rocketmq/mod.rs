@@ -11,6 +11,7 @@ mod command;
 mod connection;
 mod giving_back;
 mod message;
+mod pulling;
 mod route;
 mod slot;
 mod transaction;

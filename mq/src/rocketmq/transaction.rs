@@ -254,6 +254,7 @@ mod tests {
             attempts: 0,
             properties: BTreeMap::new(),
             body: bytes::Bytes::new(),
+            flag: 0,
             unreadable: None,
         };
         let panics: Answer = Arc::new(|_| panic!("asked too much"));

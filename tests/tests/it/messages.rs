@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use gray_mq::rocketmq::{Transaction, TransactionProducer};
 use gray_mq::{
-    ConsumeMode, ConsumerProperties, From, Message, MessageBroker, ReceivedMessage, Settings,
+    ConsumeMode, ConsumerProperties, From, Message, MessageBroker, Reading, ReceivedMessage,
+    Settings,
 };
 use gray_propagation::{Context, GrayStatus, Lane, scope};
 use gray_tests::{Release, eventually};
@@ -237,6 +238,36 @@ async fn a_handler_that_hangs_is_given_up(release: Release) -> anyhow::Result<()
     Ok(())
 }
 
+/// How much is still to come is told as well while a reader has taken as much as it may.
+async fn the_lag_is_told_while_nothing_more_is_taken(release: Release) -> anyhow::Result<()> {
+    let system = System::start(release, auto()).await?;
+    let soon =
+        ConsumerProperties { drain: Duration::from_secs(1), ..ConsumerProperties::default() };
+    let base = system.consumer_with("base", GrayStatus::Prod, usize::MAX, soon)?;
+    system.is_open(false).await?;
+    let is_behind = async |offsets: u64| {
+        eventually(PATIENCE, async || {
+            let of_topic = |(reading, count): (_, u64)| {
+                let reading: Reading = reading;
+                (reading.topic == TOPIC).then_some(count)
+            };
+            let behind: u64 = base.counts().behind().into_iter().filter_map(of_topic).sum();
+            ensure!(behind == offsets, "{behind}, not {offsets}");
+            Ok(())
+        })
+        .await
+    };
+    // Of each of the two queues no more than 256 are taken, and none of these ever ends.
+    let bodies: Vec<String> = (0..700).map(|number| format!("hangs {number}")).collect();
+    let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    system.send(GrayStatus::Prod, &bodies).await?;
+    is_behind(700).await?;
+    system.send(GrayStatus::Prod, &bodies[..10]).await?;
+    is_behind(710).await?;
+    base.stop().await;
+    Ok(())
+}
+
 /// Batches, messages that are not waited for, delayed, ordered and transactional ones.
 async fn every_kind_of_message_keeps_its_lane(release: Release) -> anyhow::Result<()> {
     let system = System::start(release, auto()).await?;
@@ -285,5 +316,6 @@ on_each_rocketmq!(
     what_comes_after_a_first_start_is_not_lost,
     what_always_fails_is_put_aside,
     a_handler_that_hangs_is_given_up,
+    the_lag_is_told_while_nothing_more_is_taken,
     every_kind_of_message_keeps_its_lane,
 );

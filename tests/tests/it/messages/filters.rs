@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use gray_mq::{ConsumerProperties, Filter, Filtering, Message, MessageBroker};
+use anyhow::{Context as _, ensure};
+use gray_mq::{ConsumerProperties, Filter, Filtering, Message, MessageBroker, PullRequest};
 use gray_propagation::{Context, GrayStatus, scope};
 use gray_tests::{Release, RocketMq as Server, eventually};
 
@@ -65,6 +65,15 @@ async fn a_filter_that_brokers_cannot_read_reads_nothing(release: Release) -> an
         Ok(())
     })
     .await?;
+    // A broker that the consumer has not asked before, such as one that came later, is asked all the same.
+    let queue = system.cluster.queues(TOPIC).await?.pop_first().context("no queue")?;
+    for (sql, is_fine) in [("color ===", false), ("color = 'red'", true)] {
+        let filter = &Filter::Sql(sql.to_owned());
+        let (group, topic, wait) = (GROUP, TOPIC, Duration::ZERO);
+        let pull = PullRequest { group, topic, queue: &queue, offset: 0, count: 32, wait, filter };
+        let pulled = system.cluster.pull(&pull).await;
+        ensure!(pulled.is_ok() == is_fine, "{sql}: {pulled:?}");
+    }
     tokio::time::sleep(Duration::from_secs(2)).await;
     wrong.stop().await;
     let right = system.consumer_with("right", GrayStatus::Prod, 0, wants("color = 'red'"))?;
