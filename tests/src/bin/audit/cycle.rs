@@ -66,7 +66,7 @@ pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
         std::fs::write(path, &report)?;
     }
     for client in system.members.keys().cloned().collect::<Vec<_>>() {
-        system.stop(&client)?;
+        system.stop(&client).await?;
     }
     ensure!(findings.is_clean(), "the audit found something wrong");
     // Each has two turns of either side in so many cycles.
@@ -94,7 +94,7 @@ async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> a
     if !of_gray {
         // Whichever of them gets there first.
         for client in system.of(false) {
-            system.stop(&client)?;
+            system.stop(&client).await?;
             system.member(false, Some(point))?;
         }
     }
@@ -125,7 +125,7 @@ async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> a
     let gray = system.of(true).into_iter().filter(|client| Some(client) != sleeper.as_ref());
     for (number, client) in gray.collect::<Vec<_>>().iter().enumerate() {
         match (cycle + u32::try_from(number)?) % 3 {
-            0 => system.stop(client)?,
+            0 => system.stop(client).await?,
             _ => system.kill(client).await?,
         }
     }
@@ -137,7 +137,7 @@ async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> a
     // As many of base as before, whoever has died.
     let base = system.of(false);
     for client in base.iter().skip(2) {
-        system.stop(client)?;
+        system.stop(client).await?;
     }
     stay(system, false).await
 }
@@ -168,7 +168,7 @@ async fn wake(system: &mut System, sleeper: &str) -> anyhow::Result<()> {
     let gray = system.wake(sleeper)?;
     tokio::time::sleep(STAY / 3).await;
     if gray {
-        system.stop(sleeper)?;
+        system.stop(sleeper).await?;
     }
     system.until_open(false).await
 }

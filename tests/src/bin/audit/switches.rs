@@ -96,7 +96,7 @@ async fn measure(rate: u64, turns: u32) -> anyhow::Result<Times> {
     }
     producing.abort();
     for client in system.members.keys().cloned().collect::<Vec<_>>() {
-        system.stop(&client)?;
+        system.stop(&client).await?;
     }
     Ok(times)
 }

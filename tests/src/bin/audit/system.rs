@@ -154,11 +154,22 @@ impl System {
         Ok(running.process)
     }
 
-    /// Tells a process to stop, and waits until it has.
-    pub(crate) fn stop(&mut self, client: &str) -> anyhow::Result<()> {
+    /// Tells a process to stop, and waits until it has. It may come to its fail point on the way.
+    pub(crate) async fn stop(&mut self, client: &str) -> anyhow::Result<()> {
+        let point = self.members.get(client).and_then(|running| running.point.clone());
         let code = self.dismiss(client)?.wait(Duration::from_secs(30))?;
-        ensure!(code.is_some(), "{client} does not stop");
-        Ok(())
+        match code {
+            Some(_) => Ok(()),
+            None => self.died(client, point).await,
+        }
+    }
+
+    /// Takes note of a process that has died at its fail point, the only one that it may die at.
+    async fn died(&mut self, client: &str, point: Option<String>) -> anyhow::Result<()> {
+        let point = point.with_context(|| format!("{client} died of its own"))?;
+        let name = point.split('=').next().unwrap_or_default().to_owned();
+        *self.failed.entry(name).or_default() += 1;
+        self.note(client).await
     }
 
     /// Takes note of processes that died at a fail point, and starts others in their stead.
@@ -171,10 +182,7 @@ impl System {
         }
         for client in dead {
             let running = self.members.remove(&client).context("it was there")?;
-            let point = running.point.with_context(|| format!("{client} died of its own"))?;
-            let name = point.split('=').next().unwrap_or_default().to_owned();
-            *self.failed.entry(name).or_default() += 1;
-            self.note(&client).await?;
+            self.died(&client, running.point).await?;
             if !running.gray || gray_too {
                 self.member(running.gray, None)?;
             }
