@@ -5,7 +5,7 @@ use anyhow::Context;
 
 use crate::report::commit;
 use crate::servers::{cache, run};
-use crate::{root, say};
+use crate::{peers, root, say};
 
 /// The version must be that of the crate in Cargo.toml.
 const RUNNER: &str = "0.17.2";
@@ -23,10 +23,19 @@ const ALL: [(&str, &str, &[&str]); 4] = [
 pub(crate) struct Bench {
     /// Runs only benchmarks whose names contain this.
     filter: Option<String>,
+    /// Measures the gateway beside these peers instead, in turns: `nginx,haproxy,envoy,pingora,graylane`.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// How many turns each of them has.
+    #[arg(long, default_value_t = 40)]
+    turns: usize,
 }
 
 impl Bench {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if !self.peers.is_empty() {
+            return peers::measure(&self.peers, self.turns);
+        }
         let (runner, commit) = (runner()?, commit()?);
         // What was measured before is in the history, and of another machine or build.
         for kept in ["criterion", "gungraun"] {
@@ -43,7 +52,7 @@ impl Bench {
     }
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 

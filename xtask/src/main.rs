@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod mutants;
+mod peers;
 mod prove;
 mod report;
 mod servers;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates may use which of ours, as the request's path goes.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("propagation", &[]),
     ("config", &[]),
     ("lb", &["config", "propagation"]),
@@ -15,6 +15,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("demo", &["mq", "starter"]),
     ("gateway", &["config", "demo", "filters", "lb", "mq", "propagation"]),
     ("tests", &["config", "demo", "filters", "gateway", "lb", "mq", "propagation", "starter"]),
+    ("bench", &[]),
     ("xtask", &[]),
 ];
 
