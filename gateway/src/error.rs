@@ -1,6 +1,8 @@
 use gray_lb::NoInstance;
 use http::StatusCode;
 
+use crate::upstream::UpstreamError;
+
 /// Why a request was not served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,7 +35,7 @@ pub enum Error {
     Connect(#[source] std::io::Error),
     /// The instance broke off, or answered something that is no HTTP.
     #[error("the instance failed")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] UpstreamError),
     /// The client broke off, or sent something that is no HTTP.
     #[error("the client's request ended early")]
     Client(#[source] hyper::Error),

@@ -13,6 +13,7 @@ pub mod check;
 mod error;
 pub mod explain;
 mod headers;
+mod http1;
 mod metrics;
 mod nacos;
 mod observe;
@@ -32,6 +33,7 @@ mod upstream;
 
 pub use self::app::{App, Running, StartError};
 pub use self::error::Error;
+pub use self::http1::Cut;
 pub use self::observe::Trail;
 pub use self::properties::GatewayProperties;
 pub use self::proxy::{Calling, Failure, Proxy};
@@ -39,4 +41,4 @@ pub use self::revision::{NativeProperties, Revision, RuleDocuments, parse_docume
 pub use self::routes::{Route, Routes};
 pub use self::settings::{Loaded, Settings};
 pub use self::tags::TagPolicy;
-pub use self::upstream::{Failed, Target, Upstream, Wire};
+pub use self::upstream::{Failed, Target, Upstream, UpstreamError, Wire};

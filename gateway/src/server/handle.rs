@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
@@ -10,11 +11,13 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::body::{InstanceBody, RequestBody, ResponseBody};
 use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
+use crate::http1::{Granted, Io};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::{Failure, Proxy};
@@ -188,10 +191,12 @@ impl Gateway {
     ) -> Response<ResponseBody> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if upgraded && let Some(client) = client {
-            let instance = hyper::upgrade::on(&mut response);
+            let granted = response.extensions_mut().remove::<Granted>();
             let route = response.extensions().get::<Trail>().and_then(|trail| trail.route.as_ref());
             let idle = route.map_or(DEFAULT_IDLE, |route| route.timeouts.idle.0);
-            self.upgrades.spawn(join(client, instance, idle));
+            if let Some((instance, read)) = granted.and_then(|granted| granted.take()) {
+                self.upgrades.spawn(join(client, instance, read, idle));
+            }
         }
         let answered = response.version();
         headers::strip_response(response.headers_mut(), upgraded);
@@ -274,9 +279,13 @@ fn decision_of(trail: &Trail) -> String {
 }
 
 /// Passes bytes both ways between two upgraded connections, until one ends or both are idle.
-async fn join(client: OnUpgrade, instance: OnUpgrade, idle: std::time::Duration) {
-    let Ok((client, instance)) = tokio::try_join!(client, instance) else { return };
-    let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+async fn join(client: OnUpgrade, mut instance: Io, read: Bytes, idle: std::time::Duration) {
+    let Ok(client) = client.await else { return };
+    let mut client = TokioIo::new(client);
+    // What the instance has said already, right behind its answer.
+    if client.write_all(&read).await.is_err() {
+        return;
+    }
     if let Err(error) = crate::tunnel::tunnel(&mut client, &mut instance, idle).await {
         tracing::debug!(%error, "upgraded connection ended");
     }

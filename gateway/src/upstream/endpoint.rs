@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 use super::connect::connect;
 use super::{Target, UpstreamTls, Wire};
 use crate::body::RequestBody;
+use crate::http1::{Connection, Io};
 
 /// The connections to one instance.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    idle: ArrayQueue<http1::SendRequest<RequestBody>>,
+    idle: ArrayQueue<Connection>,
     /// The one HTTP/2 connection. The lock is held while it is made, so that it is made once.
     shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
     /// Whether TLS agreed on HTTP/1.1.
@@ -25,7 +26,7 @@ pub(super) struct Endpoint {
 /// A connection that may take a request now.
 #[derive(Debug)]
 pub(super) enum Sender {
-    Http1 { sender: http1::SendRequest<RequestBody>, reused: bool },
+    Http1 { connection: Connection, reused: bool },
     Http2 { sender: http2::SendRequest<RequestBody>, reused: bool },
 }
 
@@ -49,9 +50,10 @@ impl Endpoint {
 
     /// Returns an idle connection, or makes one.
     pub(super) async fn checkout(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
-        while let Some(sender) = self.idle.pop() {
-            if sender.is_ready() {
-                return Ok(Sender::Http1 { sender, reused: true });
+        while let Some(mut connection) = self.idle.pop() {
+            // One that the instance has closed meanwhile is no failure of it.
+            if connection.is_alive() {
+                return Ok(Sender::Http1 { connection, reused: true });
             }
         }
         self.connect(to, tls).await
@@ -61,7 +63,7 @@ impl Endpoint {
     pub(super) async fn connect(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
         if to.wire == Wire::Http1 {
             let stream = connect(to.addr, to.timeouts.connect.0).await?;
-            return handshake1(stream).await;
+            return Ok(fresh(Io::Tcp(stream)));
         }
         let connecting = self.checkout_shared(to, tls);
         tokio::time::timeout(to.timeouts.connect.0, connecting).await?
@@ -92,23 +94,12 @@ async fn connect_shared(to: &Target, tls: &UpstreamTls) -> std::io::Result<Sende
     let Wire::Tls(service) = &to.wire else { return handshake2(stream).await };
     match tls.handshake(service, stream).await? {
         (stream, true) => handshake2(stream).await,
-        (stream, false) => handshake1(stream).await,
+        (stream, false) => Ok(fresh(Io::Tls(Box::new(stream)))),
     }
 }
 
-async fn handshake1<S>(stream: S) -> std::io::Result<Sender>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-    // The task ends with the connection, which ends when its sender is dropped.
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to an instance ended");
-        }
-    });
-    Ok(Sender::Http1 { sender, reused: false })
+fn fresh(io: Io) -> Sender {
+    Sender::Http1 { connection: Connection::new(io), reused: false }
 }
 
 async fn handshake2<S>(stream: S) -> std::io::Result<Sender>
@@ -133,37 +124,18 @@ where
     Ok(Sender::Http2 { sender, reused: false })
 }
 
-/// A connection that an answer still occupies.
+/// Where a connection goes that an answer still occupies.
 #[derive(Debug)]
-pub(crate) struct Lease(Option<(Arc<Endpoint>, http1::SendRequest<RequestBody>)>);
+pub(crate) struct Lease(Arc<Endpoint>);
 
 impl Lease {
-    /// A connection that can carry other requests at the same time.
-    pub(super) const fn shared() -> Self {
-        Self(None)
+    pub(super) const fn of(endpoint: Arc<Endpoint>) -> Self {
+        Self(endpoint)
     }
 
-    /// A connection that carries one request at a time.
-    pub(super) const fn exclusive(
-        endpoint: Arc<Endpoint>,
-        sender: http1::SendRequest<RequestBody>,
-    ) -> Self {
-        Self(Some((endpoint, sender)))
-    }
-
-    /// Makes the connection available again, once the request has been sent as well.
-    pub(crate) fn give_back(self) {
-        const LIMIT: Duration = Duration::from_secs(5);
-        let Some((endpoint, mut sender)) = self.0 else { return };
-        if sender.is_ready() {
-            // A full queue closes the connection, which is what a full queue is for.
-            let _ = endpoint.idle.push(sender);
-        } else if !sender.is_closed() {
-            tokio::spawn(async move {
-                if matches!(tokio::time::timeout(LIMIT, sender.ready()).await, Ok(Ok(()))) {
-                    let _ = endpoint.idle.push(sender);
-                }
-            });
-        }
+    /// Makes a connection available again.
+    pub(crate) fn give_back(self, connection: Connection) {
+        // A full queue closes the connection, which is what a full queue is for.
+        let _ = self.0.idle.push(connection);
     }
 }

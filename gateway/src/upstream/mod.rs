@@ -1,8 +1,8 @@
 //! How requests reach instances.
 //!
 //! [`Upstream`] is the seam: everything above it knows only that a request goes to a [`Target`] and
-//! comes back as an answer, or comes back itself if it may be sent elsewhere. [`Pools`] implements it
-//! with hyper.
+//! comes back as an answer, or comes back itself if it may be sent elsewhere. [`Pools`] implements it,
+//! over HTTP/1.1 with an engine of its own, over HTTP/2 with hyper.
 
 mod connect;
 mod endpoint;
@@ -16,6 +16,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::http1::{Cut, Lost};
 use crate::properties::TimeoutProperties;
 
 pub(crate) use self::endpoint::Lease;
@@ -57,6 +58,39 @@ pub enum Wire {
     H2c,
     /// Either over TLS, under this service's name.
     Tls(Arc<str>),
+}
+
+/// What an instance did instead of answering.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Over HTTP/1.1.
+    #[error("its answer: {0}")]
+    Http1(Cut),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(hyper::Error),
+    /// It did not go on.
+    #[error("it did not go on")]
+    Silent,
+}
+
+impl UpstreamError {
+    /// Why an instance did not answer over HTTP/1.1; that the client broke off is none of its faults.
+    pub(crate) fn of(lost: Lost) -> Self {
+        match lost {
+            Lost::Answer(cut) => Self::Http1(cut),
+            Lost::Body(_) | Lost::Timeout => Self::Silent,
+        }
+    }
+
+    /// Whether the connection broke, rather than that something came over it that is no answer.
+    pub(crate) fn is_broken(&self) -> bool {
+        match self {
+            Self::Http1(cut) => matches!(cut, Cut::Broken(_)),
+            Self::Http2(error) => !error.is_parse(),
+            Self::Silent => false,
+        }
+    }
 }
 
 /// A request that was not answered.

@@ -2,14 +2,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use papaya::HashMap;
 
 use super::endpoint::{Endpoint, Lease, Sender};
-use super::{Failed, Target, Upstream, UpstreamTls, Wire};
+use super::{Failed, Target, Upstream, UpstreamError, UpstreamTls, Wire};
 use crate::Error;
-use crate::body::{Blame, InstanceBody, Progress, RequestBody, within};
+use crate::body::{Blame, BodyError, Inner, InstanceBody, Progress, RequestBody, within};
+use crate::http1::{Connection, Lost};
 
 /// Connections to all instances.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Upstream<RequestBody> for Pools {
             };
             let reused = sender.is_reused();
             let sent = match sender {
-                Sender::Http1 { sender, .. } => send1(&endpoint, sender, reused, request, to).await,
+                Sender::Http1 { connection, .. } => send1(&endpoint, connection, request, to).await,
                 Sender::Http2 { sender, .. } => send2(sender, reused, request, to).await,
             };
             request = match (sent, spare) {
@@ -101,7 +101,7 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 impl<B> Failed<B> {
     /// Whether the connection broke before an answer began.
     fn is_lost(&self) -> bool {
-        matches!(&self.error, Error::Upstream(error) if !error.is_parse())
+        matches!(&self.error, Error::Upstream(error) if error.is_broken())
     }
 }
 
@@ -112,29 +112,29 @@ enum Again {
 
 async fn send1(
     endpoint: &Arc<Endpoint>,
-    mut sender: http1::SendRequest<RequestBody>,
-    reused: bool,
+    connection: Connection,
     mut request: Request<RequestBody>,
     to: &Target,
 ) -> Result<Response<InstanceBody>, Again> {
-    *request.version_mut() = Version::HTTP_11;
     make_relative(&mut request);
     join_cookies(request.headers_mut());
     expect_continue(&mut request);
     request.body_mut().may_stall(to.timeouts.idle.0);
     let progress = request.body().progress();
-    let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
-    match answer.await {
-        None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
-        Some(Ok(response)) => {
-            let lease = Lease::exclusive(Arc::clone(endpoint), sender);
-            Ok(response.map(|body| leased(body, lease, to, progress)))
+    let answer = connection.send(request, to.timeouts.first_byte.0, &progress).await;
+    let error = match answer {
+        Ok(response) => {
+            let lease = Lease::of(Arc::clone(endpoint));
+            return Ok(response.map(|answer| body(Inner::Http1(answer, lease), to, progress)));
         }
-        Some(Err(mut error)) => Err(match error.take_message() {
-            Some(request) if reused => Again::Stale(Box::new(request)),
-            request => Again::Failed(failed(error, request, &progress)),
-        }),
-    }
+        Err(Lost::Timeout) => Error::Timeout,
+        Err(Lost::Body(BodyError::TooLarge)) => Error::BodyTooLarge,
+        Err(Lost::Body(BodyError::Stalled)) => Error::Stalled,
+        Err(Lost::Body(BodyError::Broken(error))) => Error::Client(error),
+        Err(Lost::Body(BodyError::Instance(error))) => Error::Upstream(error),
+        Err(lost) => Error::Upstream(UpstreamError::of(lost)),
+    };
+    Err(Again::Failed(Failed { error, request: None }))
 }
 
 async fn send2(
@@ -150,7 +150,7 @@ async fn send2(
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
     match answer.await {
         None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
-        Some(Ok(response)) => Ok(response.map(|body| leased(body, Lease::shared(), to, progress))),
+        Some(Ok(response)) => Ok(response.map(|it| body(Inner::Http2(it), to, progress))),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) if reused && sender.is_closed() => Again::Stale(Box::new(request)),
             request => Again::Failed(failed(error, request, &progress)),
@@ -158,8 +158,8 @@ async fn send2(
     }
 }
 
-fn leased(body: Incoming, lease: Lease, to: &Target, progress: Arc<Progress>) -> InstanceBody {
-    InstanceBody::new(body, lease, to.timeouts.idle.0, to.deadline, progress)
+fn body(inner: Inner, to: &Target, progress: Arc<Progress>) -> InstanceBody {
+    InstanceBody::new(inner, to.timeouts.idle.0, to.deadline, progress)
 }
 
 fn failed(
@@ -173,7 +173,7 @@ fn failed(
         Some(Blame::TooLarge) => Error::BodyTooLarge,
         Some(Blame::Stalled) => Error::Stalled,
         Some(Blame::Broken) => Error::Client(error),
-        None => Error::Upstream(error),
+        None => Error::Upstream(UpstreamError::Http2(error)),
     };
     Failed { error, request: request.map(Box::new) }
 }
@@ -182,18 +182,9 @@ fn failed(
 /// section 10.1.1).
 fn expect_continue(request: &mut Request<RequestBody>) {
     let expected = request.headers().get(header::EXPECT);
-    if !expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return;
+    if expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        request.body_mut().hold_back();
     }
-    let open = std::sync::Mutex::new(Some(request.body_mut().hold_back()));
-    hyper::ext::on_informational(request, move |answer| {
-        if answer.status() == http::StatusCode::CONTINUE
-            && let Some(open) = open.lock().ok().and_then(|mut open| open.take())
-        {
-            // A body that is no longer waited for was given up by the client.
-            let _ = open.send(());
-        }
-    });
 }
 
 /// Joins the crumbs that HTTP/2 allows (RFC 9113, section 8.2.3).

@@ -1,0 +1,258 @@
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HeaderMap;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::Io;
+use super::framing::{Framing, length, stays};
+use super::head::{Scan, read_answer, write_request};
+use super::outgoing::Outgoing;
+use super::stream::{Cut, READ, Rest, Stream};
+use super::watch::Watch;
+use crate::body::{BodyError, Progress, RequestBody};
+
+/// A connection to an instance, which carries one request at a time.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Stream,
+    watch: Watch,
+}
+
+/// Why a request was not answered.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The instance's part of it.
+    Answer(Cut),
+    /// The client's body ended early.
+    Body(BodyError),
+    /// No answer began in time.
+    Timeout,
+}
+
+/// A connection that an instance has agreed to use otherwise, to be taken once.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted(Arc<Mutex<Option<(Io, Bytes)>>>);
+
+impl Granted {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self(Arc::new(Mutex::new(Some((stream.io, stream.read.freeze())))))
+    }
+
+    /// Returns the connection, and what has come on it already.
+    pub(crate) fn take(&self) -> Option<(Io, Bytes)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { stream: Stream::new(io), watch: Watch::default() }
+    }
+
+    /// Tells whether its other end has neither ended it nor said anything, as far as is known.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let alive = self.stream.poll_read(&mut cx, 1).is_pending();
+        // An idle connection needs no memory.
+        self.stream.read = BytesMut::new();
+        alive
+    }
+
+    /// Sends a request, and waits for the head of its answer, for so long after the last piece of the
+    /// request. The rest of the request is sent while the answer's body is read.
+    pub(crate) async fn send(
+        self,
+        request: Request<RequestBody>,
+        limit: Duration,
+        progress: &Progress,
+    ) -> Result<Response<Answer>, Lost> {
+        let (parts, body) = request.into_parts();
+        let framing = framing(&parts.method, &parts.headers, &body);
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let head = write_request((&parts.method, target, &parts.headers), framing);
+        let body = (!body.is_end_stream()).then_some(body);
+        let mut exchange = Exchange {
+            connection: self,
+            outgoing: Outgoing::new(head, body, framing == Framing::Chunked),
+            broken: None,
+            scan: Scan::default(),
+        };
+        let mut until = Until::new(limit, progress);
+        let head = poll_fn(|cx| {
+            if let Poll::Ready(answered) = exchange.poll_head(cx) {
+                return Poll::Ready(answered);
+            }
+            ready!(until.poll(cx, &mut exchange.connection.watch));
+            Poll::Ready(Err(Lost::Timeout))
+        });
+        let head = head.await?;
+        exchange.answer(head, &parts.method)
+    }
+}
+
+/// When an answer must have begun: so long after the request went on last.
+struct Until<'a> {
+    limit: Duration,
+    at: Instant,
+    seen: u64,
+    progress: &'a Progress,
+}
+
+impl<'a> Until<'a> {
+    fn new(limit: Duration, progress: &'a Progress) -> Self {
+        Self { limit, at: Instant::now() + limit, seen: progress.pieces(), progress }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, watch: &mut Watch) -> Poll<()> {
+        loop {
+            ready!(watch.poll_until(cx, self.at));
+            let now = self.progress.pieces();
+            if now == self.seen && !self.progress.is_awaited() {
+                return Poll::Ready(());
+            }
+            self.seen = now;
+            self.at = Instant::now() + self.limit;
+        }
+    }
+}
+
+/// How the request's own body is framed.
+fn framing(method: &Method, headers: &HeaderMap, body: &RequestBody) -> Framing {
+    let means_something = || [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    match body.size_hint().exact() {
+        Some(0) if means_something() => Framing::Length(0),
+        Some(0) => Framing::Empty,
+        Some(length) => Framing::Length(length),
+        // Over HTTP/2 a length may be said of what is not there yet.
+        None => length(headers).ok().flatten().map_or(Framing::Chunked, Framing::Length),
+    }
+}
+
+/// A connection while it carries a request.
+#[derive(Debug)]
+struct Exchange {
+    connection: Connection,
+    outgoing: Outgoing<RequestBody>,
+    /// Why nothing more can be sent.
+    broken: Option<std::io::Error>,
+    scan: Scan,
+}
+
+impl Exchange {
+    /// Sends what there is to send; an error only where the request itself ends early.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        if self.outgoing.is_done() || self.broken.is_some() {
+            return Ok(());
+        }
+        match self.outgoing.poll_write(cx, &mut self.connection.stream.io) {
+            Poll::Ready(Err(error)) => return Err(Lost::Body(error)),
+            // Its other end may have answered before it closed.
+            Poll::Ready(Ok(Err(error))) => {
+                self.outgoing = Outgoing::none();
+                self.broken = Some(error);
+            }
+            Poll::Ready(Ok(Ok(()))) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Lost>> {
+        let broken = |error| Lost::Answer(Cut::Broken(error));
+        self.send(cx)?;
+        loop {
+            let read = &mut self.connection.stream.read;
+            let head = read_answer(read, &mut self.scan);
+            match head.map_err(|what| Lost::Answer(Cut::Unreadable(what)))? {
+                Some(head) if head.status() == StatusCode::CONTINUE => {
+                    if let Some(body) = self.outgoing.body() {
+                        body.go_on();
+                    }
+                    self.send(cx)?;
+                    continue;
+                }
+                Some(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Ok(head));
+                }
+                // What an instance says before its answer is not passed on.
+                Some(head) if head.status().is_informational() => continue,
+                Some(head) => return Poll::Ready(Ok(head)),
+                None => {}
+            }
+            match ready!(self.connection.stream.poll_read(cx, READ)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let ended = || std::io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Err(broken(self.broken.take().unwrap_or_else(ended))));
+                }
+                Err(error) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+    }
+
+    /// Makes the answer of its head.
+    fn answer(mut self, head: Response<()>, method: &Method) -> Result<Response<Answer>, Lost> {
+        let (mut parts, ()) = head.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            parts.extensions.insert(Granted::new(self.connection.stream));
+            return Ok(Response::from_parts(parts, Answer(None)));
+        }
+        let framing = Framing::of_answer(method, parts.status, parts.version, &parts.headers);
+        let framing = framing.map_err(|what| Lost::Answer(Cut::Unreadable(what)))?;
+        let stays = stays(parts.version, &parts.headers) && framing != Framing::UntilClose;
+        self.connection.stream.rest = Rest::of(framing);
+        Ok(Response::from_parts(parts, Answer(Some(Box::new((self, stays))))))
+    }
+}
+
+/// The body of an instance's answer, with the connection that it comes on and whether that may carry
+/// another request after it.
+#[derive(Debug)]
+pub(crate) struct Answer(Option<Box<(Exchange, bool)>>);
+
+impl Answer {
+    /// Returns the connection, where the answer has ended and another request may follow.
+    pub(crate) fn into_connection(self) -> Option<Connection> {
+        let (exchange, stays) = *self.0?;
+        let Exchange { mut connection, outgoing, broken, .. } = exchange;
+        let stream = &mut connection.stream;
+        let over = stream.rest.is_over() && outgoing.is_done() && broken.is_none();
+        // What came behind the answer is nobody's.
+        if !over || !stays || !stream.read.is_empty() {
+            return None;
+        }
+        // An idle connection needs no memory.
+        stream.read = BytesMut::new();
+        Some(connection)
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Lost;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        let Some(inner) = &mut self.0 else { return Poll::Ready(None) };
+        let (exchange, _) = &mut **inner;
+        exchange.send(cx)?;
+        exchange.connection.stream.poll_frame(cx).map_err(Lost::Answer)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|inner| inner.0.connection.stream.rest.is_over())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.0.as_ref().map(|inner| inner.0.connection.stream.rest.size_hint());
+        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+    }
+}

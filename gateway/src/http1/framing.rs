@@ -1,0 +1,164 @@
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version};
+
+/// How the end of a body is found (RFC 9112, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none.
+    Empty,
+    /// It has so many bytes.
+    Length(u64),
+    /// It comes in chunks.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+impl Framing {
+    /// Returns how the body of an answer ends (RFC 9112, section 6.3).
+    ///
+    /// # Errors
+    ///
+    /// Says what leaves room for more than one reading: whoever reads it otherwise than this gateway would
+    /// take the rest for another answer.
+    pub(super) fn of_answer(
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<Self, &'static str> {
+        let (length, chunked) = said(version, headers)?;
+        let bodiless = *method == Method::HEAD
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED;
+        Ok(match length {
+            _ if bodiless => Self::Empty,
+            _ if chunked => Self::Chunked,
+            Some(0) => Self::Empty,
+            Some(length) => Self::Length(length),
+            None => Self::UntilClose,
+        })
+    }
+}
+
+/// What the head of a message says about its body: its length, or that it comes in chunks.
+fn said(version: Version, headers: &HeaderMap) -> Result<(Option<u64>, bool), &'static str> {
+    let length = length(headers)?;
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok((length, false));
+    }
+    if version < Version::HTTP_11 {
+        return Err("Transfer-Encoding in HTTP/1.0");
+    }
+    if length.is_some() {
+        return Err("both Transfer-Encoding and Content-Length");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let only = codings.next().filter(|_| codings.next().is_none());
+    if !only.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err("a transfer coding other than chunked");
+    }
+    Ok((None, true))
+}
+
+/// Whether a connection stays after a message (RFC 9112, section 9.3).
+pub(super) fn stays(version: Version, headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CONNECTION).iter();
+    let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut says = |wanted: &[u8]| words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted));
+    if version == Version::HTTP_10 { says(b"keep-alive") } else { !says(b"close") }
+}
+
+/// Reads `Content-Length`; the same one several times is one (RFC 9110, section 8.6).
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut known = None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        for word in line.as_bytes().split(|byte| *byte == b',') {
+            let length = number(word.trim_ascii()).ok_or("a Content-Length that is no number")?;
+            if known.is_some_and(|known| known != length) {
+                return Err("more than one Content-Length");
+            }
+            known = Some(length);
+        }
+    }
+    Ok(known)
+}
+
+/// Digits only: no sign, no blank, no more than fits.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HeaderName;
+
+    use super::*;
+
+    fn of(lines: &[(&'static str, &'static str)]) -> Result<Framing, &'static str> {
+        of_status(StatusCode::OK, lines)
+    }
+
+    fn of_status(
+        status: StatusCode,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<Framing, &'static str> {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(line) {
+            headers.append(name, value);
+        }
+        Framing::of_answer(&Method::GET, status, Version::HTTP_11, &headers)
+    }
+
+    #[test]
+    fn a_length_is_digits_and_one_only() {
+        assert_eq!(of(&[("content-length", "17")]), Ok(Framing::Length(17)));
+        assert_eq!(of(&[("content-length", "0")]), Ok(Framing::Empty));
+        assert_eq!(of(&[("content-length", "17, 17")]), Ok(Framing::Length(17)));
+        assert_eq!(
+            of(&[("content-length", "17"), ("content-length", "17")]),
+            Ok(Framing::Length(17))
+        );
+        assert_eq!(of(&[]), Ok(Framing::UntilClose));
+        for wrong in ["", "+1", "-1", "1 2", "0x1", "1,2", ",", "18446744073709551616"] {
+            assert!(of(&[("content-length", wrong)]).is_err(), "{wrong}");
+        }
+        assert!(of(&[("content-length", "1"), ("content-length", "2")]).is_err());
+    }
+
+    #[test]
+    fn chunks_are_the_only_coding_and_have_no_length_beside() {
+        assert_eq!(of(&[("transfer-encoding", "chunked")]), Ok(Framing::Chunked));
+        assert_eq!(of(&[("transfer-encoding", "Chunked")]), Ok(Framing::Chunked));
+        for wrong in ["gzip, chunked", "chunked, chunked", "identity", "chunked;x", ""] {
+            assert!(of(&[("transfer-encoding", wrong)]).is_err(), "{wrong}");
+        }
+        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert!(of(&twice).is_err());
+        assert!(of(&[("transfer-encoding", "chunked"), ("content-length", "1")]).is_err());
+    }
+
+    #[test]
+    fn some_answers_have_no_body_whatever_they_say() {
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::CONTINUE] {
+            assert_eq!(of_status(status, &[("content-length", "17")]), Ok(Framing::Empty));
+        }
+        let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("17"))]);
+        let of = |method: &Method, version| {
+            Framing::of_answer(method, StatusCode::OK, version, &headers)
+        };
+        assert_eq!(of(&Method::HEAD, Version::HTTP_11), Ok(Framing::Empty));
+        assert_eq!(of(&Method::GET, Version::HTTP_10), Ok(Framing::Length(17)));
+    }
+}

@@ -1,0 +1,137 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use tokio_util::io::poll_read_buf;
+
+use super::Io;
+use super::chunked::{Chunks, Piece};
+use super::framing::Framing;
+
+/// How much is read at a time, of heads and small bodies, and of what is known to be larger.
+pub(super) const READ: usize = 4 << 10;
+pub(super) const READ_LARGE: usize = 64 << 10;
+
+/// What of a body is still to come.
+#[derive(Debug)]
+pub(super) enum Rest {
+    Nothing,
+    Length(u64),
+    Chunks(Box<Chunks>),
+    UntilClose,
+}
+
+impl Rest {
+    pub(super) fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Empty => Self::Nothing,
+            Framing::Length(left) => Self::Length(left),
+            Framing::Chunked => Self::Chunks(Box::new(Chunks::new())),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Length(left) => SizeHint::with_exact(*left),
+            Self::Chunks(_) | Self::UntilClose => SizeHint::new(),
+        }
+    }
+}
+
+/// Why a body did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// Its connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    /// It could be read in more than one way.
+    #[error("it has {0}")]
+    Unreadable(&'static str),
+}
+
+/// The bytes of a connection, and what they are part of.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) io: Io,
+    /// What has been read and not been taken.
+    pub(super) read: BytesMut,
+    /// What of the body that is being read is still to come.
+    pub(super) rest: Rest,
+}
+
+impl Stream {
+    pub(super) fn new(io: Io) -> Self {
+        Self { io, read: BytesMut::new(), rest: Rest::Nothing }
+    }
+
+    /// Reads what has come; `false` where nothing more will.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+    ) -> Poll<std::io::Result<bool>> {
+        self.read.reserve(room);
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read).map_ok(|count| count > 0)
+    }
+
+    /// Returns the next piece of the body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            match self.take().map_err(Cut::Unreadable)? {
+                Piece::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Piece::Trailers(fields) => return Poll::Ready(Some(Ok(Frame::trailers(fields)))),
+                Piece::End => return Poll::Ready(None),
+                Piece::More => {}
+            }
+            let small = matches!(self.rest, Rest::Length(left) if left < READ as u64);
+            match ready!(self.poll_read(cx, if small { READ } else { READ_LARGE })) {
+                Ok(true) => {}
+                Ok(false) if matches!(self.rest, Rest::UntilClose) => {
+                    self.rest = Rest::Nothing;
+                    return Poll::Ready(None);
+                }
+                Ok(false) => {
+                    let ended = std::io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Some(Err(Cut::Broken(ended))));
+                }
+                Err(error) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
+            }
+        }
+    }
+
+    /// Takes the next piece of what has been read.
+    fn take(&mut self) -> Result<Piece, &'static str> {
+        let read = &mut self.read;
+        match &mut self.rest {
+            Rest::Nothing => Ok(Piece::End),
+            Rest::Chunks(chunks) => {
+                let piece = chunks.next(read)?;
+                if matches!(piece, Piece::End | Piece::Trailers(_)) {
+                    self.rest = Rest::Nothing;
+                }
+                Ok(piece)
+            }
+            _ if read.is_empty() => Ok(Piece::More),
+            Rest::UntilClose => Ok(Piece::Data(read.split().freeze())),
+            Rest::Length(left) => {
+                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+                *left -= length as u64;
+                let data = read.split_to(length).freeze();
+                if *left == 0 {
+                    self.rest = Rest::Nothing;
+                }
+                Ok(Piece::Data(data))
+            }
+        }
+    }
+}
