@@ -94,7 +94,7 @@ impl Routes {
                 name: name.into(),
                 service: ServiceName::new(one.service.as_str()),
                 host: one.host.clone(),
-                timeouts: one.timeouts.unwrap_or(timeouts),
+                timeouts: one.timeouts.map_or(timeouts, |own| own.over(timeouts)),
                 matcher,
                 strip_prefix: one.strip_prefix.clone(),
                 add_prefix: one.add_prefix.clone(),

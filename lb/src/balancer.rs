@@ -145,6 +145,39 @@ mod tests {
         check(&["V9"], Fallback::All, GRAY, Some("V9"));
     }
 
+    /// A lane whose instances are there, and cannot be reached, has not become empty.
+    #[test]
+    fn who_has_tried_all_of_a_lane_is_not_sent_elsewhere() {
+        let service = ServiceName::new("user-app");
+        let balancer = balancer(&["V1", "V2", "V2"]);
+        for fallback in [Fallback::Fail, Fallback::Base, Fallback::All] {
+            let lanes = Lanes {
+                base: Some(Version::new("V1")),
+                versions: [(Lane::GRAY, Version::new("V2"))].into(),
+                fallback,
+                ..Lanes::default()
+            };
+            let mut tried = Vec::new();
+            for _ in 0..2 {
+                let want = Want {
+                    service: &service,
+                    status: GRAY,
+                    lanes: &lanes,
+                    key: None,
+                    tried: &tried,
+                };
+                let picked = balancer.pick(&want).unwrap();
+                assert_eq!(picked.member.instance().version, Some(Version::new("V2")));
+                tried.push(picked.member.instance().addr);
+            }
+            let want =
+                Want { service: &service, status: GRAY, lanes: &lanes, key: None, tried: &tried };
+            let error = balancer.pick(&want).unwrap_err();
+            let exhausted = NoInstance::Exhausted { service: service.clone(), status: GRAY };
+            assert_eq!(error, exhausted);
+        }
+    }
+
     #[test]
     fn production_never_falls_into_a_gray_lane() {
         for fallback in [Fallback::Fail, Fallback::Base, Fallback::All] {

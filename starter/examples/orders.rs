@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Router, routing::get};
-use gray_starter::{GrayClient, Starter};
+use gray_starter::{GrayClient, Starter, told_to_stop};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -12,8 +12,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router = Router::new().route("/order", get(order)).with_state(starter.client());
     let address = std::env::args().nth(1).unwrap_or("0.0.0.0:8080".to_owned());
     let listener = TcpListener::bind(address).await?;
-    let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    starter.serve(listener, router, stop).await?;
+    starter.serve(listener, router, told_to_stop()).await?;
     Ok(())
 }
 

@@ -8,14 +8,13 @@
 //! # #[cfg(all(feature = "client", feature = "serve"))]
 //! # mod example {
 //! use axum::{Router, extract::State, routing::get};
-//! use gray_starter::{GrayClient, Starter};
+//! use gray_starter::{GrayClient, Starter, told_to_stop};
 //!
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let starter = Starter::from_env("order-app")?;
 //! let router = Router::new().route("/order", get(order)).with_state(starter.client());
 //! let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
-//! let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-//! starter.serve(listener, router, stop).await?;
+//! starter.serve(listener, router, told_to_stop()).await?;
 //! # Ok(())
 //! # }
 //!
@@ -73,5 +72,5 @@ pub use self::propagate::{Propagate, PropagateLayer};
 pub use self::properties::{InvalidVariable, StarterProperties};
 pub use self::registration::Registration;
 #[cfg(feature = "serve")]
-pub use self::serve::ServeError;
+pub use self::serve::{ServeError, told_to_stop};
 pub use self::starter::{StartError, Starter};

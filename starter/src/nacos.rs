@@ -105,7 +105,8 @@ impl Kept {
             ip: addr.ip().to_string(),
             port: addr.port().into(),
             cluster_name: properties.cluster.clone(),
-            metadata: own.chain(properties.metadata.clone()).collect(),
+            // What the copy says of itself is not to be said otherwise.
+            metadata: properties.metadata.clone().into_iter().chain(own).collect(),
             ..NacosInstance::default()
         };
         let service = properties.service.clone();

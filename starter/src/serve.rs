@@ -27,6 +27,28 @@ pub enum ServeError {
     Serve(#[from] std::io::Error),
 }
 
+/// Ends when the process is told to stop: by SIGTERM, as orchestrators do, or by Ctrl-C.
+pub async fn told_to_stop() {
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminated) => drop(terminated.recv().await),
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM ends this process at once");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        // Where it cannot be listened for, it ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
 impl Starter {
     /// Serves a router in lanes: registers when it listens, and when `stop` is done leaves the
     /// registry, waits until others have noticed, and lets requests end, for half a minute

@@ -26,7 +26,7 @@ pub use self::tags::TagKeyProperties;
 pub(crate) use self::tags::tag_keys;
 pub use self::traffic::{
     AccessLogProperties, AdminProperties, HashBy, LimitProperties, PropagationProperties, Protocol,
-    StickyCookieProperties, TimeoutProperties, UpstreamProperties,
+    RouteTimeoutProperties, StickyCookieProperties, TimeoutProperties, UpstreamProperties,
 };
 
 /// The static configuration as a whole.

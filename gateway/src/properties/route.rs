@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::traffic::TimeoutProperties;
+use super::traffic::RouteTimeoutProperties;
 
 /// A route as an operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -25,9 +25,9 @@ pub struct RouteProperties {
     /// Which host the instance is told was asked for.
     #[serde(default)]
     pub host: HostPolicy,
-    /// How long things may take on this route.
+    /// How long things may take on this route; what is not said here is as for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<TimeoutProperties>,
+    pub timeouts: Option<RouteTimeoutProperties>,
 }
 
 /// Which requests a route takes, as an operator writes it: all that is given must fit.

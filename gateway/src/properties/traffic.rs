@@ -75,6 +75,36 @@ impl Default for TimeoutProperties {
     }
 }
 
+/// How long things may take on one route, as an operator writes it: what is not said is as for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RouteTimeoutProperties {
+    /// Until an instance takes a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<HumanDuration>,
+    /// Until an instance begins to answer, from the last byte of the request on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<HumanDuration>,
+    /// Between two pieces of a body or of an upgraded connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<HumanDuration>,
+    /// For the whole of a request and its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<HumanDuration>,
+}
+
+impl RouteTimeoutProperties {
+    /// Returns what holds on the route, where `all` is what holds elsewhere.
+    pub fn over(self, all: TimeoutProperties) -> TimeoutProperties {
+        TimeoutProperties {
+            connect: self.connect.unwrap_or(all.connect),
+            first_byte: self.first_byte.unwrap_or(all.first_byte),
+            idle: self.idle.unwrap_or(all.idle),
+            total: self.total.or(all.total),
+        }
+    }
+}
+
 /// How much of anything is accepted, as an operator writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -188,4 +218,26 @@ pub struct AccessLogProperties {
     /// The file that lines are appended to; standard output where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<std::path::PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_says_what_is_otherwise_on_it_and_nothing_else() {
+        let all = TimeoutProperties {
+            first_byte: HumanDuration::secs(5),
+            total: Some(HumanDuration::secs(20)),
+            ..TimeoutProperties::default()
+        };
+        let own = RouteTimeoutProperties {
+            idle: Some(HumanDuration::secs(7)),
+            ..RouteTimeoutProperties::default()
+        };
+        assert_eq!(own.over(all), TimeoutProperties { idle: HumanDuration::secs(7), ..all });
+        let own = RouteTimeoutProperties { total: Some(HumanDuration::secs(60)), ..own };
+        assert_eq!(own.over(all).total, Some(HumanDuration::secs(60)));
+        assert_eq!(own.over(all).first_byte, HumanDuration::secs(5));
+    }
 }

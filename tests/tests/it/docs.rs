@@ -261,8 +261,8 @@ async fn the_guides_service_is_part_of_gray_release() -> anyhow::Result<()> {
         })
         .await?;
     }
-    // As Ctrl-C does: it leaves the registry, and ends.
-    service.signal("-INT")?;
+    // As orchestrators do.
+    service.signal("-TERM")?;
     ensure!(service.wait(Duration::from_secs(15))? == Some(0), "{}", service.printed());
     Ok(())
 }
