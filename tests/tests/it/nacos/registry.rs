@@ -31,6 +31,12 @@ async fn up(link: Link) -> anyhow::Result<Link> {
     let mut state = link.state();
     let up = state.wait_for(|state| state.connected);
     tokio::time::timeout(Duration::from_secs(30), up).await??;
+    // The Java server takes a moment more until it knows its new connection (error 301).
+    eventually(Duration::from_secs(30), async || {
+        link.service("nobody", "DEFAULT_GROUP").await?;
+        Ok(())
+    })
+    .await?;
     Ok(link)
 }
 
