@@ -155,11 +155,21 @@ fn mapped(network: Ipv6Net) -> Option<Ipv4Net> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 
     use super::*;
+
+    /// No two of them touch, so that nothing is merged.
+    #[test]
+    fn a_million_networks_take_less_than_eight_mebibytes() {
+        let network = |number: u32| IpNet::new(Ipv4Addr::from(number << 12).into(), 24).unwrap();
+        let set = CidrSet::new((0..1_000_000).map(network));
+        assert_eq!(set.len(), 1_000_000);
+        let bytes = set.v4.bytes();
+        assert!((7 << 20..8 << 20).contains(&bytes), "{bytes} bytes");
+    }
 
     #[track_caller]
     fn check(networks: &[&str], address: &str, expected: bool) {

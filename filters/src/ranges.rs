@@ -71,6 +71,12 @@ impl<T: Number> Ranges<T> {
         Self { sorted, index, bits, shift }
     }
 
+    /// How much memory it takes.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.sorted.capacity() * size_of::<(T, T)>() + self.index.capacity() * size_of::<u32>()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.sorted.len()
     }

@@ -9,7 +9,7 @@ use gray_config::{
     Update,
 };
 use gray_lb::{Directory, ServiceName};
-use gray_propagation::GrayStatus;
+use gray_propagation::{GrayStatus, Lane};
 
 use crate::nacos::Servers;
 use crate::properties::ListProperties;
@@ -140,10 +140,13 @@ impl Checked {
         for service in routed.iter().filter(|_| complete) {
             let lanes = revision.lanes.of(service);
             let Some(subsets) = self.directory.get(service) else { continue };
-            for (lane, version) in &lanes.versions {
-                if subsets.of(GrayStatus::Gray(*lane), lanes).is_empty() {
+            let all: BTreeSet<Lane> =
+                lanes.versions.keys().chain(&revision.open).copied().collect();
+            for lane in all {
+                if lanes.routed && subsets.of(GrayStatus::Gray(lane), lanes).is_empty() {
                     let (rules, how) = (&self.documents, &settings.rule_documents);
-                    let odd = warn_of_empty_lane(service, *lane, version, rules, how);
+                    let version = lanes.versions.get(&lane);
+                    let odd = warn_of_empty_lane(service, lane, version, rules, how);
                     self.problems.extend(odd.0);
                 }
             }

@@ -95,3 +95,56 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gray_lb::ServiceName;
+    use gray_propagation::{GrayStatus, Lane};
+
+    use super::*;
+
+    fn one_of_each() -> Vec<Error> {
+        let service = ServiceName::new("app");
+        let wanted = GrayStatus::Gray(Lane::GRAY);
+        vec![
+            Error::BadRequest("no"),
+            Error::TargetTooLong,
+            Error::BodyTooLarge,
+            Error::Method(http::Method::CONNECT),
+            Error::Loop,
+            Error::NoRoute,
+            Error::NoRules,
+            NoInstance::UnknownService(service.clone()).into(),
+            NoInstance::EmptyLane { service: service.clone(), status: wanted }.into(),
+            NoInstance::Exhausted { service, status: wanted }.into(),
+            Error::Connect(std::io::ErrorKind::TimedOut.into()),
+            Error::Upstream(UpstreamError::Silent),
+            Error::Stalled,
+            Error::Timeout,
+        ]
+    }
+
+    /// What the guide says of errors is what clients see, and none is missing there.
+    #[test]
+    fn the_guide_knows_every_error() {
+        let guide = include_str!("../../docs/operations.md");
+        let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| ")).collect();
+        for error in one_of_each() {
+            let (status, code) = (error.status().as_u16(), format!("`{}`", error.code()));
+            let row = rows.iter().find(|row| row.contains(&code)).expect(&code);
+            assert!(
+                row.split('|').nth(1).unwrap().contains(&status.to_string()),
+                "{row}: {status}"
+            );
+        }
+        // A client that broke off cannot be made here; its words stand in the source like all others.
+        let source = include_str!("error.rs");
+        let codes = source.split("const fn code").nth(1).unwrap().split("#[cfg").next().unwrap();
+        let codes = codes.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next());
+        let codes: Vec<&str> = codes.collect();
+        assert_eq!(codes.len(), one_of_each().len() + 1, "{codes:?}");
+        for code in codes {
+            assert!(rows.iter().any(|row| row.contains(&format!("`{code}`"))), "{code}");
+        }
+    }
+}

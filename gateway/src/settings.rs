@@ -9,7 +9,7 @@ use gray_propagation::{Carriers, Lane};
 use http::HeaderName;
 
 use crate::explain::Explainer;
-use crate::properties::{GatewayProperties, ListProperties, tag_keys};
+use crate::properties::{DEFAULT, GatewayProperties, ListProperties, tag_keys, warn_of_idle};
 use crate::proxy::Calling;
 use crate::revision::{Revision, RuleDocuments};
 use crate::routes::Routes;
@@ -43,9 +43,6 @@ pub struct Settings {
     /// What the operator wrote.
     pub properties: GatewayProperties,
 }
-
-/// The name under which a service is called that has no entry of its own.
-const DEFAULT: &str = "default";
 
 /// A static configuration, with everything that is wrong or odd about it.
 #[derive(Debug)]
@@ -153,6 +150,7 @@ impl Settings {
         let tag_keys = tag_keys(&properties.signed_tags, &root.key("signedTags"), faults);
         let carriers = carriers(&properties, faults);
         let reached = routes.services();
+        warn_of_idle(&properties, &reached, faults);
         let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
         let registered = registered(&properties, faults);

@@ -13,6 +13,7 @@ const MAX_EDGES: usize = 1_000;
 
 /// A pair of services, one of which called the other in a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Edge {
     /// The service that called.
     pub from: Arc<str>,
@@ -24,6 +25,7 @@ pub struct Edge {
 
 /// What happened on an edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EdgeCounts {
     /// Calls that this service made.
     pub calls: u64,

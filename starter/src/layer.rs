@@ -48,6 +48,8 @@ pub(crate) struct Incoming {
     pub(crate) carriers: Carriers,
     pub(crate) keys: TagKeys,
     pub(crate) edges: Edges,
+    /// The paths that are asked without a tag by orchestrators and collectors of metrics.
+    pub(crate) health_paths: Vec<String>,
     /// Follow the lanes for as long as anybody is served.
     pub(crate) _tasks: Arc<JoinSet<()>>,
 }
@@ -75,7 +77,7 @@ impl<S> Layer<S> for GrayLayer {
 
 impl Incoming {
     /// Reads what a request came with, and counts what is odd about it.
-    fn read(&self, headers: &HeaderMap) -> (Context, Option<Hop>) {
+    fn read(&self, path: &str, headers: &HeaderMap) -> (Context, Option<Hop>) {
         let own = self.own.status();
         let (mut context, tagged) = self.carriers.read(headers, own);
         let escaped = self.own.is_routed() && escaped(own, context.status);
@@ -93,7 +95,9 @@ impl Incoming {
                 to: Arc::clone(&self.service),
                 lane: context.status,
             };
-            if !tagged {
+            if !tagged && by.is_empty() && self.is_of_health(path) {
+                // Who asks for this comes from nowhere, and lost nothing.
+            } else if !tagged {
                 self.edges.untagged(edge(by));
                 lost_by = Some(if by.is_empty() { "unknown".to_owned() } else { by.clone() });
             } else if fallback.is_none() {
@@ -113,6 +117,14 @@ impl Incoming {
         });
         context.probe = probe;
         (context, report)
+    }
+
+    fn is_of_health(&self, path: &str) -> bool {
+        let below = |known: &String| {
+            let rest = path.strip_prefix(known.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some(())
+        };
+        self.health_paths.iter().any(|known| below(known).is_some())
     }
 
     /// Returns the report that a request asks for, if somebody with a key asks.
@@ -141,7 +153,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Serving<S::Future> {
-        let (context, report) = self.incoming.read(request.headers());
+        let (context, report) = self.incoming.read(request.uri().path(), request.headers());
         let context = Arc::new(context);
         request.extensions_mut().insert(Arc::clone(&context));
         let inner = sync_scope(Arc::clone(&context), || self.inner.call(request));
@@ -186,6 +198,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use axum::Router;
@@ -221,9 +234,15 @@ mod tests {
         let edges = Edges::default();
         let keys = [TagKey::new("k", SECRET).unwrap()].into_iter().collect();
         let carriers = Carriers::default();
-        let (service, tasks) = ("b".into(), Arc::default());
-        let incoming =
-            Incoming { service, own, carriers, keys, edges: edges.clone(), _tasks: tasks };
+        let incoming = Incoming {
+            service: "b".into(),
+            own,
+            carriers,
+            keys,
+            edges: edges.clone(),
+            health_paths: properties.health_paths(),
+            _tasks: Arc::default(),
+        };
         (GrayLayer::new(incoming), edges)
     }
 
@@ -239,8 +258,14 @@ mod tests {
         current_status().map(|status| status.to_string()).unwrap_or_default()
     }
 
+    /// How many handlers are at work, and how many were at most.
+    static AT_WORK: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
     /// Does everything that a handler may do beside its own task.
     async fn busy(headers: HeaderMap) -> String {
+        let now = AT_WORK[0].fetch_add(1, Ordering::Relaxed) + 1;
+        AT_WORK[1].fetch_max(now, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let mut all = vec![seen(), spawn(async { seen() }).await.unwrap()];
         all.push(spawn_blocking(seen).await.unwrap());
         let mut set = JoinSet::new();
@@ -254,6 +279,7 @@ mod tests {
             all.push(joined.unwrap());
         }
         assert!(!headers.contains_key("panic"), "on purpose");
+        AT_WORK[0].fetch_sub(1, Ordering::Relaxed);
         all.dedup();
         all.join(",")
     }
@@ -285,6 +311,8 @@ mod tests {
             }
         }
         assert_eq!(panicked, 100);
+        let peak = AT_WORK[1].load(Ordering::Relaxed);
+        assert!(peak > 500, "only {peak} at once");
         // Nothing is left on the workers either.
         let mut after = JoinSet::new();
         for _ in 0..100 {
@@ -353,6 +381,27 @@ mod tests {
         assert_eq!(counted(&edges, "x", blue).escapes, 1);
     }
 
+    /// An orchestrator lost no tag; whoever calls in somebody's name did.
+    #[tokio::test]
+    async fn probes_of_health_are_not_counted() {
+        let (layer, edges) = layer();
+        let router = Router::new().fallback(async || seen()).layer(layer);
+        let ask = async |path: &str, headers: &[(&'static str, &str)]| {
+            let mut request = request(headers);
+            *request.uri_mut() = path.parse().unwrap();
+            router.clone().oneshot(request).await.unwrap();
+        };
+        for path in ["/metrics", "/healthz?full", "/actuator/health/liveness"] {
+            ask(path, &[]).await;
+        }
+        assert!(edges.counts().is_empty(), "{:?}", edges.counts());
+        ask("/metricsandmore", &[]).await;
+        ask("/metrics", &[("x-graylane-hop", "from=a; to=b")]).await;
+        for from in ["unknown", "a"] {
+            assert_eq!(counted(&edges, from, GRAY).untagged, 1, "{from}");
+        }
+    }
+
     #[test]
     fn a_report_says_who_is_to_blame() {
         let incoming = layer().0.0;
@@ -366,7 +415,7 @@ mod tests {
             headers.extend(gray.map(|gray| {
                 (http::HeaderName::from_static("gray"), HeaderValue::from_static(gray))
             }));
-            let hop = incoming.read(&headers).1.unwrap();
+            let hop = incoming.read("/", &headers).1.unwrap();
             (hop.escaped, hop.fallback, hop.lost_by)
         };
         let text = |text: &str| Some(text.to_owned());

@@ -56,10 +56,11 @@ mod starter;
 #[cfg(feature = "nacos")]
 pub use gray_config::nacos::NacosProperties;
 pub use gray_config::{Documents, HumanDuration, Live, Problems};
-pub use gray_lb::{NoInstance, ServiceName};
+pub use gray_lb::{LaneDocuments, NoInstance, ServedLanes, ServiceName};
 pub use gray_propagation::{
-    Carried, Carriers, Context, GrayStatus, InContext, Lane, current, current_status, in_current,
-    scope, spawn, spawn_blocking, sync_scope,
+    Carried, Carriers, Context, GrayStatus, InContext, InvalidKey, InvalidLane, Lane,
+    MessageCarrier, MessageProperties, Probe, current, current_status, in_current, scope, spawn,
+    spawn_blocking, sync_scope,
 };
 
 #[cfg(feature = "grpc")]

@@ -16,6 +16,18 @@ use crate::lanes::named;
 /// The data id that services of the Spring Cloud design share (seed S1).
 const COMMON: &str = "common-config.yaml";
 
+/// Where services are asked how they are, by custom: Spring's, Kubernetes', Prometheus', and gRPC's.
+const HEALTH_PATHS: [&str; 8] = [
+    "/actuator",
+    "/health",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/favicon.ico",
+    "/grpc.health.v1.Health",
+];
+
 /// What a service says about itself, and where it finds others.
 ///
 /// ```
@@ -103,6 +115,10 @@ pub struct StarterProperties {
     pub notice: Option<HumanDuration>,
     /// For how long requests may take to end after that (`GRAYLANE_DRAIN`); half a minute where not given.
     pub drain: Option<HumanDuration>,
+    /// The paths that orchestrators and collectors of metrics ask without any tag, which is then not counted
+    /// as lost (`GRAYLANE_HEALTH_PATHS`, with commas), and everything below them; the usual ones where not
+    /// given.
+    pub health_paths: Vec<String>,
     /// The networks that instances may be in (`GRAYLANE_ALLOW`, with commas); all where not given.
     pub allow: Vec<String>,
 }
@@ -257,8 +273,14 @@ impl StarterProperties {
             advertise: said.address("GRAYLANE_ADVERTISE")?,
             notice: said.duration("GRAYLANE_NOTICE")?,
             drain: said.duration("GRAYLANE_DRAIN")?,
+            health_paths: said.list("GRAYLANE_HEALTH_PATHS"),
             allow: said.list("GRAYLANE_ALLOW"),
         })
+    }
+
+    pub(crate) fn health_paths(&self) -> Vec<String> {
+        let own = self.health_paths.clone();
+        if own.is_empty() { HEALTH_PATHS.map(str::to_owned).into() } else { own }
     }
 
     pub(crate) fn version_key(&self) -> &str {
@@ -318,7 +340,7 @@ mod tests {
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
     }
 
-    const ENVIRONMENT: [(&str, &str); 27] = [
+    const ENVIRONMENT: [(&str, &str); 28] = [
         ("GRAYLANE_NOTICE", "500ms"),
         ("GRAYLANE_DRAIN", "1m"),
         ("GRAYLANE_VERSION", "V2"),
@@ -345,6 +367,7 @@ mod tests {
         ("GRAYLANE_MESSAGE_PROPERTY", "tag"),
         ("GRAYLANE_TAG_KEYS", "k:hush"),
         ("GRAYLANE_ADVERTISE", "192.0.2.7"),
+        ("GRAYLANE_HEALTH_PATHS", "/up,/stats"),
         ("GRAYLANE_ALLOW", "10.0.0.0/8"),
     ];
 
@@ -393,6 +416,7 @@ mod tests {
             advertise: Some([192, 0, 2, 7].into()),
             notice: Some(HumanDuration::millis(500)),
             drain: Some(HumanDuration::secs(60)),
+            health_paths: list(&["/up", "/stats"]),
             allow: list(&["10.0.0.0/8"]),
         };
         assert_eq!(read, expected);

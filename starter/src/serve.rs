@@ -4,7 +4,7 @@ use gray_config::HumanDuration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::{StartError, Starter};
+use crate::{Registration, StartError, Starter};
 
 /// How long a copy goes on accepting after it has left the registry, where nothing else is said.
 const NOTICE: HumanDuration = HumanDuration::secs(2);
@@ -63,11 +63,26 @@ impl Starter {
         router: Router,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
+        self.serve_when(std::future::ready(()), listener, router, stop).await
+    }
+
+    /// As [`serve`](Self::serve), but registers only when `ready` is done: when caches are warm, for
+    /// example. Until then whoever knows the address is answered, such as probes of an orchestrator.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServeError`].
+    pub async fn serve_when(
+        &self,
+        ready: impl Future<Output = ()>,
+        listener: TcpListener,
+        router: Router,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
         let addr = listener.local_addr()?;
         let properties = self.properties();
         let (notice, drain) =
             (properties.notice.unwrap_or(NOTICE), properties.drain.unwrap_or(DRAIN));
-        let registration = self.register(addr).await?;
         let (leave, told) = oneshot::channel::<()>();
         let told = async move {
             // Whoever drops the sender has ended as well.
@@ -81,12 +96,23 @@ impl Starter {
             }
         });
         let serving = axum::serve(listener, router).with_graceful_shutdown(told).into_future();
-        tokio::pin!(serving);
-        tokio::select! {
+        tokio::pin!(serving, stop);
+        let registering = async {
+            ready.await;
+            self.register(addr).await
+        };
+        let registration = tokio::select! {
             served = &mut serving => return Ok(served?),
-            () = stop => {}
+            registered = registering => Some(registered?),
+            () = &mut stop => None,
+        };
+        if registration.is_some() {
+            tokio::select! {
+                served = &mut serving => return Ok(served?),
+                () = stop => {}
+            }
         }
-        if registration.is_kept() {
+        if let Some(registration) = registration.filter(Registration::is_kept) {
             registration.end().await;
             tokio::select! {
                 served = &mut serving => return Ok(served?),

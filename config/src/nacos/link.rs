@@ -75,6 +75,16 @@ pub struct Stats {
     pub polls: AtomicU64,
     /// Periodic re-reads that found what no push had brought.
     pub poll_finds: AtomicU64,
+    /// When the server last answered or pushed anything, in milliseconds since 1970; 0 before.
+    pub last_heard: AtomicU64,
+}
+
+impl Stats {
+    fn heard(&self) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let millis = now.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or_default());
+        self.last_heard.store(millis, Ordering::Relaxed);
+    }
 }
 
 /// A connection to Nacos that is made again whenever it breaks.
@@ -156,7 +166,11 @@ impl Link {
     ) -> Result<T, NacosError> {
         let connection = self.0.core.connection.borrow().clone();
         match connection {
-            Some(connection) => connection.request(name, &body).await,
+            Some(connection) => {
+                let answer = connection.request(name, &body).await?;
+                self.0.core.stats.heard();
+                Ok(answer)
+            }
             None => Err(self.0.core.not_connected()),
         }
     }
@@ -201,6 +215,7 @@ impl Core {
         let (connection, mut incoming) = Connection::open(&opening).await?;
         await_setup(&connection, &mut incoming).await?;
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        self.stats.heard();
         info!(server, module = self.module.as_str(), "connected to Nacos");
         self.connection.send_replace(Some(connection.clone()));
         self.state.send_modify(|state| {
@@ -253,12 +268,15 @@ impl Core {
         loop {
             tokio::select! {
                 payload = incoming.next() => {
-                    if !self.take(connection, payload?).await {
+                    let payload = payload?;
+                    self.stats.heard();
+                    if !self.take(connection, payload).await {
                         return Ok(());
                     }
                 }
                 () = tokio::time::sleep(HEARTBEAT) => {
                     let beat: Value = connection.request("HealthCheckRequest", &json!({})).await?;
+                    self.stats.heard();
                     debug!(?beat, "Nacos is there");
                 }
             }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -145,6 +145,14 @@ impl Background {
         for link in &self.0.links {
             let connected = i64::from(link.state().borrow().connected);
             family.encode_family(&labels(link))?.encode_gauge(&connected)?;
+        }
+        let name = "graylane_nacos_last_heard_timestamp_seconds";
+        let help =
+            "When the server last answered or pushed anything, in seconds since 1970; 0 before";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for link in &self.0.links {
+            let heard = Duration::from_millis(link.stats().last_heard.load(Relaxed));
+            family.encode_family(&labels(link))?.encode_gauge(&heard.as_secs_f64())?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What an operator writes in `graylane.yaml`: the static configuration, read once at the start.
 
 mod discovery;
+mod idle;
 mod listener;
 mod messages;
 mod route;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties, RegisterProperties};
+pub(crate) use self::idle::warn_of_idle;
 pub use self::listener::{CertificateProperties, ListenerProperties, TlsProperties};
 pub use self::messages::BrokerProperties;
 pub use self::route::{HostPolicy, PathProperties, RouteMatchProperties, RouteProperties};
@@ -28,6 +30,9 @@ pub use self::traffic::{
     AccessLogProperties, AdminProperties, HashBy, LimitProperties, PropagationProperties, Protocol,
     RouteTimeoutProperties, StickyCookieProperties, TimeoutProperties, UpstreamProperties,
 };
+
+/// The name under which a service is called that has no entry of its own.
+pub(crate) const DEFAULT: &str = "default";
 
 /// The static configuration as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]

@@ -17,7 +17,7 @@ pub struct UpstreamProperties {
     /// where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<std::path::PathBuf>,
-    /// The name its certificates are for; the service's name where not given.
+    /// The name its certificates are for; the service's own name where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

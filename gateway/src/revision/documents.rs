@@ -61,7 +61,7 @@ pub fn parse_documents(
         })
         .collect();
     let meaning = if parsed.iter().any(|(_, spring)| !spring) {
-        read_native(&parsed, &lists, &mut problems)
+        read_native(&parsed, &lists, &how.senses.load(), &mut problems)
     } else {
         read_spring(&parsed, how, &mut problems)
     };
@@ -80,15 +80,17 @@ pub fn parse_documents(
     Ok((revision, problems))
 }
 
-/// Warns of a lane whose version no instance of a service has, where that version is said.
+/// Warns of a lane that no instance of a service is in, where the lane's version is said, or the lane.
 pub(crate) fn warn_of_empty_lane(
     service: &ServiceName,
     lane: Lane,
-    version: &Version,
+    version: Option<&Version>,
     documents: &Documents,
     how: &RuleDocuments,
 ) -> Problems {
-    let message = format!("lane {lane} has no instance of {service} (version {version})");
+    let version = version.map(|version| format!("(version {version})"));
+    let why = version.as_deref().unwrap_or("(it has no version, and no registry of its own)");
+    let message = format!("lane {lane} has no instance of {service} {why}");
     for (name, text) in documents.0.iter().filter(|(name, _)| !how.lists.contains_key(*name)) {
         let Ok((document, spring)) = how.format.parse(name, text, &how.prefix) else { continue };
         let place = if spring {
@@ -127,7 +129,12 @@ fn warn_of_unrouted(
     }
 }
 
-fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Problems) -> Meaning {
+fn read_native(
+    parsed: &[(Document, bool)],
+    lists: &Lists,
+    senses: &Senses,
+    problems: &mut Problems,
+) -> Meaning {
     let mut all = parsed.iter().map(|(document, _)| document);
     let Some(document) = all.next() else { return Meaning::default() };
     for other in all {
@@ -135,7 +142,7 @@ fn read_native(parsed: &[(Document, bool)], lists: &Lists, problems: &mut Proble
         problems.extend([Problem::whole(other.name(), message)]);
     }
     let mut faults = Faults::default();
-    let read = native::read(document, lists, &mut faults);
+    let read = native::read(document, lists, senses, &mut faults);
     problems.extend(document.problems(&faults).0);
     read
 }
@@ -293,5 +300,28 @@ kerwin:
         assert!(text.contains(message), "{text}");
         let (_, warnings) = parse(&[("common", &COMMON.replace("user-app", "other-app"))]).unwrap();
         assert!(warnings.to_string().contains("no route leads to `other-app`"), "{warnings}");
+    }
+
+    #[test]
+    fn ribbons_key_is_read_as_spring_reads_keys() {
+        for key in ["NFLoadBalancerRule className", "nf-load-balancer-rule-class-name"] {
+            let common = COMMON.replace("NFLoadBalancerRuleClassName", key);
+            let (revision, _) = parse(&[("common", &common)]).unwrap();
+            assert!(revision.lanes.of(&ServiceName::new("order-app")).routed, "{key}");
+            assert!(!revision.lanes.of(&ServiceName::new("other-app")).routed, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_nobody_is_given_is_warned_of() {
+        let rules = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n\
+                     - {name: half, when: {any: [{percentage: {share: 50, by: [issuedCookie]}}]}}\n";
+        let (_, warnings) = parse(&[("rules.yaml", rules)]).unwrap();
+        let text = warnings.to_string();
+        assert!(text.contains("rules.yaml:4:16: rules[0].when: "), "{text}");
+        assert!(text.contains("stickyCookie"), "{text}");
+        let (_, warnings) =
+            parse(&[("rules.yaml", &rules.replace("issuedCookie", "user"))]).unwrap();
+        assert!(warnings.0.is_empty(), "{warnings}");
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gray_config::{Document, Faults, KeyPath};
-use gray_filters::{Lists, RuleProperties, rules_of};
+use gray_filters::{Lists, RuleProperties, Senses, rules_of, warn_of_missing};
 use gray_lb::{
     BaseProperties, Fallback, LaneProperties, LanesProperties, ServiceName, ServiceProperties,
 };
@@ -48,12 +48,18 @@ impl Default for NativeProperties {
 }
 
 /// Reads a document; `None` instead of rules where it is switched off.
-pub(super) fn read(document: &Document, lists: &Lists, faults: &mut Faults) -> Meaning {
+pub(super) fn read(
+    document: &Document,
+    lists: &Lists,
+    senses: &Senses,
+    faults: &mut Faults,
+) -> Meaning {
     let root = KeyPath::ROOT;
     let properties: NativeProperties = document.read(&root, faults).unwrap_or_default();
     let NativeProperties { enabled, base, lanes, fallback, services, rules, messages } = properties;
     let (table, switches) =
         LanesProperties { base, lanes, fallback, services }.table(&root, faults);
+    warn_of_missing(&rules, senses, &root.key("rules"), faults);
     let rules = rules_of(&rules, &switches, lists, &root.key("rules"), faults);
     check_messages(&messages, switches.keys().copied().collect(), &root, faults);
     Meaning {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::handle::{Gateway, Peer};
+use super::signs::{Signs, Streams};
 use super::sniff::{Spoken, sniff};
 use super::{Listener, proxy_protocol};
 use crate::properties::LimitProperties;
@@ -151,12 +152,19 @@ impl Server {
                 connection.await.map_err(io::Error::other)
             }
             Spoken::Http2 => {
-                let mut connection = pin!(self.http2().serve_connection(io, service));
+                let signs = Signs::default();
+                let io = TokioIo::new(signs.of_bytes(io.into_inner()));
+                let http = self.http2(signs.of_streams());
+                let mut connection = pin!(http.serve_connection(io, service));
                 tokio::select! {
                     served = connection.as_mut() => return served.map_err(io::Error::other),
                     () = stopping => connection.as_mut().graceful_shutdown(),
                 }
-                connection.await.map_err(io::Error::other)
+                // It ends when the client has acknowledged that, which one that is frozen never does.
+                tokio::select! {
+                    served = connection.as_mut() => served.map_err(io::Error::other),
+                    () = signs.gone() => Ok(()),
+                }
             }
         }
     }
@@ -170,10 +178,10 @@ impl Server {
         http
     }
 
-    fn http2(&self) -> http2::Builder<TokioExecutor> {
+    fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
         const WINDOW: u32 = 1 << 20;
         let head = u32::try_from(self.limits.head_size.0).unwrap_or(u32::MAX);
-        let mut http = http2::Builder::new(TokioExecutor::new());
+        let mut http = http2::Builder::new(streams);
         http.timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)
             .max_header_list_size(head)

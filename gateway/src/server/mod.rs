@@ -4,6 +4,7 @@ mod accept;
 mod handle;
 mod listener;
 mod proxy_protocol;
+mod signs;
 mod sniff;
 mod tls;
 

@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::properties::UpstreamProperties;
+use crate::properties::{DEFAULT, UpstreamProperties};
 
 /// How TLS is spoken to the services that want it.
 #[derive(Clone, Default)]
-pub(crate) struct UpstreamTls(BTreeMap<Arc<str>, (Arc<ClientConfig>, ServerName<'static>)>);
+pub(crate) struct UpstreamTls(BTreeMap<Arc<str>, (Arc<ClientConfig>, Option<ServerName<'static>>)>);
 
 impl std::fmt::Debug for UpstreamTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,8 +37,11 @@ impl UpstreamTls {
             None => Ok(system_roots()),
         };
         let roots = faults.check(&at.key("caFile"), roots);
-        let name = properties.server_name.as_deref().unwrap_or(service).to_owned();
-        let name = ServerName::try_from(name).map_err(|_| "this is no server name".to_owned());
+        // Where no name is given, certificates are for the service's own, which only a call tells for the
+        // services that are not named.
+        let name = properties.server_name.as_deref().or((service != DEFAULT).then_some(service));
+        let name = name.map(|name| ServerName::try_from(name.to_owned())).transpose();
+        let name = name.map_err(|_| "this is no server name".to_owned());
         let name = faults.check(&at.key("serverName"), name);
         if let (Some(roots), Some(name)) = (roots, name) {
             let mut config =
@@ -57,16 +60,13 @@ impl UpstreamTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (config, name) = match (self.0.get(service), self.0.get("default")) {
-            (Some((config, name)), _) => (config, name.clone()),
-            (None, Some((config, _))) => {
-                let name = ServerName::try_from(service.to_owned()).map_err(io::Error::other)?;
-                (config, name)
-            }
-            (None, None) => {
-                let message = format!("service {service} is not configured for https");
-                return Err(io::Error::other(message));
-            }
+        let Some((config, name)) = self.0.get(service).or_else(|| self.0.get(DEFAULT)) else {
+            let message = format!("service {service} is not configured for https");
+            return Err(io::Error::other(message));
+        };
+        let name = match name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(service.to_owned()).map_err(io::Error::other)?,
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let stream = connector.connect(name, stream).await?;

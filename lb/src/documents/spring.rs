@@ -12,6 +12,13 @@ pub struct SpringLanes {
     routed: Vec<String>,
 }
 
+/// Tells whether this is Ribbon's key for a load balancer, as Spring reads keys: case, hyphens and
+/// blanks do not matter. Copies of the design's documents spell it `NFLoadBalancerRule className`.
+fn is_rule_class(key: &str) -> bool {
+    let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+    letters.map(|it| it.to_ascii_lowercase()).eq(*b"nfloadbalancerruleclassname")
+}
+
 /// What stands under the design's prefix: its own keys, and what consumers of messages read.
 const KEYS: [&str; 4] = ["load", "version", "gateway", "messages"];
 
@@ -47,7 +54,10 @@ impl SpringLanes {
     /// Takes the services that name the design's load balancer.
     fn take_routed(&mut self, document: &Document, faults: &mut Faults) {
         for service in document.keys(&KeyPath::ROOT) {
-            let at = KeyPath::ROOT.key(service).dotted("ribbon.NFLoadBalancerRuleClassName");
+            let ribbon = KeyPath::ROOT.key(service).key("ribbon");
+            let keys = document.keys(&ribbon);
+            let Some(key) = keys.into_iter().find(|key| is_rule_class(key)) else { continue };
+            let at = ribbon.key(key);
             match document.scalar(&at) {
                 Some(class) if class.rsplit('.').next().is_some_and(|it| it.contains("Gray")) => {
                     self.routed.push(service.to_owned());

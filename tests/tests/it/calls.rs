@@ -104,6 +104,28 @@ async fn a_client_tries_another_instance_of_the_lane_and_no_other() -> anyhow::R
     Ok(())
 }
 
+/// A lane that has instances is left for nobody, not even where none of them can be reached and the
+/// fallback is base: it is for lanes that are empty.
+#[tokio::test]
+async fn a_lane_whose_instances_are_all_gone_is_not_left() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (base, (grpc, of_base)) = (Stub::start("V1").await?, grpc(false).await?);
+    for address in [base.addr, grpc] {
+        let starter = starter(folder.path(), "base", &[(address, "V1"), (gone().await?, "V2")])?;
+        starter.known().await;
+        let call = async { starter.client().get("http://user-app/").send().await };
+        let error = scope(Context::of(GRAY), call).await.err().context("it was served")?;
+        ensure!(matches!(error, gray_starter::CallError::Http { .. }), "{error:?}");
+        let call = starter.channel("user-app").oneshot(ask()?);
+        let error = scope(Context::of(GRAY), call).await.err().context("it was served")?;
+        ensure!(matches!(error.failure(), ChannelFailure::Connect(..)), "{error:?}");
+        ensure!(code(error) == tonic::Code::Unavailable, "it is another code");
+    }
+    let asked = base.requests() + of_base.load(Ordering::Relaxed);
+    ensure!(asked == 0, "base was asked");
+    Ok(())
+}
+
 /// Speaks HTTP/2 only, and counts what it answers; silent, it never does.
 async fn grpc(silent: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;

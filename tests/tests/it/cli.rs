@@ -64,7 +64,15 @@ fn check_says_everything_that_is_wrong_at_once() -> anyhow::Result<()> {
     }
     let output = graylane(folder.path(), &["check", "--format", "json"])?;
     let problems: serde_json::Value = serde_json::from_str(&stdout(&output))?;
-    assert_eq!(problems[0]["line"], 2);
+    let all = problems.as_array().map_or(0, Vec::len);
+    assert_eq!(all, text.matches("error: ").count(), "{text}\n{problems:#}");
+    let first = serde_json::json!({
+        "severity": "error", "document": problems[0]["document"], "line": 2, "column": 13,
+        "key": "rules[0].lane", "message": "there is no lane `gary`",
+        "help": "did you mean `gray`?", "snippet": "- {name: a, lane: gary}",
+    });
+    assert_eq!(problems[0], first, "{problems:#}");
+    assert!(problems[0]["document"].as_str().is_some_and(|it| it.ends_with("rules.yaml")));
     Ok(())
 }
 
@@ -99,7 +107,17 @@ fn every_kind_of_oddness_ends_with_1_and_names_the_place() -> anyhow::Result<()>
             "services: {app: {lanes: {gray: V9}}}\n",
             "rules.yaml:4:26: services.app.lanes.gray: lane gray has no instance of app (version V9)",
         ),
+        (
+            "- {name: b, lane: blue}\n",
+            "rules.yaml:2:36: lanes[1]: lane blue has no instance of app (it has no version, and no \
+             registry of its own)",
+        ),
     ] {
+        let all = if more.contains("blue") {
+            all.replace("V2}", "V2}, {name: blue}")
+        } else {
+            all.to_owned()
+        };
         let folder = folder(CONFIG, &format!("{all}{more}"))?;
         let output = graylane(folder.path(), &["check"])?;
         let text = stdout(&output);
@@ -114,6 +132,40 @@ fn every_kind_of_oddness_ends_with_1_and_names_the_place() -> anyhow::Result<()>
     let place =
         "kerwin.tool.gray.version.grayVersion: lane gray has no instance of app (version V7)";
     assert!(text.contains("rules.yaml:1:") && text.contains(place), "{text}");
+    Ok(())
+}
+
+/// What stands in the static configuration and does nothing was meant otherwise.
+#[test]
+fn keys_without_effect_earn_a_warning() -> anyhow::Result<()> {
+    for (more, expected) in [
+        (
+            "services: {ap: {protocol: h2c}}\n",
+            "5:12: services.ap: no route leads to `ap`; did you mean `app`?",
+        ),
+        (
+            "services: {app: {serverName: a.example}}\n",
+            "5:18: services.app.serverName: it has no effect without `protocol: https`",
+        ),
+        (
+            "services: {default: {hashBy: {header: x-user}}}\n",
+            "5:22: services.default.hashBy: it has no effect without `balance: consistentHash`",
+        ),
+        (
+            "accessLog: {file: '{dir}/access.log'}\n",
+            "5:13: accessLog.file: nothing is written there: `accessLog.enabled` is not set",
+        ),
+    ] {
+        let folder = folder(&format!("{CONFIG}{more}"), "base: {version: V1}\n")?;
+        let output = graylane(folder.path(), &["check"])?;
+        let text = stdout(&output);
+        assert!(text.contains(&format!("graylane.yaml:{expected}")), "{expected}\n{text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+    let list = CONFIG.replace("rules: {", "rules: {lists: {vips: {dataId: vips.txt}}, ");
+    let folder = folder(&list, "base: {version: V1}\n")?;
+    let text = stdout(&graylane(folder.path(), &["check"])?);
+    assert!(text.contains("4:17: rules.lists.vips: it is never read"), "{text}");
     Ok(())
 }
 
@@ -246,10 +298,14 @@ fn the_samples_of_the_documents_fit_the_schemas() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut tried = 0;
-    for (file, document) in
-        [("rules.md", "rules"), ("operations.md", "config"), ("nacos.md", "config")]
-    {
-        let text = std::fs::read_to_string(root.join("docs").join(file))?;
+    for (file, document) in [
+        ("docs/rules.md", "rules"),
+        ("docs/operations.md", "config"),
+        ("docs/nacos.md", "config"),
+        ("README.md", "rules"),
+        ("README.zh-CN.md", "rules"),
+    ] {
+        let text = std::fs::read_to_string(root.join(file))?;
         for part in text.split("```yaml\n").skip(1) {
             let sample = part.split("```").next().unwrap_or_default();
             let document = if sample.contains("listeners:") { "config" } else { document };

@@ -2,8 +2,10 @@
 //!
 //! A fence of `yaml` is a rule document, one of `yaml static` or with `listeners` a static
 //! configuration. In a fence of `console`, lines after `$ ` are commands; each further line must
-//! stand in what they print. A fence of `rust PATH` is a part of that file.
+//! stand in what they print. A fence of `sh NAME` starts what those of `console NAME` ask. A fence of
+//! `rust PATH` is a part of that file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -243,7 +245,7 @@ async fn the_guides_service_is_part_of_gray_release() -> anyhow::Result<()> {
     let registry = folder.path().join("registry.yaml");
     std::fs::write(&registry, format!("services:\n  user-app:\n{lines}"))?;
     let port = free_port(&[]);
-    let mut service = Command::new(program);
+    let mut service = Command::new(&program);
     service.arg(format!("127.0.0.1:{port}")).env("GRAYLANE_REGISTRY", registry);
     service
         .env("GRAYLANE_VERSION", "V1")
@@ -264,7 +266,59 @@ async fn the_guides_service_is_part_of_gray_release() -> anyhow::Result<()> {
     // As orchestrators do.
     service.signal("-TERM")?;
     ensure!(service.wait(Duration::from_secs(15))? == Some(0), "{}", service.printed());
-    Ok(())
+    // As the guide starts it, with the demo's user-app.
+    let by_cargo = "cargo run --release -p gray-starter --example orders --";
+    try_script("services", &[(by_cargo, &program.display().to_string())]).await
+}
+
+/// Gives each address that a guide's script names a port that is free.
+fn free_addresses(text: &str) -> BTreeMap<String, String> {
+    let parts = text.split("127.0.0.1:").skip(1);
+    let numbers =
+        parts.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+    let mut free = BTreeMap::new();
+    for port in numbers {
+        free.entry(format!("127.0.0.1:{port}"))
+            .or_insert_with(|| format!("127.0.0.1:{}", free_port(&[])));
+    }
+    free
+}
+
+/// Runs a script of docs/services.md until its commands have printed what they show.
+async fn try_script(name: &str, more: &[(&str, &str)]) -> anyhow::Result<()> {
+    let all = fences("docs/services.md")?;
+    let of = |kind: &str| all.iter().find(|fence| fence.kind == format!("{kind} {name}"));
+    let (script, asked) = (of("sh").context("no script")?, of("console").context("no commands")?);
+    let addresses = free_addresses(&script.text);
+    let adapt = |text: &str| {
+        let mut text = text.to_owned();
+        for (shown, used) in
+            addresses.iter().map(|(a, b)| (a.as_str(), b.as_str())).chain(more.iter().copied())
+        {
+            text = text.replace(shown, used);
+        }
+        text
+    };
+    let folder = tempfile::tempdir()?;
+    let whole =
+        format!("trap 'kill $(jobs -p); wait; exit 0' TERM\n{}\nwait\n", adapt(&script.text));
+    let binaries = binary("graylane")?.parent().map(PathBuf::from).context("no folder")?;
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.args(["-c", &whole]).current_dir(folder.path()).env("PATH", path);
+    let mut process = Process::start(&mut command, &folder.path().join("log"))?;
+    let tried = eventually(Duration::from_secs(30), async || {
+        try_console(asked, "docs/services.md", folder.path(), &adapt)
+    })
+    .await;
+    process.signal("-TERM")?;
+    ensure!(process.wait(Duration::from_secs(20))? == Some(0), "{}", process.printed());
+    tried.with_context(|| process.printed())
+}
+
+#[tokio::test]
+async fn the_guides_chain_can_be_started() -> anyhow::Result<()> {
+    try_script("chain", &[]).await
 }
 
 #[test]

@@ -204,9 +204,8 @@ async fn a_lane_whose_only_instance_is_gone_is_a_bad_gateway() -> anyhow::Result
     Ok(())
 }
 
-#[tokio::test]
-async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
-    let edge = Edge::start("").await?;
+/// Documents that are wrong, each in its own way, and what is said of it.
+pub(crate) fn wrong_documents() -> Vec<(String, &'static str)> {
     let bomb = (0..9).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
         format!("{text}a{}: &a{} [{}]\n", level + 1, level + 1, format!("*a{level},").repeat(9))
     });
@@ -234,8 +233,14 @@ async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
             "rules.yaml:2:33: rules[0].when.path.regex: the pattern becomes too large",
         ),
     ];
-    for (number, (document, message)) in (1_u32..).zip(cases) {
-        edge.write_rules(document)?;
+    cases.map(|(document, message)| (document.to_owned(), message)).into()
+}
+
+#[tokio::test]
+async fn a_wrong_document_changes_nothing_and_is_told() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    for (number, (document, message)) in (1_u32..).zip(wrong_documents()) {
+        edge.write_rules(&document)?;
         eventually(Duration::from_secs(20), async || {
             let rejected = edge.gateway.metric("graylane_rules_rejected_total").await?;
             anyhow::ensure!(rejected >= f64::from(number), "{message}: {rejected} rejected");

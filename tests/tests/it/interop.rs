@@ -1,5 +1,6 @@
 //! Services of the Spring Cloud design, in Java, beside services with our starter.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ async fn java_and_rust_share_the_lanes(kind: Kind) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut services = Vec::new();
     for (service, version) in [("order-app", "V1"), ("user-app", "V2")] {
-        services.push(spring_service(service, version, &server.address(), folder.path())?);
+        services.push(spring_service(service, version, &server.address(), folder.path(), &[])?);
     }
     for (role, version) in [("user", "V1"), ("order", "V2")] {
         let mut command = Command::new(binary("graylane-demo")?);
@@ -62,9 +63,61 @@ async fn java_and_rust_share_the_lanes(kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In a group and a cluster of their own Java and Rust find each other as well, and the gateway keeps to
+/// the cluster that it is told.
+async fn groups_and_clusters_are_shared(kind: Kind) -> anyhow::Result<()> {
+    const GROUP: &str = "SHOP";
+    let server = Nacos::start(kind).await?;
+    server.publish_in("", GROUP, "common-config.yaml", COMMON).await?;
+    server.publish_in("", GROUP, "gateway-app.yaml", GATEWAY).await?;
+    let folder = tempfile::tempdir()?;
+    let group = ("SPRING_CLOUD_NACOS_DISCOVERY_GROUP", GROUP);
+    let cluster = ("SPRING_CLOUD_NACOS_DISCOVERY_CLUSTER_NAME", "SH");
+    let more = [group, cluster];
+    let java = spring_service("order-app", "V1", &server.address(), folder.path(), &more)?;
+    let rust = |role: &str, cluster: &str| {
+        let mut command = Command::new(binary("graylane-demo")?);
+        command.args([role, "--version-label", "V1", "--nacos", &server.address()]);
+        command.env("NACOS_GROUP", GROUP).env("NACOS_CLUSTER", cluster);
+        Process::start(&mut command, &folder.path().join(format!("{role}-{cluster}")))
+    };
+    let _services = [java, rust("user", "SH")?, rust("order", "BJ")?];
+    let gateway = |clusters: &str| {
+        Gateway::start(&format!(
+            "nacos: {{servers: ['{}']}}\nroutes: [{{service: order-app}}]\n\
+             discovery: {{nacos: [{{group: {GROUP}{clusters}}}]}}\nrules: {{nacos: {{group: {GROUP}}}}}\n",
+            server.address()
+        ))
+    };
+    let languages = async |gateway: &Gateway| -> anyhow::Result<BTreeSet<bool>> {
+        let mut in_java = BTreeSet::new();
+        for _ in 0..10 {
+            let text =
+                reqwest::get(gateway.url("/order/1")).await?.error_for_status()?.text().await?;
+            let value: serde_json::Value = serde_json::from_str(&text)?;
+            ensure!(value["user"]["service"] == "user-app", "{text}");
+            in_java.insert(value["language"] == "Java");
+        }
+        Ok(in_java)
+    };
+    let (of_sh, of_all) = (gateway(", clusters: [SH]")?, gateway("")?);
+    eventually(Duration::from_mins(1), async || {
+        let (sh, all) = (languages(&of_sh).await?, languages(&of_all).await?);
+        ensure!((sh.len(), all.len()) == (1, 2), "{sh:?}, {all:?}");
+        ensure!(sh.contains(&true), "it is in the other cluster");
+        Ok(())
+    })
+    .await
+}
+
 mod on_spring {
     mod on_rnacos {
         use super::super::*;
+
+        #[tokio::test]
+        async fn groups_and_clusters_are_shared() -> anyhow::Result<()> {
+            super::super::groups_and_clusters_are_shared(Kind::Rnacos).await
+        }
 
         #[tokio::test]
         async fn java_and_rust_share_the_lanes() -> anyhow::Result<()> {
@@ -74,6 +127,11 @@ mod on_spring {
 
     mod on_nacos {
         use super::super::*;
+
+        #[tokio::test]
+        async fn groups_and_clusters_are_shared() -> anyhow::Result<()> {
+            super::super::groups_and_clusters_are_shared(Kind::Java).await
+        }
 
         #[tokio::test]
         async fn java_and_rust_share_the_lanes() -> anyhow::Result<()> {

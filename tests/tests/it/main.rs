@@ -29,6 +29,7 @@ mod docker;
 mod docs;
 mod draining;
 mod edge;
+mod environment;
 mod fallback;
 mod flips;
 mod forging;

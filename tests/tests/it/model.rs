@@ -101,20 +101,24 @@ pub(crate) fn routes() -> Routes {
 }
 
 fn senses() -> Senses {
-    let network = |network: &str, city: &str| OverrideProperties {
+    let network = |network: &str, [country, province, city]: [&str; 3]| OverrideProperties {
         network: network.to_owned(),
+        country: country.to_owned(),
+        province: province.to_owned(),
         city: city.to_owned(),
-        ..OverrideProperties::default()
     };
     let places = PlaceProperties {
         databases: Vec::new(),
-        overrides: vec![network("10.0.0.0/16", "深圳市"), network("10.1.0.0/16", "Guangzhou")],
+        overrides: vec![
+            network("10.0.0.0/16", ["CN", "Guangdong", "深圳市"]),
+            network("10.1.0.0/16", ["SG", "海南省", "Guangzhou"]),
+        ],
     };
     let mut faults = Faults::default();
     Senses {
         users: Users::open(&UserProperties::default(), &KeyPath::ROOT, &mut faults),
         places: places.open(&KeyPath::ROOT, &mut faults),
-        issued_cookie: None,
+        issued_cookie: Some("gid".to_owned()),
     }
 }
 
@@ -141,6 +145,7 @@ fn revision(world: &impl World, format: Format) -> Revision {
 
 fn request(asks: &Asks) -> Request<()> {
     let mut cookies = asks.cookie.map(|value| format!("c={value}")).into_iter().collect::<Vec<_>>();
+    cookies.push(format!("gid={}", asks.issued));
     let mut query = asks.query.map(|value| format!("q={value}")).into_iter().collect::<Vec<_>>();
     let mut user = None;
     match asks.user {

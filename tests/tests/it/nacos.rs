@@ -167,6 +167,17 @@ async fn connections(gateway: &Gateway) -> anyhow::Result<f64> {
     Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }
 
+/// How long ago the server that was silent longest has last been heard, as the metrics say.
+async fn silence(gateway: &Gateway) -> anyhow::Result<f64> {
+    let text = gateway.ask("/metrics").await?;
+    let name = "graylane_nacos_last_heard_timestamp_seconds{";
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    let heard = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    let oldest = heard.fold(f64::INFINITY, f64::min);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(now.as_secs_f64() - oldest)
+}
+
 /// Nacos falls silent under load, long enough for its connections to be given up, and is heard again.
 async fn a_silent_server_fails_no_request(kind: Kind) -> anyhow::Result<()> {
     let system = System::start(kind).await?;
@@ -175,10 +186,15 @@ async fn a_silent_server_fails_no_request(kind: Kind) -> anyhow::Result<()> {
     let before = connections(&system.gateway).await?;
     let (gateway, done) = (system.gateway.addr, AtomicBool::new(false));
     let outage = async {
+        let before = silence(&system.gateway).await?;
         system.server.silence(true)?;
         tokio::time::sleep(Duration::from_secs(20)).await;
+        let meanwhile = silence(&system.gateway).await?;
         system.server.silence(false)?;
         tokio::time::sleep(Duration::from_secs(5)).await;
+        let after = silence(&system.gateway).await?;
+        let told = before < 10.0 && meanwhile > 19.0 && after < 10.0;
+        anyhow::ensure!(told, "silent for {before}, {meanwhile} and {after} seconds");
         done.store(true, Ordering::Relaxed);
         anyhow::Ok(())
     };

@@ -22,14 +22,14 @@ use tokio::sync::mpsc;
 type Body = BoxBody<Bytes, Infallible>;
 
 /// An instance that tells what happens to it.
-struct Instance {
+pub(crate) struct Instance {
     addr: SocketAddr,
     events: mpsc::UnboundedReceiver<String>,
 }
 
 impl Instance {
     /// Speaks HTTP/1.1 or HTTP/2, whatever it is spoken to in.
-    async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         Ok(Self::start_counting().await?.0)
     }
 
@@ -55,7 +55,7 @@ impl Instance {
         Ok((Self { addr, events }, connections))
     }
 
-    fn gateway(&self, more: &str) -> anyhow::Result<Gateway> {
+    pub(crate) fn gateway(&self, more: &str) -> anyhow::Result<Gateway> {
         let folder = tempfile::tempdir()?;
         let registry = format!("services: {{app: [{{address: '{}'}}]}}", self.addr);
         std::fs::write(folder.path().join("registry.yaml"), registry)?;
@@ -210,11 +210,9 @@ async fn answers_without_a_body_keep_their_connection() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn upgraded_connections_are_waited_for_when_it_is_told_to_stop() -> anyhow::Result<()> {
-    let instance = Instance::start().await?;
-    let mut gateway = instance.gateway("limits: {unready: 0s, drain: 20s}\n")?;
-    let mut stream = TcpStream::connect(gateway.addr).await?;
+/// Asks for an upgrade, and returns the connection with the head of the answer.
+pub(crate) async fn upgraded(addr: SocketAddr) -> anyhow::Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect(addr).await?;
     let request =
         "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
@@ -222,34 +220,55 @@ async fn upgraded_connections_are_waited_for_when_it_is_told_to_stop() -> anyhow
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }
-    gateway.process.terminate()?;
-    // It has been told when nobody is accepted any more.
-    eventually(Duration::from_secs(10), async || {
-        ensure!(TcpStream::connect(gateway.addr).await.is_err(), "still accepting");
-        Ok(())
-    })
-    .await?;
-    stream.write_all(b"ping").await?;
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-    ensure!(answer == "ping", "{answer}");
-    drop(stream);
-    ensure!(gateway.process.wait(Duration::from_secs(10))? == Some(0), "not drained");
-    Ok(())
+    Ok((stream, String::from_utf8_lossy(&head).into_owned()))
 }
 
 #[tokio::test]
 async fn events_arrive_as_they_come_and_a_gone_client_is_noticed() -> anyhow::Result<()> {
+    for (client, protocol) in
+        [(client_of_h1()?, "http1"), (client_of_h2()?, "http1"), (client_of_h2()?, "h2c")]
+    {
+        let mut instance = Instance::start().await?;
+        let gateway =
+            instance.gateway(&format!("services: {{app: {{protocol: {protocol}}}}}\n"))?;
+        let answer = client.get(gateway.url("/events")).send().await?;
+        let mut events = answer.bytes_stream();
+        let first = tokio::time::timeout(Duration::from_secs(10), events.next()).await?;
+        ensure!(first.context("ended")?? == "data: 1\n\n", "another event");
+        // Over HTTP/2 the connection stays, and only its stream is reset.
+        drop(events);
+        ensure!(instance.event().await? == "GET /events", "another request");
+        ensure!(instance.event().await? == "client gone", "the instance goes on: {protocol}");
+    }
+    Ok(())
+}
+
+pub(crate) fn client_of_h1() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().build()
+}
+
+pub(crate) fn client_of_h2() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_over_http2_is_logged_as_such() -> anyhow::Result<()> {
     let mut instance = Instance::start().await?;
-    let gateway = instance.gateway("")?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let answer = client.get(gateway.url("/events")).send().await?;
-    let mut events = answer.bytes_stream();
-    let first = tokio::time::timeout(Duration::from_secs(10), events.next()).await?;
-    ensure!(first.context("ended")?? == "data: 1\n\n", "another event");
-    drop(events);
-    ensure!(instance.event().await? == "GET /events", "another request");
-    ensure!(instance.event().await? == "client gone", "the instance goes on");
+    let gateway = instance.gateway("accessLog: {enabled: true, file: '{dir}/access.log'}\n")?;
+    let client = client_of_h2()?;
+    let asking = tokio::spawn(client.get(gateway.url("/never")).send());
+    ensure!(instance.event().await? == "GET /never", "another request");
+    asking.abort();
+    eventually(Duration::from_secs(10), async || {
+        let log = std::fs::read_to_string(gateway.folder.path().join("access.log"))?;
+        let given_up = log.contains("\"status\":499") && log.contains("\"error\":\"client-gone\"");
+        ensure!(given_up, "{log}");
+        Ok(())
+    })
+    .await?;
+    // Its connection goes on.
+    let answer = client.get(gateway.url("/")).send().await?.text().await?;
+    ensure!(answer == "hello world", "{answer}");
     Ok(())
 }
 
@@ -274,15 +293,7 @@ async fn a_request_that_its_client_gave_up_is_logged_as_such() -> anyhow::Result
 async fn upgraded_connections_pass_bytes_both_ways() -> anyhow::Result<()> {
     let instance = Instance::start().await?;
     let gateway = instance.gateway("")?;
-    let mut stream = TcpStream::connect(gateway.addr).await?;
-    let request =
-        "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let (mut stream, head) = upgraded(gateway.addr).await?;
     ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
     ensure!(head.contains("upgrade: websocket"), "{head}");
     stream.write_all(b"ping").await?;

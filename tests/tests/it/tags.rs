@@ -1,6 +1,8 @@
 //! Signed tags at the gateway: who has a key chooses the lane, and sees where it led.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
@@ -198,5 +200,35 @@ async fn a_weak_secret_is_named_at_the_start() -> anyhow::Result<()> {
     let started = Gateway::start("routes: [{service: a}]\nsignedTags: [{id: k1, secret: short}]\n");
     let error = started.err().context("it started")?.to_string();
     ensure!(error.contains("signedTags[0].secret: the secret has 5 bytes"), "{error}");
+    Ok(())
+}
+
+/// The probe sends the headers that it is told, and so many requests at a time.
+#[tokio::test]
+async fn a_probe_does_as_its_flags_say() -> anyhow::Result<()> {
+    // At work, at most at work, and those that came with the header.
+    let counts: Arc<[AtomicUsize; 3]> = Arc::default();
+    let seen = Arc::clone(&counts);
+    let router = axum::Router::new().fallback(async move |headers: http::HeaderMap| {
+        let now = seen[0].fetch_add(1, Ordering::Relaxed) + 1;
+        seen[1].fetch_max(now, Ordering::Relaxed);
+        let told = headers.get("x-user-no").is_some_and(|it| it == "7");
+        let also = headers.get("x-more").is_some_and(|it| it == "a: b");
+        seen[2].fetch_add(usize::from(told && also), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        seen[0].fetch_sub(1, Ordering::Relaxed);
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let probe = tokio::process::Command::new(binary("graylane")?)
+        .args(["probe", &url, "-n", "12", "--concurrency", "3", "--key", &format!("k1:{SECRET}")])
+        .args(["-H", "x-user-no: 7", "-H", "x-more: a: b"])
+        .output()
+        .await?;
+    let printed = String::from_utf8_lossy(&probe.stdout).into_owned();
+    ensure!(printed.contains("12 requests, 12 answered"), "{printed}");
+    let [_, peak, told] = [0, 1, 2].map(|it| counts[it].load(Ordering::Relaxed));
+    ensure!((peak, told) == (3, 12), "{peak} at a time, {told} with the headers");
     Ok(())
 }

@@ -71,9 +71,30 @@ fn arrows_between_crates_never_point_up() {
     }
 }
 
-/// Whoever leaves out a feature of the starter does not have its libraries built.
+/// What `cargo tree` says that the starter is made of.
+fn crates_of_starter(features: &str) -> String {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--quiet", "--offline", "--package", "gray-starter", "--edges", "normal"])
+        .args(["--prefix", "none", "--no-default-features", "--features", features])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    String::from_utf8(tree.stdout).unwrap()
+}
+
+/// Whoever leaves out a feature of the starter does not have its libraries built, and the guide says how
+/// many there are.
 #[test]
 fn a_service_pays_for_the_features_it_uses() {
+    let count = |features: &str| {
+        let tree = crates_of_starter(features);
+        let crates = tree.lines().map(|line| line.trim_end_matches(" (*)"));
+        crates.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    let (least, all) = (count(""), count("client,grpc,nacos,serve"));
+    let guide = std::fs::read_to_string(root().join("docs/services.md")).unwrap();
+    let said = format!("{least} crates in all, {all} with everything");
+    assert!(guide.replace('\n', " ").contains(&said), "docs/services.md does not say: {said}");
     let libraries =
         [("client", "reqwest"), ("grpc", "tonic"), ("nacos", "prost"), ("serve", "axum")];
     for (feature, library) in libraries {
@@ -82,21 +103,7 @@ fn a_service_pays_for_the_features_it_uses() {
             *other != feature && (*other != "nacos" || feature == "serve")
         });
         let others: Vec<&str> = others.map(|(other, _)| *other).collect();
-        let tree = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--quiet",
-                "--offline",
-                "--package",
-                "gray-starter",
-                "--edges",
-                "normal",
-            ])
-            .args(["--prefix", "none", "--no-default-features", "--features", &others.join(",")])
-            .current_dir(root())
-            .output()
-            .unwrap();
-        let tree = String::from_utf8(tree.stdout).unwrap();
+        let tree = crates_of_starter(&others.join(","));
         assert!(tree.contains("gray-config"), "{tree}");
         let unwanted = tree.lines().find(|line| line.split(' ').next() == Some(library));
         assert_eq!(unwanted, None, "{library} without the feature {feature}");
@@ -187,9 +194,13 @@ fn functions_are_short_as_a_rule() {
 }
 
 fn is_function(line: &str) -> bool {
-    ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
-        .iter()
-        .any(|start| line.starts_with(start))
+    let seen =
+        ["pub(crate) ", "pub(super) ", "pub "].into_iter().find_map(|it| line.strip_prefix(it));
+    let mut rest = seen.unwrap_or(line);
+    for word in ["const ", "async ", "unsafe "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    rest.starts_with("fn ")
 }
 
 fn show(path: &Path) -> String {

@@ -11,6 +11,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub(super) struct Asks {
     pub(super) headers: [Option<&'static str>; 2],
     pub(super) cookie: Option<&'static str>,
+    /// The cookie that the gateway has given it.
+    pub(super) issued: &'static str,
     pub(super) query: Option<&'static str>,
     /// The user's number, and where it stands: header, cookie or query.
     pub(super) user: Option<(usize, &'static str)>,
@@ -74,8 +76,14 @@ const PATHS: [&str; 3] = ["/p0/x", "/p1/x", "/P1/x"];
 const HOSTS: [&str; 2] = ["a.example", "b.example"];
 const METHODS: [&str; 2] = ["GET", "POST"];
 
+const ISSUED: [&str; 3] = ["k1", "k2", "k3"];
+
 /// Names of the two cities that are known, by the second part of an address.
 const CITIES: [[&str; 3]; 2] = [["深圳", "深圳市", "Shenzhen"], ["广州", "广州市", "Guangzhou"]];
+
+/// Names of their provinces, and of their countries.
+const PROVINCES: [[&str; 3]; 2] = [["广东", "广东省", "guangdong"], ["海南", "海南省", "Hainan"]];
+const COUNTRIES: [[&str; 2]; 2] = [["CN", "cn"], ["SG", "sg"]];
 
 impl Place {
     const fn pool(self) -> &'static [&'static str] {
@@ -128,6 +136,8 @@ pub(super) enum Op {
     /// A pattern, and whether it matches.
     Regex(&'static str, fn(&str) -> bool),
     Exists(bool),
+    /// In steps of 0.01 %.
+    Share(u16),
 }
 
 impl Op {
@@ -147,10 +157,12 @@ impl Op {
             Self::Listed(false) => "notInList: words".to_owned(),
             Self::Regex(pattern, _) => format!("regex: '{pattern}'"),
             Self::Exists(exists) => format!("exists: {exists}"),
+            Self::Share(steps) => format!("percentage: {}", f64::from(*steps) / 100.0),
         }
     }
 
-    fn holds(&self, value: Option<&str>, ignore_case: bool) -> bool {
+    /// Tells whether it holds, in the rule of this name.
+    fn holds(&self, value: Option<&str>, ignore_case: bool, rule: &str) -> bool {
         let fold = |text: &str| if ignore_case { text.to_ascii_lowercase() } else { text.into() };
         let value = value.map(fold);
         let is = |test: &dyn Fn(&str) -> bool| value.as_deref().is_some_and(test);
@@ -165,6 +177,7 @@ impl Op {
             Self::Listed(inside) => is(&|it| LISTED.iter().any(|word| fold(word) == it)) == *inside,
             Self::Regex(_, matches) => is(matches),
             Self::Exists(exists) => value.is_some() == *exists,
+            Self::Share(steps) => is(&|it| bucket(rule, it.as_bytes()) < *steps),
         }
     }
 }
@@ -174,6 +187,7 @@ impl Op {
 pub(super) enum Key {
     Text(Place),
     Address,
+    Issued,
 }
 
 /// A condition of the model.
@@ -185,6 +199,8 @@ pub(super) enum Cond {
     /// In the list `nets`, or not.
     ListedNetwork(bool),
     City(usize, usize, bool),
+    Province(usize, usize, bool),
+    Country(usize, usize, bool),
     /// Steps of 0.01 %, keys, a salt of its own, and whether a request without a key is in.
     Share(u16, Vec<Key>, Option<u8>, bool),
     /// When, and whether that is so today.
@@ -212,6 +228,12 @@ impl Cond {
             Self::City(city, name, is) => {
                 format!("{{city: {{{}: [{}]}}}}", inside(is), CITIES[*city][*name])
             }
+            Self::Province(place, name, is) => {
+                format!("{{province: {{{}: [{}]}}}}", inside(is), PROVINCES[*place][*name])
+            }
+            Self::Country(place, name, is) => {
+                format!("{{country: {{{}: [{}]}}}}", inside(is), COUNTRIES[*place][*name])
+            }
             Self::Share(steps, keys, salt, no_key) => {
                 let keys: Vec<String> = keys.iter().map(|key| key.yaml()).collect();
                 let mut text =
@@ -232,13 +254,18 @@ impl Cond {
     /// Tells whether it holds, in the rule of this name.
     pub(super) fn holds(&self, asks: &Asks, rule: &str) -> bool {
         match self {
-            Self::Text(place, op, ignore_case) => op.holds(place.of(asks), *ignore_case),
+            Self::Text(place, op, ignore_case) => op.holds(place.of(asks), *ignore_case, rule),
             Self::Network(net, inside) => (asks.net4() == Some(*net)) == *inside,
             Self::Network6(net, inside) => {
                 (asks.net4().is_none() && asks.client.0 == *net) == *inside
             }
             Self::ListedNetwork(inside) => (asks.client.0 == 0) == *inside,
-            Self::City(city, _, inside) => (asks.net4().map(usize::from) == Some(*city)) == *inside,
+            // Each net is a city of its own, in a province and a country of its own.
+            Self::City(place, _, inside)
+            | Self::Province(place, _, inside)
+            | Self::Country(place, _, inside) => {
+                (asks.net4().map(usize::from) == Some(*place)) == *inside
+            }
             Self::Share(steps, keys, salt, no_key) => {
                 let salt = salt.map_or_else(|| rule.to_owned(), |salt| format!("s{salt}"));
                 match keys.iter().find_map(|key| key.of(asks)) {
@@ -262,12 +289,14 @@ impl Key {
             Self::Text(Place::Query) => "{query: q}".to_owned(),
             Self::Text(_) => "user".to_owned(),
             Self::Address => "clientIp".to_owned(),
+            Self::Issued => "issuedCookie".to_owned(),
         }
     }
 
     fn of(self, asks: &Asks) -> Option<Vec<u8>> {
         match self {
             Self::Text(place) => place.of(asks).map(|text| text.as_bytes().to_vec()),
+            Self::Issued => Some(asks.issued.as_bytes().to_vec()),
             Self::Address => Some(match asks.address().to_canonical() {
                 IpAddr::V4(address) => address.octets().to_vec(),
                 IpAddr::V6(address) => address.octets().to_vec(),
@@ -309,6 +338,7 @@ fn op(place: Place) -> impl Strategy<Value = Op> {
         any::<bool>().prop_map(Op::Listed),
         prop::sample::select(&REGEXES[..]).prop_map(|(text, matches)| Op::Regex(text, matches)),
         any::<bool>().prop_map(Op::Exists),
+        (0_u16..=10_000).prop_map(Op::Share),
     ]
 }
 
@@ -326,7 +356,8 @@ fn text() -> impl Strategy<Value = Cond> {
     place.prop_flat_map(|place| {
         (op(place), any::<bool>()).prop_map(move |(op, ignore_case)| {
             // A pattern says itself what it ignores.
-            let ignore_case = ignore_case && !matches!(op, Op::Regex(..) | Op::Exists(_));
+            let ignore_case =
+                ignore_case && !matches!(op, Op::Regex(..) | Op::Exists(_) | Op::Share(_));
             Cond::Text(place, op, ignore_case)
         })
     })
@@ -339,6 +370,7 @@ fn share() -> impl Strategy<Value = Cond> {
         Key::Text(Place::Cookie),
         Key::Text(Place::Query),
         Key::Address,
+        Key::Issued,
     ]);
     let steps = prop_oneof![Just(0), Just(10_000), 0_u16..=10_000];
     (steps, prop::collection::vec(key, 1..3), prop::option::of(0_u8..2), any::<bool>())
@@ -360,6 +392,10 @@ pub(super) fn cond() -> impl Strategy<Value = Cond> {
         1 => any::<bool>().prop_map(Cond::ListedNetwork),
         1 => (0_usize..2, 0_usize..3, any::<bool>())
             .prop_map(|(city, name, inside)| Cond::City(city, name, inside)),
+        1 => (0_usize..2, 0_usize..3, any::<bool>())
+            .prop_map(|(place, name, inside)| Cond::Province(place, name, inside)),
+        1 => (0_usize..2, 0_usize..2, any::<bool>())
+            .prop_map(|(place, name, inside)| Cond::Country(place, name, inside)),
         2 => share(),
         1 => prop::sample::select(&TIMES[..]).prop_map(|(text, now)| Cond::Time(text, now)),
     ];
@@ -382,10 +418,12 @@ pub(super) fn asks() -> impl Strategy<Value = Asks> {
     let family =
         prop_oneof![3 => Just(Family::V4), 1 => Just(Family::Mapped), 1 => Just(Family::V6)];
     let client = ((0_u8..3, any::<u8>()), family);
-    ([word(), word()], word(), word(), user, path, host, method, client).prop_map(
-        |(headers, cookie, query, user, path, host, method, (client, family))| Asks {
+    let cookies = (word(), prop::sample::select(&ISSUED[..]));
+    ([word(), word()], cookies, word(), user, path, host, method, client).prop_map(
+        |(headers, (cookie, issued), query, user, path, host, method, (client, family))| Asks {
             headers,
             cookie,
+            issued,
             query,
             user,
             path,

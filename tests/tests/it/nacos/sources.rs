@@ -115,6 +115,44 @@ async fn files_and_nacos_are_one_set(kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whatever is wrong with what stands on the server is said with its place, and nothing changes.
+async fn a_wrong_document_changes_nothing(kind: Kind) -> anyhow::Result<()> {
+    const GOOD: &str = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\n\
+                        rules: [{name: good, when: {header: {name: x, exists: true}}}]\n";
+    let server = Nacos::start(kind).await?;
+    let stubs = [Stub::start("V1").await?, Stub::start("V2").await?];
+    server.publish("rules.yaml", GOOD).await?;
+    let gateway = edge(&server, &stubs, "nacos: {dataIds: [rules.yaml]}")?;
+    gateway.ready().await?;
+    let mut rejected = 0.0;
+    for (document, message) in crate::edge::wrong_documents() {
+        // What the server does not take never reaches the gateway.
+        if let Err(refused) = server.publish("rules.yaml", &document).await {
+            ensure!(document.len() > 1 << 20, "the server refused {document}: {refused}");
+            continue;
+        }
+        rejected += 1.0;
+        eventually(Duration::from_secs(20), async || {
+            let text = gateway.ask("/readyz").await?;
+            ensure!(text.contains(message), "{message} is not in {text}");
+            let counted = gateway.metric("graylane_rules_rejected_total").await?;
+            ensure!(counted >= rejected, "{message}: {counted} of {rejected} rejected");
+            Ok(())
+        })
+        .await?;
+        ensure!(version(&gateway, ("x", "1")).await? == "V2");
+        ensure!(version(&gateway, ("y", "1")).await? == "V1");
+    }
+    ensure!(rejected > 7.0, "only {rejected} were tried");
+    server.publish("rules.yaml", GOOD).await?;
+    eventually(Duration::from_secs(15), async || {
+        let text = gateway.ask("/readyz").await?;
+        ensure!(!text.contains("rejected"), "{text}");
+        Ok(())
+    })
+    .await
+}
+
 mod on_rnacos {
     use super::*;
 
@@ -127,6 +165,11 @@ mod on_rnacos {
     async fn files_and_nacos_are_one_set() -> anyhow::Result<()> {
         super::files_and_nacos_are_one_set(Kind::Rnacos).await
     }
+
+    #[tokio::test]
+    async fn a_wrong_document_changes_nothing() -> anyhow::Result<()> {
+        super::a_wrong_document_changes_nothing(Kind::Rnacos).await
+    }
 }
 
 mod on_nacos {
@@ -135,5 +178,10 @@ mod on_nacos {
     #[tokio::test]
     async fn any_server_of_the_list_will_do() -> anyhow::Result<()> {
         super::any_server_of_the_list_will_do(Kind::Java).await
+    }
+
+    #[tokio::test]
+    async fn a_wrong_document_changes_nothing() -> anyhow::Result<()> {
+        super::a_wrong_document_changes_nothing(Kind::Java).await
     }
 }
