@@ -1,6 +1,7 @@
 use gray_lb::NoInstance;
 use http::StatusCode;
 
+use crate::http1::Cut;
 use crate::upstream::UpstreamError;
 
 /// Why a request was not served.
@@ -12,6 +13,12 @@ pub enum Error {
     /// The target is longer than allowed.
     #[error("the request target is longer than allowed")]
     TargetTooLong,
+    /// The head is longer than allowed, or has more fields.
+    #[error("the request's head is longer than allowed")]
+    HeadTooLarge,
+    /// A version of HTTP that is not spoken like this.
+    #[error("this version of HTTP is not spoken here")]
+    Version,
     /// The body is larger than allowed.
     #[error("the request body is larger than allowed")]
     BodyTooLarge,
@@ -38,13 +45,24 @@ pub enum Error {
     Upstream(#[source] UpstreamError),
     /// The client broke off, or sent something that is no HTTP.
     #[error("the client's request ended early")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientError),
     /// The client's request did not go on.
     #[error("the client's request did not go on in time")]
     Stalled,
     /// The instance did not answer in time.
     #[error("the instance did not answer in time")]
     Timeout,
+}
+
+/// What a client did instead of going on with its request.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Over HTTP/1.1.
+    #[error("its request: {0}")]
+    Http1(#[from] Cut),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
 }
 
 impl Error {
@@ -54,6 +72,8 @@ impl Error {
             Self::BadRequest(_) | Self::Client(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Method(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -81,6 +101,8 @@ impl Error {
             Self::Client(_) => "client-aborted",
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLarge => "body-too-large",
+            Self::HeadTooLarge => "head-too-large",
+            Self::Version => "version-not-served",
             Self::Method(_) => "method-not-served",
             Self::Loop => "loop",
             Self::NoRoute => "no-route",
@@ -110,6 +132,8 @@ mod tests {
             Error::BadRequest("no"),
             Error::TargetTooLong,
             Error::BodyTooLarge,
+            Error::HeadTooLarge,
+            Error::Version,
             Error::Method(http::Method::CONNECT),
             Error::Loop,
             Error::NoRoute,

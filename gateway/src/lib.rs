@@ -32,7 +32,7 @@ mod tunnel;
 mod upstream;
 
 pub use self::app::{App, Running, StartError};
-pub use self::error::Error;
+pub use self::error::{ClientError, Error};
 pub use self::http1::Cut;
 pub use self::observe::Trail;
 pub use self::properties::GatewayProperties;

@@ -45,7 +45,9 @@ impl Inner {
                 Lost::Body(error) => error,
                 lost => UpstreamError::of(lost).into(),
             }),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
+            Self::Http2(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map_err(|error| UpstreamError::Http2(error).into()),
             Self::Ended => Poll::Ready(None),
         }
     }

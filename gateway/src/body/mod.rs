@@ -12,7 +12,8 @@ use http_body::Frame;
 pub(crate) use self::answer::ResponseBody;
 pub(crate) use self::instance::{Inner, InstanceBody};
 pub(crate) use self::progress::{Blame, Progress, within};
-pub(crate) use self::request::RequestBody;
+pub(crate) use self::request::{ClientBody, RequestBody};
+use crate::error::ClientError;
 use crate::headers;
 use crate::upstream::UpstreamError;
 
@@ -25,9 +26,9 @@ pub(crate) enum BodyError {
     /// Nothing came for too long.
     #[error("the body stalled")]
     Stalled,
-    /// The connection that it came on failed.
+    /// The client's connection failed, or what came over it is no body.
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] ClientError),
     /// An instance failed in the middle of it.
     #[error(transparent)]
     Instance(#[from] UpstreamError),

@@ -10,12 +10,37 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{BodyError, Progress, without_lanes};
+use crate::error::ClientError;
+use crate::http1::IncomingBody;
+
+/// What the body of a request comes from.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    /// There is none.
+    None,
+    /// A connection of HTTP/1.1.
+    Http1(IncomingBody),
+    /// A stream of HTTP/2.
+    Http2(Incoming),
+}
+
+impl ClientBody {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
+        match self {
+            Self::None => Poll::Ready(None),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(ClientError::from),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(ClientError::from),
+        }
+    }
+}
 
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None` for a copy of a request that has no body.
-    inner: Option<Incoming>,
+    inner: ClientBody,
     left: u64,
     carriers: Arc<Carriers>,
     progress: Arc<Progress>,
@@ -28,9 +53,9 @@ pub(crate) struct RequestBody {
 
 impl RequestBody {
     /// A body of at most `limit` bytes, whose trailers may not carry a lane in.
-    pub(crate) fn new(inner: Incoming, limit: u64, carriers: Arc<Carriers>) -> Self {
+    pub(crate) fn new(inner: ClientBody, limit: u64, carriers: Arc<Carriers>) -> Self {
         Self {
-            inner: Some(inner),
+            inner,
             left: limit,
             carriers,
             progress: Arc::default(),
@@ -48,7 +73,7 @@ impl RequestBody {
     /// Copies a body that is empty; there is no copy of any other.
     pub(crate) fn copy_of_none(&self) -> Option<Self> {
         let none = || Self {
-            inner: None,
+            inner: ClientBody::None,
             left: 0,
             carriers: Arc::clone(&self.carriers),
             progress: Arc::clone(&self.progress),
@@ -82,8 +107,7 @@ impl RequestBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.inner.poll_frame(cx) else {
             return self.poll_stalled(cx).map(|()| Some(Err(BodyError::Stalled)));
         };
         self.timer = None;
@@ -133,11 +157,19 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.inner {
+            ClientBody::None => true,
+            ClientBody::Http1(body) => body.is_end_stream(),
+            ClientBody::Http2(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        match &self.inner {
+            ClientBody::None => SizeHint::with_exact(0),
+            ClientBody::Http1(body) => body.size_hint(),
+            ClientBody::Http2(body) => body.size_hint(),
+        }
     }
 }
 

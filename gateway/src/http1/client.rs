@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::HeaderMap;
+use http::header::{HeaderMap, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
@@ -83,6 +83,7 @@ impl Connection {
             outgoing: Outgoing::new(head, body, framing == Framing::Chunked),
             broken: None,
             scan: Scan::default(),
+            upgrades: parts.headers.contains_key(UPGRADE),
         };
         let mut until = Until::new(limit, progress);
         let head = poll_fn(|cx| {
@@ -143,6 +144,8 @@ struct Exchange {
     /// Why nothing more can be sent.
     broken: Option<std::io::Error>,
     scan: Scan,
+    /// Whether it asked for another protocol.
+    upgrades: bool,
 }
 
 impl Exchange {
@@ -178,7 +181,10 @@ impl Exchange {
                     continue;
                 }
                 Some(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Poll::Ready(Ok(head));
+                    let unasked = Cut::Unreadable("an upgrade that nobody asked for");
+                    let answered =
+                        if self.upgrades { Ok(head) } else { Err(Lost::Answer(unasked)) };
+                    return Poll::Ready(answered);
                 }
                 // What an instance says before its answer is not passed on.
                 Some(head) if head.status().is_informational() => continue,

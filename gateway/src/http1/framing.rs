@@ -15,6 +15,19 @@ pub(super) enum Framing {
 }
 
 impl Framing {
+    /// Returns how the body of a request ends (RFC 9112, section 6.3).
+    ///
+    /// # Errors
+    ///
+    /// Says what leaves room for more than one reading, by which a request could be smuggled past a gateway.
+    pub(super) fn of_request(version: Version, headers: &HeaderMap) -> Result<Self, &'static str> {
+        Ok(match said(version, headers)? {
+            (_, true) => Self::Chunked,
+            (None | Some(0), false) => Self::Empty,
+            (Some(length), false) => Self::Length(length),
+        })
+    }
+
     /// Returns how the body of an answer ends (RFC 9112, section 6.3).
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, Response, StatusCode, Version};
 
 use super::framing::Framing;
@@ -86,7 +86,10 @@ pub(super) fn read_fields(fields: &Bytes) -> Result<HeaderMap, &'static str> {
 }
 
 /// The values are parts of the text, which is not copied.
-fn map_of(text: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, &'static str> {
+pub(super) fn map_of(
+    text: &Bytes,
+    parsed: &[httparse::Header<'_>],
+) -> Result<HeaderMap, &'static str> {
     let mut headers = HeaderMap::with_capacity(parsed.len() + MORE);
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a field's name")?;
@@ -99,7 +102,7 @@ fn map_of(text: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, &'
 /// How many fields a gateway adds, for which there is room from the beginning.
 const MORE: usize = 4;
 
-const fn reason(error: httparse::Error) -> &'static str {
+pub(super) const fn reason(error: httparse::Error) -> &'static str {
     match error {
         httparse::Error::HeaderName => "a field's name",
         httparse::Error::HeaderValue => "a field's value",
@@ -134,6 +137,10 @@ pub(super) fn write_request(
         }
         Framing::Chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         _ => {}
+    }
+    if headers.contains_key(TE) && !headers.contains_key(CONNECTION) {
+        // It concerns this connection only (RFC 9110, section 10.1.4).
+        to.extend_from_slice(b"connection: te\r\n");
     }
     to.extend_from_slice(b"\r\n");
     to

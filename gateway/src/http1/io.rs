@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// What a connection's bytes go over.
 #[derive(Debug)]
@@ -12,6 +12,27 @@ pub(crate) enum Io {
     Tcp(TcpStream),
     /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// Ends when there may be something to read. Over TLS only reading tells.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Has the connection reset when it is dropped, so that nobody takes what was sent for all there is.
+    pub(super) fn abort(&self) {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        if let Err(error) = stream.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
 }
 
 impl AsyncRead for Io {

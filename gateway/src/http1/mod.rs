@@ -1,15 +1,22 @@
-//! HTTP/1.1 as it is spoken to instances: heads read by httparse, bodies framed by RFC 9112, section 6,
-//! and nothing between a request and its connection.
+//! HTTP/1.1, towards clients and towards instances: heads read by httparse, bodies framed by RFC 9112,
+//! section 6, and nothing between a request and its connection.
 
+mod answer_head;
 mod chunked;
 mod client;
+mod date;
 mod framing;
 mod head;
+mod incoming;
 mod io;
 mod outgoing;
+mod request_head;
+mod server;
 mod stream;
 mod watch;
 
 pub(crate) use self::client::{Answer, Connection, Granted, Lost};
+pub(crate) use self::incoming::IncomingBody;
 pub(crate) use self::io::Io;
+pub(crate) use self::server::{Handler, Upgrading, serve};
 pub use self::stream::Cut;

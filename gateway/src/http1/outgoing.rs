@@ -40,12 +40,19 @@ pub(super) struct Outgoing<B> {
     /// What is still to come; `None` when all of it has.
     body: Option<B>,
     chunked: bool,
+    /// Whether fields are sent behind it.
+    trailers: bool,
 }
 
 impl<B> Outgoing<B> {
     /// A message whose head is written into `head` already.
     pub(super) const fn new(head: BytesMut, body: Option<B>, chunked: bool) -> Self {
-        Self { buffer: head, piece: Bytes::new(), body, chunked }
+        Self { buffer: head, piece: Bytes::new(), body, chunked, trailers: true }
+    }
+
+    /// Leaves out what may stand behind the body.
+    pub(super) fn without_trailers(self) -> Self {
+        Self { trailers: false, ..self }
     }
 
     /// Nothing.
@@ -155,7 +162,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             return;
         }
         self.buffer.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.into_iter().flatten() {
+        for (name, value) in trailers.filter(|_| self.trailers).into_iter().flatten() {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                 self.buffer.extend_from_slice(part);
             }

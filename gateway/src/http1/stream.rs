@@ -20,6 +20,8 @@ pub(super) enum Rest {
     Length(u64),
     Chunks(Box<Chunks>),
     UntilClose,
+    /// Nobody knows: it was wrong before.
+    Unknown(&'static str),
 }
 
 impl Rest {
@@ -40,7 +42,7 @@ impl Rest {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Length(left) => SizeHint::with_exact(*left),
-            Self::Chunks(_) | Self::UntilClose => SizeHint::new(),
+            Self::Chunks(_) | Self::UntilClose | Self::Unknown(_) => SizeHint::new(),
         }
     }
 }
@@ -77,6 +79,8 @@ impl Stream {
         cx: &mut Context<'_>,
         room: usize,
     ) -> Poll<std::io::Result<bool>> {
+        // What waits needs no room.
+        ready!(self.io.poll_readable(cx))?;
         self.read.reserve(room);
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read).map_ok(|count| count > 0)
     }
@@ -87,7 +91,12 @@ impl Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         loop {
-            match self.take().map_err(Cut::Unreadable)? {
+            let taken = self.take().map_err(|what| {
+                // What is behind it may be anything.
+                self.rest = Rest::Unknown(what);
+                Cut::Unreadable(what)
+            });
+            match taken? {
                 Piece::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Piece::Trailers(fields) => return Poll::Ready(Some(Ok(Frame::trailers(fields)))),
                 Piece::End => return Poll::Ready(None),
@@ -114,6 +123,7 @@ impl Stream {
         let read = &mut self.read;
         match &mut self.rest {
             Rest::Nothing => Ok(Piece::End),
+            Rest::Unknown(what) => Err(what),
             Rest::Chunks(chunks) => {
                 let piece = chunks.next(read)?;
                 if matches!(piece, Piece::End | Piece::Trailers(_)) {

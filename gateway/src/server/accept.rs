@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -5,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +22,9 @@ use super::handle::{Gateway, Peer};
 use super::signs::{Signs, Streams};
 use super::sniff::{Spoken, sniff};
 use super::{Listener, proxy_protocol};
+use crate::Error;
+use crate::body::{ClientBody, ResponseBody};
+use crate::http1::{self, Handler, IncomingBody, Io, Upgrading};
 use crate::properties::LimitProperties;
 
 /// Serves connections until it is told to stop.
@@ -115,7 +121,11 @@ impl Server {
             spoken = sniff(&stream, self.limits.head_time.0) => spoken?,
             () = self.stop.accepting.cancelled() => return Ok(()),
         };
-        self.serve(stream, Peer { addr, scheme: "http" }, spoken).await
+        let peer = Peer { addr, scheme: "http" };
+        match spoken {
+            Spoken::Http1 => self.serve1(Io::Tcp(stream), peer).await,
+            Spoken::Http2 => self.serve2(stream, peer).await,
+        }
     }
 
     async fn serve_tls(
@@ -126,56 +136,44 @@ impl Server {
     ) -> io::Result<()> {
         let shaking = tokio::time::timeout(self.limits.head_time.0, tls.accept(stream));
         let stream = shaking.await??;
-        let spoken = match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Spoken::Http2,
-            _ => Spoken::Http1,
-        };
-        self.serve(stream, Peer { addr, scheme: "https" }, spoken).await
+        let peer = Peer { addr, scheme: "https" };
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => self.serve2(stream, peer).await,
+            _ => self.serve1(Io::Tls(Box::new(stream.into())), peer).await,
+        }
     }
 
-    async fn serve<S>(&self, stream: S, peer: Peer, spoken: Spoken) -> io::Result<()>
+    async fn serve1(&self, io: Io, peer: Peer) -> io::Result<()> {
+        let handler = Answering { gateway: &self.gateway, peer };
+        let served = http1::serve(io, &self.limits, &handler, &self.stop.accepting).await;
+        served.map_err(io::Error::other)
+    }
+
+    async fn serve2<S>(&self, stream: S, peer: Peer) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let gateway = Arc::clone(&self.gateway);
-        let service = service_fn(move |request| Arc::clone(&gateway).handle(request, peer));
-        let io = TokioIo::new(stream);
-        let stopping = self.stop.accepting.cancelled();
-        match spoken {
-            Spoken::Http1 => {
-                let connection = self.http1().serve_connection(io, service).with_upgrades();
-                let mut connection = pin!(connection);
-                tokio::select! {
-                    served = connection.as_mut() => return served.map_err(io::Error::other),
-                    () = stopping => connection.as_mut().graceful_shutdown(),
-                }
-                connection.await.map_err(io::Error::other)
+        let service = service_fn(move |request: Request<Incoming>| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let answer = gateway.handle(request.map(ClientBody::Http2), peer, None).await;
+                Ok::<_, Infallible>(answer)
             }
-            Spoken::Http2 => {
-                let signs = Signs::default();
-                let io = TokioIo::new(signs.of_bytes(io.into_inner()));
-                let http = self.http2(signs.of_streams());
-                let mut connection = pin!(http.serve_connection(io, service));
-                tokio::select! {
-                    served = connection.as_mut() => return served.map_err(io::Error::other),
-                    () = stopping => connection.as_mut().graceful_shutdown(),
-                }
-                // It ends when the client has acknowledged that, which one that is frozen never does.
-                tokio::select! {
-                    served = connection.as_mut() => served.map_err(io::Error::other),
-                    () = signs.gone() => Ok(()),
-                }
-            }
+        });
+        let signs = Signs::default();
+        let io = TokioIo::new(signs.of_bytes(stream));
+        let http = self.http2(signs.of_streams());
+        let mut connection = pin!(http.serve_connection(io, service));
+        tokio::select! {
+            served = connection.as_mut() => return served.map_err(io::Error::other),
+            () = self.stop.accepting.cancelled() => connection.as_mut().graceful_shutdown(),
         }
-    }
-
-    fn http1(&self) -> http1::Builder {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_time.0.max(self.limits.keep_alive.0))
-            .max_buf_size(self.limits.head_size.bytes().max(8192))
-            .max_headers(self.limits.headers);
-        http
+        // It ends when the client has acknowledged that, which one that is frozen never does.
+        tokio::select! {
+            served = connection.as_mut() => served.map_err(io::Error::other),
+            () = signs.gone() => Ok(()),
+        }
     }
 
     fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
@@ -190,5 +188,29 @@ impl Server {
             .keep_alive_interval(self.limits.keep_alive.0)
             .keep_alive_timeout(self.limits.head_time.0);
         http
+    }
+}
+
+/// Answers the requests of one connection of HTTP/1.1.
+struct Answering<'a> {
+    gateway: &'a Gateway,
+    peer: Peer,
+}
+
+impl Handler for Answering<'_> {
+    type Body = ResponseBody;
+
+    async fn handle(
+        &self,
+        request: Request<Option<IncomingBody>>,
+        upgrading: Option<Upgrading>,
+    ) -> Response<ResponseBody> {
+        let request = request.map(|body| body.map_or(ClientBody::None, ClientBody::Http1));
+        self.gateway.handle(request, self.peer, upgrading).await
+    }
+
+    fn refuse(&self, error: Error) -> Response<ResponseBody> {
+        tracing::debug!(peer = %self.peer.addr, %error, "no request");
+        self.gateway.refuse(error, self.peer)
     }
 }

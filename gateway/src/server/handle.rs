@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,17 +6,14 @@ use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
-use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::body::{InstanceBody, RequestBody, ResponseBody};
+use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
 use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
-use crate::http1::{Granted, Io};
+use crate::http1::{Granted, Io, Upgrading};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::{Failure, Proxy};
@@ -71,10 +67,11 @@ impl Gateway {
 
     /// Answers a request; whatever happens, the client gets an answer and the request is noted.
     pub(crate) async fn handle(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
+        &self,
+        request: Request<ClientBody>,
         peer: Peer,
-    ) -> Result<Response<ResponseBody>, Infallible> {
+        upgrading: Option<Upgrading>,
+    ) -> Response<ResponseBody> {
         let proxies = &self.policy.trusted_proxies;
         let client = proxies.client(peer.addr.ip(), request.headers());
         let id = RequestId::of(request.headers(), client.through_proxy);
@@ -89,15 +86,12 @@ impl Gateway {
         let mut ending = Ending::begin(self.observer.clone(), arrived);
         let wants_decision = self.policy.decision_header && request.headers().contains_key(EXPLAIN);
         let version = request.version();
-        let client_upgrade = headers::is_upgrade(request.headers())
-            .then(|| request.extensions_mut().remove::<OnUpgrade>())
-            .flatten();
         let answered = match self.check(&request) {
             Ok(()) => self.serve(request, peer, client, &id).await,
             Err(error) => Err(Failure { error, trail: None }),
         };
         let mut response = match answered {
-            Ok(response) => self.take_answer(response, client_upgrade, version),
+            Ok(response) => self.take_answer(response, upgrading, version),
             Err(failure) => own_answer(failure, &method, &id),
         };
         let trail = response.extensions_mut().remove::<Trail>();
@@ -105,7 +99,27 @@ impl Gateway {
         self.adorn(&mut response, trail.as_ref(), &id, wants_decision);
         let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
         ending.answered(response.status(), error, trail);
-        Ok(response.map(|body| body.with_ending(ending)))
+        response.map(|body| body.with_ending(ending))
+    }
+
+    /// Answers what is no request that can be handled, and takes note of it as of a request.
+    pub(crate) fn refuse(&self, error: Error, peer: Peer) -> Response<ResponseBody> {
+        let id = RequestId::of(&HeaderMap::new(), false);
+        // Nobody knows which, if any.
+        let method = Method::from_bytes(b"-").unwrap_or_default();
+        let arrived = Arrived {
+            at: Instant::now(),
+            method: method.clone(),
+            path: self.observer.access_log.as_ref().map(|_| String::new()),
+            client: peer.addr.ip().to_canonical(),
+            id: id.clone(),
+        };
+        let mut ending = Ending::begin(self.observer.clone(), arrived);
+        let code = error.code();
+        let mut response = own_answer(Failure { error, trail: None }, &method, &id);
+        response.headers_mut().insert(REQUEST_ID, id.value().clone());
+        ending.answered(response.status(), Some(code), None);
+        response.map(|body| body.with_ending(ending))
     }
 
     /// Refuses what must not be passed on.
@@ -141,7 +155,7 @@ impl Gateway {
     /// Classifies a request, and passes it on.
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         peer: Peer,
         client: ClientAddr,
         id: &RequestId,
@@ -186,7 +200,7 @@ impl Gateway {
     fn take_answer(
         &self,
         mut response: Response<InstanceBody>,
-        client: Option<OnUpgrade>,
+        client: Option<Upgrading>,
         version: Version,
     ) -> Response<ResponseBody> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -279,11 +293,10 @@ fn decision_of(trail: &Trail) -> String {
 }
 
 /// Passes bytes both ways between two upgraded connections, until one ends or both are idle.
-async fn join(client: OnUpgrade, mut instance: Io, read: Bytes, idle: std::time::Duration) {
-    let Ok(client) = client.await else { return };
-    let mut client = TokioIo::new(client);
-    // What the instance has said already, right behind its answer.
-    if client.write_all(&read).await.is_err() {
+async fn join(client: Upgrading, mut instance: Io, read: Bytes, idle: std::time::Duration) {
+    let Ok((mut client, sent)) = client.0.await else { return };
+    // What either has said already, right behind its answer or its request.
+    if client.write_all(&read).await.is_err() || instance.write_all(&sent).await.is_err() {
         return;
     }
     if let Err(error) = crate::tunnel::tunnel(&mut client, &mut instance, idle).await {

@@ -94,7 +94,7 @@ async fn connect_shared(to: &Target, tls: &UpstreamTls) -> std::io::Result<Sende
     let Wire::Tls(service) = &to.wire else { return handshake2(stream).await };
     match tls.handshake(service, stream).await? {
         (stream, true) => handshake2(stream).await,
-        (stream, false) => Ok(fresh(Io::Tls(Box::new(stream)))),
+        (stream, false) => Ok(fresh(Io::Tls(Box::new(stream.into())))),
     }
 }
 

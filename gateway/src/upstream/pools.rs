@@ -172,7 +172,7 @@ fn failed(
     let error = match progress.failed() {
         Some(Blame::TooLarge) => Error::BodyTooLarge,
         Some(Blame::Stalled) => Error::Stalled,
-        Some(Blame::Broken) => Error::Client(error),
+        Some(Blame::Broken) => Error::Client(error.into()),
         None => Error::Upstream(UpstreamError::Http2(error)),
     };
     Failed { error, request: request.map(Box::new) }

@@ -40,7 +40,7 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
                         Upgrade: websocket\r\nGray: GRAY\r\nX-Mse-Tag: gray\r\n\r\n";
 
 /// An instance that tells the bytes of each request: one request per connection.
-async fn instance() -> anyhow::Result<(SocketAddr, mpsc::UnboundedReceiver<String>)> {
+pub(crate) async fn instance() -> anyhow::Result<(SocketAddr, mpsc::UnboundedReceiver<String>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let (tell, told) = mpsc::unbounded_channel();

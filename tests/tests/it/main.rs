@@ -58,3 +58,4 @@ mod tokens;
 mod traces;
 mod upstreams;
 mod walkthrough;
+mod wire;

@@ -65,7 +65,13 @@ impl Instance {
         Gateway::start_in(folder, &config)
     }
 
-    async fn event(&mut self) -> anyhow::Result<String> {
+    /// Tells whether nothing has happened to it that was not told yet.
+    pub(crate) async fn silent(&mut self) -> bool {
+        let more = tokio::time::timeout(Duration::from_millis(300), self.events.recv());
+        more.await.is_err()
+    }
+
+    pub(crate) async fn event(&mut self) -> anyhow::Result<String> {
         let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await?;
         event.context("the instance ended")
     }
@@ -96,8 +102,11 @@ async fn answer(
         }
         "/trailers" => {
             let sent = request.into_body().collect().await.ok();
-            let seen = sent.and_then(|body| body.trailers().cloned()).unwrap_or_default();
-            let _ = tell.send(format!("{version} trailers {seen:?}"));
+            let _ =
+                tell.send(match sent.map(|body| body.trailers().cloned().unwrap_or_default()) {
+                    Some(seen) => format!("{version} trailers {seen:?}"),
+                    None => "a broken body".to_owned(),
+                });
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(trailers)];

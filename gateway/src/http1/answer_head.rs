@@ -1,0 +1,174 @@
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{StatusCode, Version};
+use http_body::SizeHint;
+
+use super::date::write_date;
+use super::framing::{Framing, length};
+
+/// What of a request its answer depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) version: Version,
+    /// Whether only the head was asked for.
+    pub(super) head_only: bool,
+    /// Whether another request may follow.
+    pub(super) stays: bool,
+    /// Whether fields behind the body are understood.
+    pub(super) trailers: bool,
+}
+
+/// Says how the body of an answer ends (RFC 9112, section 6.3), and whether the connection stays after it.
+pub(super) fn frame(asked: Asked, parts: &Parts, hint: &SizeHint) -> (Framing, bool) {
+    let bodiless = asked.head_only
+        || parts.status.is_informational()
+        || parts.status == StatusCode::NO_CONTENT
+        || parts.status == StatusCode::NOT_MODIFIED;
+    if bodiless {
+        return (Framing::Empty, asked.stays);
+    }
+    let said = length(&parts.headers).ok().flatten();
+    match hint.exact().or(said) {
+        Some(length) => (Framing::Length(length), asked.stays),
+        None if asked.version == Version::HTTP_11 => (Framing::Chunked, asked.stays),
+        None => (Framing::UntilClose, false),
+    }
+}
+
+/// Writes the head of an answer.
+pub(super) fn write_answer(
+    asked: Asked,
+    parts: &Parts,
+    (framing, stays): (Framing, bool),
+) -> BytesMut {
+    let Parts { status, headers, .. } = parts;
+    let lengths = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    // The status line, and the fields that are added.
+    let mut to = BytesMut::with_capacity(160 + lengths.sum::<usize>());
+    write_status(*status, &mut to);
+    let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in headers {
+        let own = name == CONTENT_LENGTH
+            || name == TRANSFER_ENCODING
+            || (name == CONNECTION && !upgraded);
+        if !own {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                to.extend_from_slice(part);
+            }
+        }
+    }
+    if !headers.contains_key(DATE) && !status.is_informational() {
+        write_date(&mut to);
+    }
+    write_framing(asked, framing, *status, headers, &mut to);
+    match (stays, asked.version) {
+        _ if upgraded => {}
+        (false, _) => to.extend_from_slice(b"connection: close\r\n"),
+        (true, Version::HTTP_10) => to.extend_from_slice(b"connection: keep-alive\r\n"),
+        (true, _) => {}
+    }
+    to.extend_from_slice(b"\r\n");
+    to
+}
+
+fn write_status(status: StatusCode, to: &mut BytesMut) {
+    if status == StatusCode::OK {
+        to.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or(""), "\r\n"]
+    {
+        to.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn write_framing(
+    asked: Asked,
+    framing: Framing,
+    status: StatusCode,
+    headers: &HeaderMap,
+    to: &mut BytesMut,
+) {
+    let said = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Chunked => {
+            to.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            None
+        }
+        // How long it would have been (RFC 9110, section 8.6).
+        Framing::Empty if asked.head_only || status == StatusCode::NOT_MODIFIED => {
+            length(headers).ok().flatten()
+        }
+        Framing::Empty | Framing::UntilClose => None,
+    };
+    if let Some(length) = said {
+        to.extend_from_slice(b"content-length: ");
+        to.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        to.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(
+        asked: Asked,
+        (status, lines): (u16, &[(&'static str, &'static str)]),
+        hint: Option<u64>,
+        expected: &str,
+    ) {
+        let mut response = Response::builder().status(status).header("date", "now");
+        for (name, value) in lines {
+            response = response.header(*name, *value);
+        }
+        let (parts, ()) = response.body(()).unwrap().into_parts();
+        let hint = hint.map_or_else(SizeHint::new, SizeHint::with_exact);
+        let framed = frame(asked, &parts, &hint);
+        let written = write_answer(asked, &parts, framed);
+        assert_eq!(String::from_utf8_lossy(&written).replace("date: now\r\n", ""), expected);
+    }
+
+    const GET: Asked =
+        Asked { version: Version::HTTP_11, head_only: false, stays: true, trailers: false };
+
+    #[test]
+    fn an_answer_says_once_how_it_ends() {
+        let ok = "HTTP/1.1 200 OK\r\n";
+        check(GET, (200, &[]), Some(5), &format!("{ok}content-length: 5\r\n\r\n"));
+        check(GET, (200, &[]), None, &format!("{ok}transfer-encoding: chunked\r\n\r\n"));
+        let twice = [("content-length", "5"), ("content-length", "5")];
+        check(GET, (200, &twice), None, &format!("{ok}content-length: 5\r\n\r\n"));
+        let old = Asked { version: Version::HTTP_10, ..GET };
+        check(old, (200, &[]), None, &format!("{ok}connection: close\r\n\r\n"));
+        let kept = format!("{ok}content-length: 0\r\nconnection: keep-alive\r\n\r\n");
+        check(old, (200, &[]), Some(0), &kept);
+        let last = Asked { stays: false, ..GET };
+        let closed = format!("{ok}content-length: 5\r\nconnection: close\r\n\r\n");
+        check(last, (200, &[("connection", "keep-alive")]), Some(5), &closed);
+    }
+
+    #[test]
+    fn some_answers_have_no_body() {
+        let head = Asked { head_only: true, ..GET };
+        let said = [("content-length", "17")];
+        check(head, (200, &said), Some(0), "HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n");
+        check(head, (200, &[]), None, "HTTP/1.1 200 OK\r\n\r\n");
+        check(GET, (204, &said), Some(0), "HTTP/1.1 204 No Content\r\n\r\n");
+        check(
+            GET,
+            (304, &said),
+            Some(0),
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 17\r\n\r\n",
+        );
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let expected =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        check(GET, (101, &upgrade), Some(0), expected);
+        check(GET, (299, &[]), Some(0), "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
+    }
+}

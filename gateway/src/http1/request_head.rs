@@ -1,0 +1,272 @@
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{EXPECT, HeaderMap, TE};
+use http::uri::Scheme;
+use http::{Method, Request, Uri, Version};
+
+use super::framing::{Framing, stays};
+use super::head::{Scan, map_of, reason};
+use crate::Error;
+
+/// So many fields are read without asking for memory.
+const FIELDS: usize = 128;
+
+/// How many empty lines a client may send before a request (RFC 9112, section 2.2, asks for one at least).
+const EMPTY_LINES: usize = 4;
+
+/// How much of a head is accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadLimits {
+    /// Its bytes.
+    pub(super) size: usize,
+    /// Its fields.
+    pub(super) fields: usize,
+    /// The bytes of its target.
+    pub(super) target: usize,
+}
+
+/// Reads the heads of requests, one after the other.
+#[derive(Debug)]
+pub(super) struct HeadReader {
+    limits: HeadLimits,
+    scan: Scan,
+    empty_lines: usize,
+}
+
+/// A request without its body, and what its head says about how it is spoken.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    pub(super) request: Request<()>,
+    pub(super) framing: Framing,
+    /// Whether another request may follow.
+    pub(super) stays: bool,
+    /// Whether the client waits to be asked for the body.
+    pub(super) expects: bool,
+    /// Whether it understands fields behind a body (RFC 9110, section 6.5.1).
+    pub(super) trailers: bool,
+}
+
+impl HeadReader {
+    pub(super) fn new(limits: HeadLimits) -> Self {
+        Self { limits, scan: Scan::default(), empty_lines: 0 }
+    }
+
+    /// Takes the head of a request from what has come; `None` where that is not all of it.
+    ///
+    /// # Errors
+    ///
+    /// Why the request is refused. Where the next one begins is unknown then.
+    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<RequestHead>, Error> {
+        while self.empty_lines < EMPTY_LINES && read.starts_with(b"\r\n") {
+            read.advance(2);
+            self.empty_lines += 1;
+        }
+        let limit = self.limits.size;
+        let end = self.scan.end(read).map_err(Error::BadRequest)?;
+        if end.unwrap_or(read.len()) > limit {
+            let line = memchr::memchr(b'\n', read).unwrap_or(read.len());
+            // Its target alone is longer than that, or its fields are.
+            return Err(if line > limit { Error::TargetTooLong } else { Error::HeadTooLarge });
+        }
+        let Some(end) = end else { return Ok(None) };
+        (self.scan, self.empty_lines) = (Scan::default(), 0);
+        let head = read.split_to(end).freeze();
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+        let most = self.limits.fields;
+        if let Some(fields) = fields.get_mut(..most) {
+            return self.parse(&head, fields).map(Some);
+        }
+        let mut fields = vec![MaybeUninit::uninit(); most];
+        self.parse(&head, &mut fields).map(Some)
+    }
+
+    fn parse<'a>(
+        &self,
+        head: &'a Bytes,
+        fields: &mut [MaybeUninit<httparse::Header<'a>>],
+    ) -> Result<RequestHead, Error> {
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(head, fields) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(Error::BadRequest("no request line")),
+            Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
+            Err(httparse::Error::Version) if is_other_version(head) => return Err(Error::Version),
+            Err(error) => return Err(Error::BadRequest(reason(error))),
+        }
+        let method = parsed.method.unwrap_or_default();
+        let method = Method::from_bytes(method.as_bytes());
+        let method = method.map_err(|_| Error::BadRequest("a method"))?;
+        let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+        let target = parsed.path.unwrap_or_default();
+        let uri = self.target(&method, target, head)?;
+        let headers = map_of(head, parsed.headers).map_err(Error::BadRequest)?;
+        let mut request = Request::new(());
+        (*request.method_mut(), *request.uri_mut()) = (method, uri);
+        *request.version_mut() = version;
+        let framing = Framing::of_request(version, &headers).map_err(Error::BadRequest)?;
+        // What follows upon CONNECT is another protocol, which this gateway does not speak.
+        let stays = stays(version, &headers) && request.method() != Method::CONNECT;
+        let expects = version == Version::HTTP_11 && expects_invitation(&headers);
+        let trailers = version == Version::HTTP_11 && takes_trailers(&headers);
+        *request.headers_mut() = headers;
+        Ok(RequestHead { request, framing, stays, expects, trailers })
+    }
+
+    /// Reads a target (RFC 9112, section 3.2), which is passed on as it is.
+    fn target(&self, method: &Method, text: &str, head: &Bytes) -> Result<Uri, Error> {
+        if text.len() > self.limits.target {
+            return Err(Error::TargetTooLong);
+        }
+        // Whoever parses a URI would lose it.
+        if text.contains('#') {
+            return Err(Error::BadRequest("the request's target has a fragment"));
+        }
+        let uri = Uri::from_maybe_shared(head.slice_ref(text.as_bytes()));
+        let uri = uri.map_err(|_| Error::BadRequest("the request's target is none"))?;
+        let of_http = |scheme: &Scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+        let fits = match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => of_http(scheme) && !authority.as_str().contains('@'),
+            (None, Some(_)) => *method == Method::CONNECT,
+            _ if text == "*" => *method == Method::OPTIONS,
+            _ => text.starts_with('/') && *method != Method::CONNECT,
+        };
+        if fits { Ok(uri) } else { Err(Error::BadRequest("the request's target is none")) }
+    }
+}
+
+/// Tells whether the request line names a version of HTTP that is not this one.
+fn is_other_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let [_, _, version] = *words else { return false };
+    match version.strip_prefix(b"HTTP/") {
+        Some(b"1.0" | b"1.1") => false,
+        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
+        _ => false,
+    }
+}
+
+fn expects_invitation(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter();
+    let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { size: 512, fields: 8, target: 64 };
+
+    /// Reads a head that comes in pieces of this length.
+    fn read(text: &[u8], step: usize) -> Result<(RequestHead, Vec<u8>), Error> {
+        let (mut reader, mut buffer) = (HeadReader::new(LIMITS), BytesMut::new());
+        for piece in text.chunks(step) {
+            buffer.extend_from_slice(piece);
+            if let Some(head) = reader.next(&mut buffer)? {
+                return Ok((head, buffer.to_vec()));
+            }
+        }
+        Err(Error::BadRequest("it does not end"))
+    }
+
+    #[track_caller]
+    fn refused(text: &str, status: u16) {
+        for step in [1, text.len()] {
+            match read(text.as_bytes(), step) {
+                Err(error) => assert_eq!(error.status(), status, "{text:?}: {error}"),
+                Ok((head, _)) => panic!("{text:?} was read as {head:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_is_read_in_whatever_pieces_it_comes() {
+        let text = b"\r\nGET /a?b=%20c HTTP/1.1\r\nHost: x\r\nA: 1\r\na:  2 \r\n\r\nGET";
+        for step in 1..text.len() - 3 {
+            let (head, _) = read(text, step).unwrap();
+            let RequestHead { request, framing, stays, expects, trailers } = head;
+            assert_eq!(
+                (request.method(), request.uri().to_string()),
+                (&Method::GET, "/a?b=%20c".into())
+            );
+            let values: Vec<_> = request.headers().get_all("a").iter().collect();
+            assert_eq!(values, ["1", "2"]);
+            assert_eq!((framing, stays, expects, trailers), (Framing::Empty, true, false, false));
+        }
+        assert_eq!(read(text, text.len()).unwrap().1, b"GET");
+    }
+
+    #[test]
+    fn what_a_head_says_about_its_connection_is_understood() {
+        let of = |lines: &str, version: &str| {
+            let text = format!("POST / HTTP/{version}\r\n{lines}\r\n");
+            read(text.as_bytes(), text.len()).unwrap().0
+        };
+        assert!(!of("Connection: x, CLOSE\r\n", "1.1").stays);
+        assert!(!of("", "1.0").stays);
+        assert!(of("Connection: keep-alive\r\n", "1.0").stays);
+        assert!(of("Expect: 100-Continue\r\n", "1.1").expects);
+        assert!(!of("Expect: 100-continue\r\n", "1.0").expects);
+        assert!(of("TE: gzip, trailers\r\n", "1.1").trailers);
+        assert_eq!(of("Content-Length: 7\r\n", "1.0").framing, Framing::Length(7));
+        assert_eq!(of("Transfer-Encoding: chunked\r\n", "1.1").framing, Framing::Chunked);
+    }
+
+    #[test]
+    fn what_can_be_read_otherwise_is_refused() {
+        for wrong in [
+            "GET / HTTP/1.1\nHost: x\n\n",
+            "GET / HTTP/1.1\r\nHost: x\n\r\n",
+            "GET  / HTTP/1.1\r\n\r\n",
+            "GET /  HTTP/1.1\r\n\r\n",
+            " GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1 \r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET / http/1.1\r\n\r\n",
+            "GET / HTTP/11\r\n\r\n",
+            "G(T / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nA : 1\r\n\r\n",
+            "GET / HTTP/1.1\r\n A: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\r\n: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nA\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: \0\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: a\rb\r\n\r\n",
+            "GET /#a HTTP/1.1\r\n\r\n",
+            "GET a HTTP/1.1\r\n\r\n",
+            "GET a:80 HTTP/1.1\r\n\r\n",
+            "GET ftp://a/ HTTP/1.1\r\n\r\n",
+            "GET http://u:p@a/ HTTP/1.1\r\n\r\n",
+            "GET * HTTP/1.1\r\n\r\n",
+            "CONNECT /a HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            refused(wrong, 400);
+        }
+    }
+
+    #[test]
+    fn too_much_is_refused_as_what_it_is() {
+        refused(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(64)), 414);
+        refused(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(600)), 414);
+        refused(&format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(600)), 431);
+        refused(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(9)), 431);
+        refused("GET / HTTP/2.0\r\n\r\n", 505);
+        let most = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(8));
+        assert_eq!(read(most.as_bytes(), 7).unwrap().0.request.headers().len(), 8);
+        assert!(read(b"GET http://a.example:80/x HTTP/1.1\r\n\r\n", 9).is_ok());
+        assert!(read(b"OPTIONS * HTTP/1.1\r\n\r\n", 9).is_ok());
+    }
+}

@@ -1,0 +1,333 @@
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::io::AsyncWrite;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Io;
+use super::answer_head::{Asked, frame, write_answer};
+use super::framing::Framing;
+use super::incoming::{IncomingBody, Shared};
+use super::outgoing::Outgoing;
+use super::request_head::{HeadLimits, HeadReader, RequestHead};
+use super::stream::READ;
+use super::watch::Watch;
+use crate::Error;
+use crate::headers::is_upgrade;
+use crate::properties::LimitProperties;
+
+/// What answers the requests of a connection.
+pub(crate) trait Handler: Sync {
+    /// The body of an answer.
+    type Body: Body<Data = Bytes> + Unpin + Send;
+
+    /// Answers a request; without a body where it has none, and with a way to take the connection over where
+    /// it asks for another protocol.
+    fn handle(
+        &self,
+        request: Request<Option<IncomingBody>>,
+        upgrading: Option<Upgrading>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Answers what is no request that can be handled; the connection ends after it.
+    fn refuse(&self, error: Error) -> Response<Self::Body>;
+}
+
+/// A client's connection that is used otherwise from here on, and what has come on it already.
+pub(crate) type Upgraded = (Io, Bytes);
+
+/// Gives the connection once an upgrade has been granted.
+#[derive(Debug)]
+pub(crate) struct Upgrading(pub(crate) oneshot::Receiver<Upgraded>);
+
+/// Why a connection ended before its client had ended it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    /// The client went away while a request was being answered.
+    #[error("the client is gone")]
+    Gone,
+    /// The body of an answer ended early.
+    #[error("an answer was cut short")]
+    CutShort,
+    /// The connection broke.
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+/// Serves a client's requests, one after the other, until it ends or is told to stop and nothing is under
+/// way (RFC 9112, section 9).
+///
+/// # Errors
+///
+/// See [`Ended`].
+pub(crate) async fn serve(
+    io: Io,
+    limits: &LimitProperties,
+    handler: &impl Handler,
+    stop: &CancellationToken,
+) -> Result<(), Ended> {
+    let mut stopped = pin!(stop.cancelled());
+    let mut connection = Served::new(io, limits);
+    loop {
+        let head = poll_fn(|cx| connection.poll_head(cx, stopped.as_mut())).await;
+        let Next::Request(head) = head else {
+            return match head {
+                Next::Refused(error) => connection.refuse(handler.refuse(error)).await,
+                _ => Ok(connection.shut().await?),
+            };
+        };
+        let (grant, upgrading) = granting(&head).unzip();
+        let asks_upgrade = grant.is_some();
+        let (request, mut asked) = connection.begin(*head);
+        // In a box: a connection without a request has no room for one.
+        let mut handling = Box::pin(handler.handle(request, upgrading));
+        let answered = poll_fn(|cx| {
+            if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            connection.shared.poll_gone(cx).map(|()| None)
+        });
+        let Some(response) = answered.await else { return Err(Ended::Gone) };
+        drop(handling);
+        // What is told to stop takes no other request.
+        asked.stays &= !stop.is_cancelled();
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let stays = connection.answer(asked, response).await?;
+        if let Some(grant) = grant.filter(|_| upgraded) {
+            connection.hand_over(grant);
+            return Ok(());
+        }
+        // What was sent in the hope of an upgrade is no request.
+        let hasty = asks_upgrade && connection.has_more();
+        if !stays || hasty || !connection.drain().await {
+            return Ok(connection.linger().await?);
+        }
+    }
+}
+
+/// Gets ready to give a connection away where a request asks for another protocol.
+fn granting(head: &RequestHead) -> Option<(oneshot::Sender<Upgraded>, Upgrading)> {
+    let asked = head.framing == Framing::Empty && is_upgrade(head.request.headers());
+    asked.then(|| {
+        let (grant, granted) = oneshot::channel();
+        (grant, Upgrading(granted))
+    })
+}
+
+/// What comes next on a connection.
+enum Next {
+    Request(Box<RequestHead>),
+    Refused(Error),
+    Nothing,
+}
+
+/// A client's connection.
+struct Served {
+    shared: Shared,
+    heads: HeadReader,
+    watch: Watch,
+    /// Since when the client has had nothing to say, or the head of a request has been coming; unknown until
+    /// it is waited for.
+    since: Option<Instant>,
+    /// Whether some of a head has come.
+    begun: bool,
+    /// How long the client may have nothing to say.
+    patience: Duration,
+    head_time: Duration,
+    keep_alive: Duration,
+}
+
+impl Served {
+    fn new(io: Io, limits: &LimitProperties) -> Self {
+        let heads = HeadReader::new(HeadLimits {
+            size: limits.head_size.bytes(),
+            fields: limits.headers,
+            target: limits.target_size.bytes(),
+        });
+        Self {
+            shared: Shared::new(io),
+            heads,
+            watch: Watch::default(),
+            since: None,
+            begun: false,
+            // Who says nothing at all after connecting is not waited for as long as later.
+            patience: limits.head_time.0,
+            head_time: limits.head_time.0,
+            keep_alive: limits.keep_alive.0,
+        }
+    }
+
+    /// Waits for the head of a request.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Next> {
+        let mut inner = self.shared.lock();
+        let stream = &mut inner.stream;
+        loop {
+            if !stream.read.is_empty() {
+                match self.heads.next(&mut stream.read) {
+                    Ok(Some(head)) => return Poll::Ready(Next::Request(Box::new(head))),
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Next::Refused(error)),
+                }
+                if !self.begun && !stream.read.is_empty() {
+                    (self.begun, self.since) = (true, None);
+                }
+            }
+            match stream.poll_read(cx, READ) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Next::Nothing),
+                Poll::Pending => break,
+            }
+        }
+        if stream.read.is_empty() {
+            // An idle connection needs no memory.
+            stream.read = BytesMut::new();
+        }
+        drop(inner);
+        if !self.begun && stop.poll(cx).is_ready() {
+            return Poll::Ready(Next::Nothing);
+        }
+        let limit = if self.begun { self.head_time } else { self.patience };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        ready!(self.watch.poll_until(cx, since + limit));
+        Poll::Ready(if self.begun { Next::Refused(Error::Stalled) } else { Next::Nothing })
+    }
+
+    /// Makes a request of its head, and says what its answer depends on.
+    fn begin(&mut self, head: RequestHead) -> (Request<Option<IncomingBody>>, Asked) {
+        (self.begun, self.since, self.patience) = (false, None, self.keep_alive);
+        let RequestHead { request, framing, stays, expects, trailers } = head;
+        let asked = Asked {
+            version: request.version(),
+            head_only: *request.method() == Method::HEAD,
+            stays,
+            trailers,
+        };
+        let body = (framing != Framing::Empty).then(|| self.shared.begin(framing, expects));
+        (request.map(|()| body), asked)
+    }
+
+    /// Writes an answer; returns whether another request may follow.
+    async fn answer<B>(&mut self, asked: Asked, response: Response<B>) -> Result<bool, Ended>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (parts, body) = response.into_parts();
+        let asked = Asked { stays: self.shared.begin_answer() && asked.stays, ..asked };
+        let (framing, stays) = frame(asked, &parts, &body.size_hint());
+        let head = write_answer(asked, &parts, (framing, stays));
+        drop(parts);
+        let body = (framing != Framing::Empty && !body.is_end_stream()).then_some(body);
+        let mut outgoing = Outgoing::new(head, body, framing == Framing::Chunked);
+        if !asked.trailers {
+            outgoing = outgoing.without_trailers();
+        }
+        let shared = &mut self.shared;
+        let written = poll_fn(|cx| {
+            if let Poll::Ready(written) = outgoing.poll_write(cx, shared) {
+                return Poll::Ready(match written {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(error)) => Err(Ended::Broken(error)),
+                    Err(_) => Err(Ended::CutShort),
+                });
+            }
+            shared.poll_gone(cx).map(|()| Err(Ended::Gone))
+        });
+        let written = written.await;
+        if let Err(Ended::CutShort) = written {
+            // Or else what came so far would look like all of it, where it ends with the connection.
+            shared.lock().stream.io.abort();
+        }
+        written.map(|()| stays)
+    }
+
+    /// Answers what cannot be handled, and ends.
+    async fn refuse<B>(mut self, response: Response<B>) -> Result<(), Ended>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let version = http::Version::HTTP_11;
+        let asked = Asked { version, head_only: false, stays: false, trailers: false };
+        self.answer(asked, response).await?;
+        Ok(self.linger().await?)
+    }
+
+    /// Reads over what is left of a request that nobody wanted whole, as far as it has come already; returns
+    /// whether all of it has.
+    async fn drain(&self) -> bool {
+        const MOST: usize = 256 << 10;
+        let mut seen = 0;
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            while !inner.stream.rest.is_over() && seen < MOST {
+                match inner.stream.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        seen += frame.data_ref().map_or(0, Bytes::len);
+                    }
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
+                }
+            }
+            Poll::Ready(inner.stream.rest.is_over())
+        })
+        .await
+    }
+
+    /// Ends the connection so that its client can read the last answer: what it still sends is read over for
+    /// a while, since a connection that is closed before is reset (RFC 9112, section 9.6).
+    async fn linger(self) -> io::Result<()> {
+        const WHILE: Duration = Duration::from_secs(1);
+        self.shut().await?;
+        let (is_read, is_empty) = {
+            let inner = self.shared.lock();
+            (inner.stream.rest.is_over(), inner.stream.read.is_empty())
+        };
+        if !is_read || !is_empty {
+            // It ends by itself, or the time is up.
+            let _ = tokio::time::timeout(WHILE, poll_fn(|cx| self.poll_read_over(cx))).await;
+        }
+        Ok(())
+    }
+
+    /// Reads whatever comes, and forgets it, until there is no more, or too much.
+    fn poll_read_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        const MOST: usize = 256;
+        let mut inner = self.shared.lock();
+        for _ in 0..MOST {
+            inner.stream.read.clear();
+            if !matches!(ready!(inner.stream.poll_read(cx, READ)), Ok(true)) {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Says that nothing more is said.
+    async fn shut(&self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.shared.lock().stream.io).poll_shutdown(cx)).await
+    }
+
+    /// Whether the client has sent something beyond its request.
+    fn has_more(&self) -> bool {
+        !self.shared.lock().stream.read.is_empty()
+    }
+
+    /// Hands the connection over to whoever waits for it.
+    fn hand_over(self, grant: oneshot::Sender<Upgraded>) {
+        if let Some((io, read)) = self.shared.into_parts() {
+            // Nobody waits where the instance has gone meanwhile.
+            let _ = grant.send((io, read.freeze()));
+        }
+    }
+}
