@@ -109,7 +109,7 @@ impl<U> Proxy<U> {
             return self.serve(request, &route, None, trail).await;
         };
         let deadline = Instant::now() + total.0;
-        let serving = self.serve(request, &route, Some(deadline), trail);
+        let serving = Box::pin(self.serve(request, &route, Some(deadline), trail));
         tokio::time::timeout_at(deadline, serving).await.map_err(|_| Error::Timeout)?
     }
 

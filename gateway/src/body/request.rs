@@ -72,7 +72,21 @@ impl RequestBody {
 
     /// Copies a body that is empty; there is no copy of any other.
     pub(crate) fn copy_of_none(&self) -> Option<Self> {
-        let none = || Self {
+        self.is_end_stream().then(|| self.none())
+    }
+
+    /// Takes the body, unless it is empty, and leaves an empty one.
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        if self.is_end_stream() {
+            return None;
+        }
+        let none = self.none();
+        Some(std::mem::replace(self, none))
+    }
+
+    /// An empty body, of which the same is known.
+    fn none(&self) -> Self {
+        Self {
             inner: ClientBody::None,
             left: 0,
             carriers: Arc::clone(&self.carriers),
@@ -80,8 +94,7 @@ impl RequestBody {
             gate: None,
             idle: self.idle,
             timer: None,
-        };
-        self.is_end_stream().then(none)
+        }
     }
 
     /// Returns what is known about the body while it is being sent.

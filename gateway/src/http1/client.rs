@@ -65,25 +65,26 @@ impl Connection {
         alive
     }
 
-    /// Sends a request, and waits for the head of its answer, for so long after the last piece of the
-    /// request. The rest of the request is sent while the answer's body is read.
+    /// Sends a request, whose body it takes, and waits for the head of its answer, for so long after the last
+    /// piece of the request. The rest of the request is sent while the answer's body is read.
     pub(crate) async fn send(
         self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         limit: Duration,
         progress: &Progress,
     ) -> Result<Response<Answer>, Lost> {
-        let (parts, body) = request.into_parts();
-        let framing = framing(&parts.method, &parts.headers, &body);
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let head = write_request((&parts.method, target, &parts.headers), framing);
-        let body = (!body.is_end_stream()).then_some(body);
+        let (method, headers) = (request.method(), request.headers());
+        let framing = framing(method, headers, request.body());
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let head = write_request((method, target, headers), framing);
+        let upgrades = headers.contains_key(UPGRADE);
+        let body = request.body_mut().take();
         let mut exchange = Exchange {
             connection: self,
             outgoing: Outgoing::new(head, body, framing == Framing::Chunked),
             broken: None,
             scan: Scan::default(),
-            upgrades: parts.headers.contains_key(UPGRADE),
+            upgrades,
         };
         let mut until = Until::new(limit, progress);
         let head = poll_fn(|cx| {
@@ -94,7 +95,7 @@ impl Connection {
             Poll::Ready(Err(Lost::Timeout))
         });
         let head = head.await?;
-        exchange.answer(head, &parts.method)
+        exchange.answer(head, request.method())
     }
 }
 

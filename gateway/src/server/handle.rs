@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
 use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
@@ -193,7 +193,8 @@ impl Gateway {
             headers.remove(EXPLAIN);
             proxy.call(request)
         });
-        ClassifyLayer::new(self.revision.clone()).layer(inner).oneshot(request).await
+        // Whatever is in it is always ready.
+        ClassifyLayer::new(self.revision.clone()).layer(inner).call(request).await
     }
 
     /// Turns an instance's answer into the client's.

@@ -48,15 +48,15 @@ impl Endpoint {
         }
     }
 
-    /// Returns an idle connection, or makes one.
-    pub(super) async fn checkout(&self, to: &Target, tls: &UpstreamTls) -> std::io::Result<Sender> {
+    /// Returns an idle connection, if there is one.
+    pub(super) fn idle(&self) -> Option<Sender> {
         while let Some(mut connection) = self.idle.pop() {
             // One that the instance has closed meanwhile is no failure of it.
             if connection.is_alive() {
-                return Ok(Sender::Http1 { connection, reused: true });
+                return Some(Sender::Http1 { connection, reused: true });
             }
         }
-        self.connect(to, tls).await
+        None
     }
 
     /// Makes a connection; the one over HTTP/2 only where there is none.

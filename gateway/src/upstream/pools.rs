@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
+use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http2};
 use papaya::HashMap;
 
@@ -47,12 +48,13 @@ impl Upstream<RequestBody> for Pools {
     ) -> Result<Response<InstanceBody>, Failed<RequestBody>> {
         let endpoint = self.endpoint(to);
         let mut sent_again = false;
+        let repeatable = is_repeatable(&request);
         loop {
-            let spare = spare(&request);
-            let sender = if sent_again {
-                endpoint.connect(to, &self.tls).await
-            } else {
-                endpoint.checkout(to, &self.tls).await
+            let idle = if sent_again { None } else { endpoint.idle() };
+            // Most requests need none of this, and no room for it.
+            let sender = match idle {
+                Some(idle) => Ok(idle),
+                None => Box::pin(endpoint.connect(to, &self.tls)).await,
             };
             let sender = match sender {
                 Ok(sender) => sender,
@@ -62,21 +64,27 @@ impl Upstream<RequestBody> for Pools {
                 }
             };
             let reused = sender.is_reused();
-            let sent = match sender {
-                Sender::Http1 { connection, .. } => send1(&endpoint, connection, request, to).await,
-                Sender::Http2 { sender, .. } => send2(sender, reused, request, to).await,
+            let (sent, again) = match sender {
+                Sender::Http1 { connection, .. } => {
+                    let sent = send1(&endpoint, connection, &mut request, to).await;
+                    (sent, repeatable.then_some(request))
+                }
+                Sender::Http2 { sender, .. } => {
+                    let spare = if repeatable { copy(&request) } else { None };
+                    (Box::pin(send2(sender, reused, request, to)).await, spare)
+                }
             };
-            request = match (sent, spare) {
+            request = match (sent, again) {
                 (Ok(response), _) => return Ok(response),
                 // An idle connection that the instance had closed meanwhile is no failure of it.
                 (Err(Again::Stale(stale)), _) => *stale,
-                (Err(Again::Failed(failed)), Some(spare)) if failed.is_lost() => {
+                (Err(Again::Failed(failed)), Some(again)) if failed.is_lost() => {
                     // Once more here, since an old connection may have been the reason; then elsewhere.
                     if sent_again || !reused {
-                        return Err(Failed { request: Some(Box::new(spare)), ..failed });
+                        return Err(Failed { request: Some(Box::new(again)), ..failed });
                     }
                     sent_again = true;
-                    spare
+                    again
                 }
                 (Err(Again::Failed(failed)), _) => return Err(failed),
             }
@@ -84,13 +92,16 @@ impl Upstream<RequestBody> for Pools {
     }
 }
 
-/// Copies a request that may be sent a second time: one without a body, by a method that does no
-/// more when it is done twice (RFC 9110, section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let upgrades = request.headers().contains_key(header::UPGRADE);
-    if !request.method().is_idempotent() || upgrades {
-        return None;
-    }
+/// Tells whether a request may be sent a second time: one without a body, by a method that does no more when
+/// it is done twice (RFC 9110, section 9.2.2).
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent()
+        && request.body().is_end_stream()
+        && !request.headers().contains_key(header::UPGRADE)
+}
+
+/// Copies a request without a body.
+fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let mut copy = Request::new(request.body().copy_of_none()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -113,12 +124,12 @@ enum Again {
 async fn send1(
     endpoint: &Arc<Endpoint>,
     connection: Connection,
-    mut request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     to: &Target,
 ) -> Result<Response<InstanceBody>, Again> {
-    make_relative(&mut request);
+    make_relative(request);
     join_cookies(request.headers_mut());
-    expect_continue(&mut request);
+    expect_continue(request);
     request.body_mut().may_stall(to.timeouts.idle.0);
     let progress = request.body().progress();
     let answer = connection.send(request, to.timeouts.first_byte.0, &progress).await;
