@@ -129,7 +129,7 @@ impl Carriers {
     /// CGI-like servers read `x_mse_tag` as `x-mse-tag`, so aliases with underscores go too.
     pub fn strip(&self, headers: &mut HeaderMap) {
         // A call of the application's own seldom has any.
-        if headers.is_empty() {
+        if !headers.keys().any(|name| self.is_carrier(name)) {
             return;
         }
         headers.remove(GRAY_HEADER);
@@ -140,13 +140,19 @@ impl Carriers {
             headers.remove(name);
         }
         baggage::set(headers, None);
-        if headers.keys().any(|name| self.is_alias(name)) {
-            let aliases: Vec<HeaderName> =
-                headers.keys().filter(|name| self.is_alias(name)).cloned().collect();
-            for alias in aliases {
-                headers.remove(alias);
-            }
+        let aliases: Vec<HeaderName> =
+            headers.keys().filter(|name| self.is_alias(name)).cloned().collect();
+        for alias in aliases {
+            headers.remove(alias);
         }
+    }
+
+    /// Whether it has to be removed, or looked into: looking at each name costs less than looking for each
+    /// carrier.
+    fn is_carrier(&self, name: &HeaderName) -> bool {
+        static OWN: [HeaderName; 5] =
+            [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER, baggage::BAGGAGE];
+        OWN.contains(name) || self.extra.contains(name) || self.is_alias(name)
     }
 
     fn is_alias(&self, name: &HeaderName) -> bool {

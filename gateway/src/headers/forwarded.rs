@@ -14,22 +14,43 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// How a request came to the gateway.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     /// The address that the connection came from.
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: Address,
     /// The client, as far as trusted proxies vouch for it.
-    pub(crate) client: IpAddr,
+    pub(crate) client: Address,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
 }
 
+/// An address, and how it is written: a connection's is written once.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) ip: IpAddr,
+    text: HeaderValue,
+}
+
+impl Address {
+    pub(crate) fn new(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        let text = HeaderValue::try_from(ip.to_string());
+        // An address is written in digits, letters, dots and colons.
+        Self { ip, text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")) }
+    }
+
+    /// This address, or another one.
+    pub(crate) fn or(&self, other: IpAddr) -> Self {
+        if other == self.ip { self.clone() } else { Self::new(other) }
+    }
+}
+
 /// Says who the client is. What an untrusted peer said about that is thrown away first, in every
 /// spelling.
 pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
-    let ours = [
+    static OURS: [HeaderName; 7] = [
         FORWARDED,
         FORWARDED_FOR,
         FORWARDED_HOST,
@@ -38,21 +59,21 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
         FORWARDED_PROTO,
         REAL_IP,
     ];
-    let aliases: Vec<HeaderName> =
-        headers.keys().filter(|name| is_alias(name, &ours)).cloned().collect();
-    for alias in aliases {
-        headers.remove(alias);
-    }
-    if !arrival.trusted {
-        for name in ours {
+    // Looking at each name costs less than looking for each of ours.
+    let said = |name: &HeaderName| is_alias(name, &OURS) || OURS.contains(name);
+    if headers.keys().any(said) {
+        let aliases: Vec<HeaderName> =
+            headers.keys().filter(|name| is_alias(name, &OURS)).cloned().collect();
+        let untrusted = OURS.iter().filter(|_| !arrival.trusted);
+        for name in aliases.iter().chain(untrusted) {
             headers.remove(name);
         }
+        append_for(headers, &arrival.peer);
+        append_forwarded(headers, arrival.peer.ip);
+    } else {
+        headers.insert(FORWARDED_FOR, arrival.peer.text.clone());
     }
-    append_for(headers, arrival.peer);
-    append_forwarded(headers, arrival.peer);
-    if let Ok(client) = HeaderValue::try_from(arrival.client.to_string()) {
-        headers.insert(REAL_IP, client);
-    }
+    headers.insert(REAL_IP, arrival.client.text.clone());
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme));
     }
@@ -64,9 +85,9 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
 }
 
 /// Adds the peer behind whatever stands there already, as one line.
-fn append_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
-    let joined = lines.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
+fn append_for(headers: &mut HeaderMap, peer: &Address) {
+    let lines = headers.get_all(FORWARDED_FOR).iter().chain([&peer.text]);
+    let joined = lines.filter_map(|line| line.to_str().ok()).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::try_from(joined) {
         headers.insert(FORWARDED_FOR, value);
     }
@@ -93,8 +114,8 @@ mod tests {
     use super::*;
 
     fn arrival(trusted: bool) -> Arrival {
-        let peer = "10.0.0.1".parse().unwrap();
-        Arrival { peer, client: "1.1.1.1".parse().unwrap(), trusted, scheme: "https" }
+        let [peer, client] = ["10.0.0.1", "1.1.1.1"].map(|it| Address::new(it.parse().unwrap()));
+        Arrival { peer, client, trusted, scheme: "https" }
     }
 
     fn forged() -> HeaderMap {

@@ -34,12 +34,15 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 fn strip(headers: &mut HeaderMap) {
+    static OWN: [HeaderName; 6] =
+        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+    // Most messages have none of them, and looking at their names costs less than looking for each.
+    if !headers.keys().any(|name| OWN.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> =
         list(headers, &CONNECTION).filter_map(|word| word.parse().ok()).collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    for name in named.iter().chain(&OWN) {
         headers.remove(name);
     }
 }

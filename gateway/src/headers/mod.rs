@@ -6,7 +6,7 @@ mod hop;
 mod request_id;
 mod via;
 
-pub(crate) use self::forwarded::{Arrival, forward};
+pub(crate) use self::forwarded::{Address, Arrival, forward};
 pub(crate) use self::hop::{is_upgrade, strip_request, strip_response};
 pub(crate) use self::request_id::{REQUEST_ID, RequestId};
 pub(crate) use self::via::{passes, sign};

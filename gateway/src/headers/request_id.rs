@@ -18,8 +18,14 @@ impl RequestId {
     }
 
     fn draw() -> HeaderValue {
-        let id = format!("{:032x}", fastrand::u128(..));
-        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("0"))
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut left = fastrand::u128(..);
+        let id: [u8; 32] = std::array::from_fn(|_| {
+            let digit = DIGITS.get((left & 15) as usize).copied().unwrap_or(b'0');
+            left >>= 4;
+            digit
+        });
+        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 
     /// Returns the id as a header value.

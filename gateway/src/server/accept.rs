@@ -121,7 +121,7 @@ impl Server {
             spoken = sniff(&stream, self.limits.head_time.0) => spoken?,
             () = self.stop.accepting.cancelled() => return Ok(()),
         };
-        let peer = Peer { addr, scheme: "http" };
+        let peer = Peer::new(addr, "http");
         match spoken {
             Spoken::Http1 => self.serve1(Io::Tcp(stream), peer).await,
             Spoken::Http2 => self.serve2(stream, peer).await,
@@ -136,7 +136,7 @@ impl Server {
     ) -> io::Result<()> {
         let shaking = tokio::time::timeout(self.limits.head_time.0, tls.accept(stream));
         let stream = shaking.await??;
-        let peer = Peer { addr, scheme: "https" };
+        let peer = Peer::new(addr, "https");
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => self.serve2(stream, peer).await,
             _ => self.serve1(Io::Tls(Box::new(stream.into())), peer).await,
@@ -153,11 +153,11 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let gateway = Arc::clone(&self.gateway);
+        let (gateway, peer) = (Arc::clone(&self.gateway), Arc::new(peer));
         let service = service_fn(move |request: Request<Incoming>| {
-            let gateway = Arc::clone(&gateway);
+            let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
             async move {
-                let answer = gateway.handle(request.map(ClientBody::Http2), peer, None).await;
+                let answer = gateway.handle(request.map(ClientBody::Http2), &peer, None).await;
                 Ok::<_, Infallible>(answer)
             }
         });
@@ -206,11 +206,11 @@ impl Handler for Answering<'_> {
         upgrading: Option<Upgrading>,
     ) -> Response<ResponseBody> {
         let request = request.map(|body| body.map_or(ClientBody::None, ClientBody::Http1));
-        self.gateway.handle(request, self.peer, upgrading).await
+        self.gateway.handle(request, &self.peer, upgrading).await
     }
 
     fn refuse(&self, error: Error) -> Response<ResponseBody> {
-        tracing::debug!(peer = %self.peer.addr, %error, "no request");
-        self.gateway.refuse(error, self.peer)
+        tracing::debug!(peer = %self.peer.address.ip, %error, "no request");
+        self.gateway.refuse(error, &self.peer)
     }
 }

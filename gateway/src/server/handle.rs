@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
-use crate::headers::{self, Arrival, REQUEST_ID, RequestId};
+use crate::headers::{self, Address, Arrival, REQUEST_ID, RequestId};
 use crate::http1::{Granted, Io, Upgrading};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
@@ -32,10 +32,16 @@ const EXPLAIN: HeaderName = HeaderName::from_static("x-graylane-explain");
 const DECISION: HeaderName = HeaderName::from_static("x-graylane-decision");
 
 /// Who a connection is from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    pub(crate) addr: SocketAddr,
+    pub(crate) address: Address,
     pub(crate) scheme: &'static str,
+}
+
+impl Peer {
+    pub(crate) fn new(addr: SocketAddr, scheme: &'static str) -> Self {
+        Self { address: Address::new(addr.ip()), scheme }
+    }
 }
 
 /// What the gateway does with requests, apart from routing them.
@@ -69,11 +75,11 @@ impl Gateway {
     pub(crate) async fn handle(
         &self,
         request: Request<ClientBody>,
-        peer: Peer,
+        peer: &Peer,
         upgrading: Option<Upgrading>,
     ) -> Response<ResponseBody> {
         let proxies = &self.policy.trusted_proxies;
-        let client = proxies.client(peer.addr.ip(), request.headers());
+        let client = proxies.client(peer.address.ip, request.headers());
         let id = RequestId::of(request.headers(), client.through_proxy);
         let method = request.method().clone();
         let arrived = Arrived {
@@ -103,7 +109,7 @@ impl Gateway {
     }
 
     /// Answers what is no request that can be handled, and takes note of it as of a request.
-    pub(crate) fn refuse(&self, error: Error, peer: Peer) -> Response<ResponseBody> {
+    pub(crate) fn refuse(&self, error: Error, peer: &Peer) -> Response<ResponseBody> {
         let id = RequestId::of(&HeaderMap::new(), false);
         // Nobody knows which, if any.
         let method = Method::from_bytes(b"-").unwrap_or_default();
@@ -111,7 +117,7 @@ impl Gateway {
             at: Instant::now(),
             method: method.clone(),
             path: self.observer.access_log.as_ref().map(|_| String::new()),
-            client: peer.addr.ip().to_canonical(),
+            client: peer.address.ip,
             id: id.clone(),
         };
         let mut ending = Ending::begin(self.observer.clone(), arrived);
@@ -156,7 +162,7 @@ impl Gateway {
     async fn serve(
         &self,
         request: Request<ClientBody>,
-        peer: Peer,
+        peer: &Peer,
         client: ClientAddr,
         id: &RequestId,
     ) -> Result<Response<InstanceBody>, Failure> {
@@ -168,14 +174,14 @@ impl Gateway {
         headers::strip_request(request.headers_mut());
         request.extensions_mut().insert(client);
         let arrival = Arrival {
-            peer: peer.addr.ip().to_canonical(),
-            client: client.address,
+            peer: peer.address.clone(),
+            client: peer.address.or(client.address),
             trusted: client.through_proxy,
             scheme: peer.scheme,
         };
         let id = id.value().clone();
         let proxy = &self.proxy;
-        let (chosen, refused) = self.policy.tags.chosen(arrival.peer, request.headers());
+        let (chosen, refused) = self.policy.tags.chosen(arrival.peer.ip, request.headers());
         if let Some(error) = refused {
             tracing::debug!(%error, "signed tag refused");
             self.metrics().refused_tags.fetch_add(1, Relaxed);
