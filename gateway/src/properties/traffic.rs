@@ -120,9 +120,7 @@ pub struct LimitProperties {
     /// The size of a request's body; none where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_size: Option<ByteSize>,
-    /// How long the head of a request may take. On HTTP/1.1 the same timer watches idle connections, so that
-    /// it is `keepAlive` where that is longer; the first byte of a connection is waited for no longer than
-    /// this.
+    /// How long the head of a request may take from its first byte on, and the first byte of a connection.
     pub head_time: HumanDuration,
     /// How long a connection may be idle between requests.
     pub keep_alive: HumanDuration,
