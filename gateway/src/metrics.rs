@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use gray_lb::{Fallback, ServiceName, Version};
 use gray_propagation::GrayStatus;
-use papaya::{Equivalent, HashMap};
+use papaya::Equivalent;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::observe::{Noted, Trail};
 use crate::tags::GATEWAY;
+
+type HashMap<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Upper bounds of the histogram of durations, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];

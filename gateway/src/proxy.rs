@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use gray_filters::{Classified, ClientAddr, Verdict, without_port};
@@ -42,7 +41,7 @@ pub struct Proxy<U> {
     /// Where requests go.
     pub routes: Routes,
     /// How each service is called.
-    pub callings: HashMap<ServiceName, Calling>,
+    pub callings: foldhash::HashMap<ServiceName, Calling>,
     /// How services that are not named are called.
     pub default_calling: Calling,
     /// Picks instances.

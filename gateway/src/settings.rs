@@ -23,7 +23,7 @@ pub struct Settings {
     pub(crate) listeners: Vec<(SocketAddr, Option<Certificates>, ProxyProtocol)>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) routes: Routes,
-    pub(crate) callings: HashMap<ServiceName, Calling>,
+    pub(crate) callings: foldhash::HashMap<ServiceName, Calling>,
     pub(crate) default_calling: Calling,
     pub(crate) algorithm: Algorithm,
     pub(crate) algorithms: HashMap<ServiceName, Algorithm>,
@@ -244,8 +244,8 @@ fn address(text: &str, at: &KeyPath, faults: &mut Faults) -> Option<SocketAddr> 
 fn callings(
     properties: &GatewayProperties,
     faults: &mut Faults,
-) -> (HashMap<ServiceName, Calling>, UpstreamTls) {
-    let mut callings = HashMap::new();
+) -> (foldhash::HashMap<ServiceName, Calling>, UpstreamTls) {
+    let mut callings = foldhash::HashMap::default();
     let mut tls = UpstreamTls::default();
     for (name, service) in &properties.services {
         let at = KeyPath::ROOT.key("services").key(name);

@@ -100,7 +100,7 @@ pub(super) fn map_of(
 }
 
 /// How many fields a gateway adds, for which there is room from the beginning.
-const MORE: usize = 4;
+const MORE: usize = 12;
 
 pub(super) const fn reason(error: httparse::Error) -> &'static str {
     match error {

@@ -81,7 +81,10 @@ impl Stream {
     ) -> Poll<std::io::Result<bool>> {
         // What waits needs no room.
         ready!(self.io.poll_readable(cx))?;
-        self.read.reserve(room);
+        // What came with the last piece often leaves room enough for the next.
+        if self.read.capacity() - self.read.len() < room / 4 {
+            self.read.reserve(room);
+        }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read).map_ok(|count| count > 0)
     }
 

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http2};
@@ -15,7 +16,7 @@ use crate::http1::{Connection, Lost};
 /// Connections to all instances.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    endpoints: HashMap<(SocketAddr, Wire), Arc<Endpoint>>,
+    endpoints: HashMap<(SocketAddr, Wire), Arc<Endpoint>, RandomState>,
     idle: usize,
     tls: UpstreamTls,
 }
@@ -23,7 +24,7 @@ pub(crate) struct Pools {
 impl Pools {
     /// Keeps so many idle connections to each instance.
     pub(crate) fn new(idle: usize, tls: UpstreamTls) -> Self {
-        Self { endpoints: HashMap::new(), idle, tls }
+        Self { endpoints: HashMap::default(), idle, tls }
     }
 
     /// Forgets the connections to instances that are no longer there.

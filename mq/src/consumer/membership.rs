@@ -44,6 +44,8 @@ pub(super) struct Membership<B> {
     /// What has been said of why nothing is consumed yet, and how often that was so.
     waiting: Option<String>,
     refusals: u32,
+    /// Since when no broker has listed this consumer that has no place.
+    unlisted: Option<Instant>,
 }
 
 struct ReaderTask {
@@ -91,6 +93,7 @@ impl<B: MessageBroker> Membership<B> {
             failing: false,
             waiting: None,
             refusals: 0,
+            unlisted: None,
         }
     }
 
@@ -145,6 +148,10 @@ impl<B: MessageBroker> Membership<B> {
         // As late as can be: what takes long up to here would use up the lease.
         let listed = self.place.listed(&wanted);
         if listed.is_empty() {
+            let since = *self.unlisted.get_or_insert_with(Instant::now);
+            if !queues.is_empty() && since.elapsed() >= self.core.properties.lease / 2 {
+                self.waits_for("no broker of its queues answers its heartbeats".to_owned());
+            }
             return Ok(false);
         }
         self.registrations += 1;
@@ -161,7 +168,7 @@ impl<B: MessageBroker> Membership<B> {
             Err(ChangeError::Step(_)) => return Ok(false),
         };
         debug!(%id, topic = self.topic.name, "registered");
-        (self.waiting, self.refusals) = (None, 0);
+        (self.waiting, self.refusals, self.unlisted) = (None, 0, None);
         self.ends = ends;
         self.place.take(id, &table, listed);
         Ok(true)

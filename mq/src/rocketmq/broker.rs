@@ -289,7 +289,7 @@ impl Broker {
             }],
         });
         let request = Command::request(code::HEARTBEAT, []).with_body(body.to_string());
-        let answer = self.connection.ask(request, LIMIT).await?;
+        let answer = self.connection.ask(request, heartbeat.limit).await?;
         succeeded(&self.connection, answer).map(drop)
     }
 

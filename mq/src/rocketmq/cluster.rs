@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures_util::future::{FutureExt, join_all, try_join_all};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::command::Command;
 use super::connection::OnRequest;
+use super::known::Known;
 use super::route::{TopicRoute, route};
 use super::slot::Slot;
 use super::{Broker, Connection, RocketMqError};
@@ -77,14 +79,6 @@ pub(super) struct Check {
     pub(super) request: Command,
 }
 
-/// A broker whose address is known.
-#[derive(Debug)]
-struct Known {
-    name: String,
-    address: Mutex<String>,
-    connection: Slot<Broker>,
-}
-
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -129,7 +123,7 @@ impl RocketMq {
                 found
             }
             (Err(error), Some(known)) if !known.route.brokers.is_empty() => {
-                tracing::debug!(%error, topic, "no name server answers, the last route is kept");
+                debug!(%error, topic, "no name server answers, the last route is kept");
                 TopicRoute::clone(&known.route)
             }
             (Err(error), _) => return Err(error),
@@ -163,7 +157,7 @@ impl RocketMq {
         let known = lock(&self.brokers).get(name).cloned();
         let unknown = || RocketMqError::UnknownBroker { name: name.to_owned() };
         let known = known.ok_or_else(unknown)?;
-        Ok(self.connect(&known).await?.1)
+        Ok(known.connect(self.on_request(name)).await?.1)
     }
 
     /// Returns every broker that is known.
@@ -177,35 +171,21 @@ impl RocketMq {
     }
 
     fn know(&self, name: &str, address: &str) {
-        let new = || {
-            let (address, connection) = (Mutex::default(), Slot::default());
-            Arc::new(Known { name: name.to_owned(), address, connection })
-        };
+        let new = || Arc::new(Known::new(name.to_owned(), address.to_owned()));
         let known = Arc::clone(lock(&self.brokers).entry(name.to_owned()).or_insert_with(new));
-        address.clone_into(&mut lock(&known.address));
+        known.moved(address);
     }
 
-    /// Returns a connection, and which one it is.
-    async fn connect(&self, known: &Known) -> Result<(u64, Arc<Broker>), RocketMqError> {
-        let address = lock(&known.address).clone();
-        let stands = |it: &Broker| !it.is_broken() && it.address() == address;
-        let make = || {
-            let (changes, checks) = (self.changes.clone(), self.checks.clone());
-            let (name, address) = (known.name.clone(), address.clone());
-            let of = name.clone();
-            let on_request: OnRequest = Arc::new(move |request: Command| match request.code {
-                CONSUMERS_CHANGED => changes.send_modify(|count| *count += 1),
-                // Whom nobody answers the broker asks again.
-                CHECK_TRANSACTION => drop(checks.send(Check { broker: of.clone(), request })),
-                _ => {}
-            });
-            async move {
-                let connection = Connection::open_with(&address, CONNECT, on_request).await?;
-                Ok(Broker::new(name, connection))
-            }
-            .boxed()
-        };
-        known.connection.get(&address, stands, make).await
+    /// What is done about what brokers ask of this client.
+    fn on_request(&self, broker: &str) -> OnRequest {
+        let (changes, checks) = (self.changes.clone(), self.checks.clone());
+        let broker = broker.to_owned();
+        Arc::new(move |request: Command| match request.code {
+            CONSUMERS_CHANGED => changes.send_modify(|count| *count += 1),
+            // Whom nobody answers the broker asks again.
+            CHECK_TRANSACTION => drop(checks.send(Check { broker: broker.clone(), request })),
+            _ => {}
+        })
     }
 
     async fn name_server(&self) -> Result<Arc<Connection>, RocketMqError> {
@@ -222,32 +202,6 @@ impl RocketMq {
 
     async fn of(&self, queue: &QueueKey) -> Result<Arc<Broker>, RocketMqError> {
         self.broker(&queue.broker).await
-    }
-
-    /// Tells one broker that a consumer is there; returns the connection over which it answered.
-    async fn attend_at(
-        &self,
-        name: &str,
-        attendance: &Attendance<'_>,
-    ) -> Option<(ConnectionId, Instant)> {
-        let known = lock(&self.brokers).get(name).cloned()?;
-        let beat = async {
-            let (number, broker) = self.connect(&known).await?;
-            let sent = Instant::now();
-            broker.heartbeat(attendance).await?;
-            Ok::<_, RocketMqError>((ConnectionId { broker: name.to_owned(), number }, sent))
-        };
-        match tokio::time::timeout(attendance.limit, beat).await {
-            Ok(Ok(answered)) => Some(answered),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, broker = name, "a heartbeat was not answered");
-                None
-            }
-            Err(_) => {
-                tracing::debug!(broker = name, "a heartbeat was not answered in time");
-                None
-            }
-        }
     }
 }
 
@@ -311,7 +265,10 @@ impl MessageBroker for RocketMq {
             // Whoever has to be heard in time does not wait for a name server.
             names.extend(self.brokers_of(&subscription.topic).await);
         }
-        let beats = names.iter().map(|name| self.attend_at(name, attendance));
+        let known = names.iter().filter_map(|name| lock(&self.brokers).get(name).cloned());
+        let beats = known.map(|known| async move {
+            known.beat(self.on_request(known.name()), attendance).await
+        });
         join_all(beats).await.into_iter().flatten().collect()
     }
 
@@ -319,7 +276,7 @@ impl MessageBroker for RocketMq {
         for name in self.brokers() {
             let leave = async { self.broker(&name).await?.leave(client, group).await };
             if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, leave).await {
-                tracing::debug!(%error, broker = name, client, "still listed, until it is missed");
+                debug!(%error, broker = name, client, "still listed, until it is missed");
             }
         }
     }
@@ -358,7 +315,7 @@ impl MessageBroker for RocketMq {
         for checked in join_all(names.iter().map(check)).await {
             match checked {
                 Err(refusal @ (Refused { .. } | NoPropertyFilter { .. })) => return Err(refusal),
-                Err(error) => tracing::debug!(%error, "a filter was not checked"),
+                Err(error) => debug!(%error, "a filter was not checked"),
                 Ok(()) => {}
             }
         }

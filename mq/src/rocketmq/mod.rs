@@ -10,6 +10,7 @@ mod cluster;
 mod command;
 mod connection;
 mod giving_back;
+mod known;
 mod message;
 mod pulling;
 mod route;

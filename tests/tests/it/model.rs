@@ -181,7 +181,7 @@ async fn decided(
 ) -> Result<(u16, String), Failure> {
     let proxy = Arc::new(Proxy {
         routes: routes(),
-        callings: HashMap::new(),
+        callings: HashMap::default(),
         default_calling: Calling::default(),
         balancer: Balancer::new(live(directory).1),
         carriers: Carriers::default().into(),

@@ -95,7 +95,7 @@ async fn every_attempt_follows_the_rules_that_the_first_one_did() {
             Refusing(Arc::new(Refused { rules: publisher, sent: Mutex::default(), refusals: 2 }));
         let proxy = Arc::new(Proxy {
             routes: routes(),
-            callings: HashMap::new(),
+            callings: HashMap::default(),
             default_calling: Calling::default(),
             balancer: Balancer::new(live(directory()).1),
             carriers: Carriers::default().into(),

@@ -50,7 +50,11 @@ impl System {
 
     pub(super) async fn start_on(server: Server, settings: Settings) -> anyhow::Result<Self> {
         // Shown where a test fails. Another test may have set it up.
-        let _ = tracing_subscriber::fmt().with_test_writer().with_ansi(false).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("info,gray_mq=debug")
+            .with_test_writer()
+            .with_ansi(false)
+            .try_init();
         let cluster = Arc::new(RocketMq::new(vec![server.names()]));
         let names = Connection::open(&server.names(), PATIENCE).await?;
         eventually(PATIENCE, async || {
