@@ -56,13 +56,19 @@ pub(super) fn read_answer(
         };
     };
     *scan = Scan::default();
-    let head = read.split_to(end).freeze();
+    parse_answer(&read.split_to(end).freeze()).map(Some)
+}
+
+fn parse_answer(head: &Bytes) -> Result<Response<()>, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let status = config.parse_response_with_uninit_headers(&mut parsed, &head, &mut fields);
+    let status = config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields);
     match status {
         Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::Version) if is_later(head) => {
+            return parse_answer(&as_if_known(head, b"HTTP/1.".len()));
+        }
         Ok(httparse::Status::Partial) => return Err("an answer whose head is no head"),
         Err(error) => return Err(reason(error)),
     }
@@ -71,8 +77,23 @@ pub(super) fn read_answer(
     *response.status_mut() = code.ok_or("an answer without a status")?;
     *response.version_mut() =
         if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = map_of(&head, parsed.headers)?;
-    Ok(Some(response))
+    *response.headers_mut() = map_of(head, parsed.headers)?;
+    Ok(response)
+}
+
+/// Tells whether an answer names a later minor version.
+fn is_later(head: &[u8]) -> bool {
+    matches!(head, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b' ', ..])
+}
+
+/// A head of a later minor version, whose digit is at this place: it is read as if it were of the highest one
+/// that is known (RFC 9110, section 2.5).
+pub(super) fn as_if_known(head: &[u8], place: usize) -> Bytes {
+    let mut head = head.to_vec();
+    if let Some(digit) = head.get_mut(place) {
+        *digit = b'1';
+    }
+    head.into()
 }
 
 /// Reads fields up to their empty line, such as trailers.

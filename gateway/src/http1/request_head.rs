@@ -6,7 +6,7 @@ use http::uri::Scheme;
 use http::{Method, Request, Uri, Version};
 
 use super::framing::{Framing, stays};
-use super::head::{Scan, map_of, reason};
+use super::head::{Scan, as_if_known, map_of, reason};
 use crate::Error;
 
 /// So many fields are read without asking for memory.
@@ -91,7 +91,15 @@ impl HeadReader {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(Error::BadRequest("no request line")),
             Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
-            Err(httparse::Error::Version) if is_other_version(head) => return Err(Error::Version),
+            Err(httparse::Error::Version) => match version(head) {
+                Some((b'1', b'2'..)) => {
+                    let head = as_if_known(head, line(head).len() - 1);
+                    let mut fields = vec![MaybeUninit::uninit(); self.limits.fields];
+                    return self.parse(&head, &mut fields);
+                }
+                Some((b'1', _)) | None => return Err(Error::BadRequest("a version")),
+                Some(_) => return Err(Error::Version),
+            },
             Err(error) => return Err(Error::BadRequest(reason(error))),
         }
         let method = parsed.method.unwrap_or_default();
@@ -135,15 +143,19 @@ impl HeadReader {
     }
 }
 
-/// Tells whether the request line names a version of HTTP that is not this one.
-fn is_other_version(head: &[u8]) -> bool {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let [_, _, version] = *words else { return false };
-    match version.strip_prefix(b"HTTP/") {
-        Some(b"1.0" | b"1.1") => false,
-        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
-        _ => false,
+fn line(head: &[u8]) -> &[u8] {
+    head.split(|byte| *byte == b'\r').next().unwrap_or_default()
+}
+
+/// Returns the version of HTTP that the request line names: two digits.
+fn version(head: &[u8]) -> Option<(u8, u8)> {
+    let words: Vec<&[u8]> = line(head).split(|byte| *byte == b' ').collect();
+    let [_, _, version] = *words else { return None };
+    match *version.strip_prefix(b"HTTP/")? {
+        [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Some((major, minor))
+        }
+        _ => None,
     }
 }
 
@@ -230,6 +242,7 @@ mod tests {
             "GET /\r\n\r\n",
             "GET / http/1.1\r\n\r\n",
             "GET / HTTP/11\r\n\r\n",
+            "GET / HTTP/1.10\r\n\r\n",
             "G(T / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nA : 1\r\n\r\n",
             "GET / HTTP/1.1\r\n A: 1\r\n\r\n",
@@ -267,6 +280,8 @@ mod tests {
         let most = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(8));
         assert_eq!(read(most.as_bytes(), 7).unwrap().0.request.headers().len(), 8);
         assert!(read(b"GET http://a.example:80/x HTTP/1.1\r\n\r\n", 9).is_ok());
+        let (later, _) = read(b"GET /a HTTP/1.7\r\nA: 1\r\n\r\n", 9).unwrap();
+        assert_eq!((later.request.version(), later.stays), (Version::HTTP_11, true));
         assert!(read(b"OPTIONS * HTTP/1.1\r\n\r\n", 9).is_ok());
     }
 }

@@ -160,6 +160,15 @@ async fn status(gateway: &str, request: &[u8], whole: bool) -> anyhow::Result<Op
     Ok(text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|it| it.parse().ok()))
 }
 
+/// Whether the request line ends with a version of HTTP whose first digit is not 1.
+fn names_another_version(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let line = text.trim_start_matches("\r\n").lines().next().unwrap_or_default();
+    let version = line.rsplit_once(" HTTP/").map(|(_, version)| version.as_bytes());
+    matches!(version, Some([major, b'.', minor])
+        if major.is_ascii_digit() && *major != b'1' && minor.is_ascii_digit())
+}
+
 /// Counts the statuses of both kinds until the time is up.
 async fn client(gateway: String, until: Instant) -> anyhow::Result<BTreeMap<(bool, u16), u64>> {
     let mut seen = BTreeMap::new();
@@ -168,6 +177,7 @@ async fn client(gateway: String, until: Instant) -> anyhow::Result<BTreeMap<(boo
             let request = if whole { nonsense() } else { damaged() };
             let status = status(&gateway, &request, whole).await?;
             let right = match status {
+                Some(505) => !whole && names_another_version(&request),
                 Some(status) => status < 500 && (!whole || status == 200),
                 None => !whole,
             };
