@@ -18,6 +18,13 @@ impl Documents {
         Self(BTreeMap::from([(name.into(), text.into())]))
     }
 
+    /// Returns them in the order in which an operator named them, and others behind, by their names.
+    pub fn in_order<'a>(&'a self, order: &[String]) -> Vec<(&'a str, &'a Arc<str>)> {
+        let mut all: Vec<_> = self.0.iter().map(|(name, text)| (name.as_str(), text)).collect();
+        all.sort_by_key(|(name, _)| order.iter().position(|it| it == name).unwrap_or(order.len()));
+        all
+    }
+
     /// A short word that is the same for the same documents, on every replica.
     pub fn digest(&self) -> String {
         let mut hash = Xxh3::new();

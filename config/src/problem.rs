@@ -44,6 +44,11 @@ impl Problem {
         }
     }
 
+    /// What is odd about a document as a whole.
+    pub fn odd(document: impl Into<String>, message: impl Display) -> Self {
+        Self { severity: word(Severity::Warning), ..Self::whole(document, message) }
+    }
+
     /// Tells whether it is an error, and not only a warning.
     pub fn is_error(&self) -> bool {
         self.severity == word(Severity::Error)

@@ -61,6 +61,9 @@ struct Args {
     /// Sends requests here without any of their headers.
     #[arg(long, value_name = "URL", group = "astray")]
     call_bare: Option<String>,
+    /// Goes on by a task that does not know the request that it is for: for trying out what is counted then.
+    #[arg(long, group = "astray")]
+    lose_context: bool,
     /// The name servers of RocketMQ: C produces a message on each call, and A consumes it.
     #[arg(long, value_delimiter = ',', env = "GRAYLANE_MQ")]
     mq: Vec<String>,
@@ -164,7 +167,9 @@ impl Args {
             Carrier::Http => Transport::Http,
             Carrier::Grpc => Transport::Grpc,
         };
-        let mut link = Link { letter, next, addr, transport, starter, astray, producer: None };
+        let forgets = self.lose_context;
+        let producer = None;
+        let mut link = Link { letter, next, addr, transport, starter, astray, forgets, producer };
         let consumer = self.messages(&mut link).await?;
         if let Some(every) = every {
             let link = link.clone();

@@ -70,6 +70,7 @@ fn world(documents: &[(&str, String)]) -> World {
     let how = RuleDocuments {
         format: Format::Native,
         prefix: String::new(),
+        order: Vec::new(),
         lists: [("nets".to_owned(), "nets".to_owned())].into(),
         senses: live(senses).1,
         routed: [].into(),

@@ -55,6 +55,7 @@ pub async fn check(path: &Path, overrides: &[Override]) -> Checked {
     checked.read_rules(&settings, is_right).await;
     if !is_right {
         // Where services are, and whether they fit the rules, cannot be said by what is wrong.
+        checked.problems.extend(Registered::in_files(&settings).problems.0);
         checked.problems.0.splice(0..0, document.problems(&faults).0);
         return checked;
     }
@@ -75,29 +76,39 @@ impl Checked {
             ListProperties::DataId(_) => None,
         });
         let files: Vec<_> = lists.chain(rules.files.iter().cloned()).collect();
-        let mut documents = match FileSource::new(files, MAX_FILE).read() {
-            Ok(documents) => documents,
-            Err(error) => {
-                self.problems.extend([Problem::whole(error.source_name, error.reason)]);
-                return;
+        let (mut documents, mut complete) = (Documents::default(), true);
+        for file in files {
+            match FileSource::new([file], MAX_FILE).read() {
+                Ok(read) => documents.0.extend(read.0),
+                Err(error) => {
+                    complete = false;
+                    self.problems.extend([Problem::whole(error.source_name, error.reason)]);
+                }
             }
-        };
-        let on_nacos = rules.nacos.is_some();
-        if on_nacos && !is_right {
-            return;
         }
-        if on_nacos && !self.read_nacos(settings, &mut documents).await {
-            return;
+        if rules.nacos.is_some() {
+            complete &= is_right && self.read_nacos(settings, &mut documents).await;
         }
         if documents.0.is_empty() {
             return;
         }
         match parse_documents(&documents, &settings.rule_documents) {
+            // What is odd about a part of the documents may be none of the whole.
+            Ok(_) if !complete => return,
             Ok((revision, warnings)) => {
                 self.problems.extend(warnings.0);
                 self.revision = Some(revision);
             }
-            Err(problems) => self.problems.extend(problems.0),
+            Err(problems) => {
+                let lists = &settings.rule_documents.lists;
+                let has_lists = lists.keys().all(|list| documents.0.contains_key(list));
+                // A rule may name a list that could not be read.
+                let certain = problems
+                    .0
+                    .into_iter()
+                    .filter(|it| has_lists || !it.message.starts_with("there is no list"));
+                self.problems.extend(certain);
+            }
         }
         self.documents = documents;
     }
@@ -131,7 +142,9 @@ impl Checked {
             let registered = self.directory.get(&route.service);
             if complete && registered.is_none_or(|subsets| subsets.registered().is_empty()) {
                 let at = KeyPath::ROOT.key("routes").index(index).key("service");
-                faults.warning(&at, format!("no instance of {} is registered", route.service));
+                let places = settings.properties.discovery.places(&settings.properties.nacos);
+                let service = &route.service;
+                faults.warning(&at, format!("no instance of {service} is registered in {places}"));
             }
         }
         self.problems.extend(document.problems(faults).0);

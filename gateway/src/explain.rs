@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gray_filters::{Explanation, Head, TrustedProxies, without_port};
 use gray_lb::{Balancer, Directory, Fallback, Member, NoInstance, Want};
-use gray_propagation::{Carriers, GrayStatus};
+use gray_propagation::{Carriers, GRAY_HEADER, GrayStatus, HOP_HEADER};
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
@@ -151,9 +151,10 @@ impl Explainer<'_> {
             instances: Vec::new(),
             fallback: None,
             error: None,
-            writes: self.writes(status),
+            writes: Vec::new(),
         };
-        self.follow(&method, host, uri.path(), status, &mut answer);
+        let hop = self.follow(&method, host, uri.path(), status, &mut answer);
+        answer.writes = self.writes(status, hop, &headers);
         Ok(answer)
     }
 
@@ -169,7 +170,7 @@ impl Explainer<'_> {
         (Some(format!("{by}, but {status} is no lane here")), None)
     }
 
-    /// Says where the request goes from here.
+    /// Says where the request goes from here; returns what the instance is told about the hop.
     fn follow(
         &self,
         method: &Method,
@@ -177,29 +178,32 @@ impl Explainer<'_> {
         path: &str,
         status: GrayStatus,
         answer: &mut Answer,
-    ) {
+    ) -> Option<HeaderValue> {
         if self.revision.awaited {
             answer.error = Some(crate::Error::NoRules.to_string());
-            return;
+            return None;
         }
         let Some(route) = self.routes.resolve(method, host, path) else {
             answer.error = Some(crate::Error::NoRoute.to_string());
-            return;
+            return None;
         };
         answer.route = Some(route.name.to_string());
         answer.service = Some(route.service.to_string());
         let lanes = self.revision.lanes.of(&route.service);
         answer.version = match status {
             GrayStatus::All => None,
+            _ if !lanes.routed => None,
             GrayStatus::Prod => lanes.base.as_ref().map(ToString::to_string),
             GrayStatus::Gray(lane) => lanes.versions.get(&lane).map(ToString::to_string),
         };
         let Some(subsets) = self.directory.get(&route.service) else {
             answer.error = Some(NoInstance::UnknownService(route.service.clone()).to_string());
-            return;
+            return None;
         };
         let want = Want { service: &route.service, status, lanes, key: None, tried: &[] };
-        match Balancer::new(gray_config::live(self.directory.clone()).1).pick(&want) {
+        let picked = Balancer::new(gray_config::live(self.directory.clone()).1).pick(&want);
+        let hop = picked.as_ref().ok().map(|picked| route.hop(picked.fallback).clone());
+        match picked {
             Ok(picked) => answer.fallback = picked.fallback.map(Fallback::as_str),
             Err(error) => answer.error = Some(error.to_string()),
         }
@@ -209,13 +213,32 @@ impl Explainer<'_> {
             Some("base") => subsets.of(GrayStatus::Prod, lanes).iter().map(addr).collect(),
             _ => subsets.of(status, lanes).iter().map(addr).collect(),
         };
+        hop
     }
 
-    fn writes(&self, status: GrayStatus) -> Vec<(String, String)> {
-        let mut headers = HeaderMap::new();
+    /// Returns what the next hop is told: each carrier, and whatever else becomes another by that.
+    fn writes(
+        &self,
+        status: GrayStatus,
+        hop: Option<HeaderValue>,
+        came: &HeaderMap,
+    ) -> Vec<(String, String)> {
+        let mut headers = came.clone();
         self.carriers.inject(status, &mut headers);
+        if let Some(hop) = hop {
+            headers.insert(HOP_HEADER, hop);
+        }
+        let carriers: Vec<HeaderName> = self.carriers.names().chain([HOP_HEADER]).collect();
+        let is_written = |name: &HeaderName, value: &HeaderValue| {
+            carriers.contains(name) || !came.get_all(name).iter().any(|before| before == value)
+        };
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+        let written = headers.iter().filter(|(name, value)| is_written(name, value));
+        let mut written: Vec<_> =
+            written.map(|(name, value)| (name.to_string(), text(value))).collect();
+        // The lane first, then as they are called.
+        written.sort_by_key(|(name, _)| (*name != GRAY_HEADER.as_str(), name.clone()));
+        written
     }
 }
 

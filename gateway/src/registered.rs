@@ -29,17 +29,28 @@ pub(crate) struct Registered {
     pub(crate) complete: bool,
 }
 
+fn guard(settings: &Settings) -> Guard {
+    let own = settings.listeners.iter().map(|(addr, ..)| *addr).chain(settings.admin).collect();
+    settings.guard(own)
+}
+
 impl Registered {
-    /// Asks every registry once.
-    pub(crate) async fn read(settings: &Settings) -> Self {
+    /// Reads every registry that is a file.
+    pub(crate) fn in_files(settings: &Settings) -> Self {
         let discovery = &settings.properties.discovery;
         let some = !discovery.files.is_empty() || !discovery.nacos.is_empty();
         let mut registered = Self { complete: some, ..Self::default() };
-        let own = settings.listeners.iter().map(|(addr, ..)| *addr).chain(settings.admin).collect();
-        let guard = settings.guard(own);
+        let guard = guard(settings);
         for path in &discovery.files {
             registered.read_file(settings, &guard, path);
         }
+        registered
+    }
+
+    /// Asks every registry once.
+    pub(crate) async fn read(settings: &Settings) -> Self {
+        let mut registered = Self::in_files(settings);
+        let (discovery, guard) = (&settings.properties.discovery, guard(settings));
         let mut servers = Servers::new(settings.properties.nacos.clone());
         for (group, lane) in discovery.nacos.iter().zip(&settings.nacos_lanes) {
             let services = settings.routes.services();
@@ -106,8 +117,7 @@ impl Registered {
                 let refused =
                     self.admit(settings, guard, news.lane, &news.service, &news.announced);
                 // Others write there, so that what they did wrong is nothing to fail for.
-                let warning =
-                    |why| Problem { severity: "warning", ..Problem::whole(name.as_str(), why) };
+                let warning = |why| Problem::odd(name.as_str(), why);
                 self.problems.extend(refused.into_iter().map(warning));
             }
         };

@@ -171,6 +171,7 @@ impl Settings {
             rule_documents: RuleDocuments {
                 format: properties.rules.format,
                 prefix: properties.rules.prefix.clone(),
+                order: order(&properties),
                 lists: lists(&properties),
                 senses: senses_live,
                 routed: reached,
@@ -290,6 +291,13 @@ pub(crate) fn senses(properties: &GatewayProperties, faults: &mut Faults) -> Sen
 }
 
 /// Returns the documents that are lists: their names, and the names that rules use.
+/// The names of rule documents: files, then what is in Nacos.
+fn order(properties: &GatewayProperties) -> Vec<String> {
+    let files = properties.rules.files.iter().map(|path| path.display().to_string());
+    let on_nacos = properties.rules.nacos.iter().flat_map(|nacos| nacos.data_ids.iter().cloned());
+    files.chain(on_nacos).collect()
+}
+
 fn lists(properties: &GatewayProperties) -> BTreeMap<String, String> {
     let document = |list: &ListProperties| match list {
         ListProperties::File(path) => path.display().to_string(),

@@ -150,7 +150,7 @@ impl GrayChannel {
         request: Request<CallBody>,
         begun_in: Option<Arc<Context>>,
     ) -> Result<Response<Incoming>, ChannelError> {
-        let context = self.outgoing.context(begun_in).await;
+        let context = self.outgoing.context(begun_in, &self.service).await;
         let served = self.outgoing.served().await;
         let answer = self.try_all(request, &context, &served).await;
         if answer.is_err() {

@@ -224,7 +224,7 @@ impl Call {
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
         let Self { client: GrayClient(client), service, path, parts, begun_in } = self;
         let service = service?;
-        let context = client.outgoing.context(begun_in).await;
+        let context = client.outgoing.context(begun_in, &service).await;
         let answer = client.try_all(&service, &path, parts, &context).await;
         if answer.is_err() {
             client.outgoing.failed(&service, &context);

@@ -33,6 +33,9 @@ pub struct EdgeCounts {
     pub fallbacks: u64,
     /// Those that no instance answered, since there was none, or none could be reached in time.
     pub failures: u64,
+    /// Calls that this service made outside of any request, in its own lane: jobs, and what a handler has
+    /// started without its context.
+    pub of_own_accord: u64,
     /// Calls to this service that asked for another lane than its own, with no fallback to explain
     /// it.
     pub escapes: u64,
@@ -65,6 +68,10 @@ impl Edges {
         });
     }
 
+    pub(crate) fn of_own_accord(&self, edge: Edge) {
+        self.count(edge, |counts| counts.of_own_accord += 1);
+    }
+
     pub(crate) fn failed(&self, edge: Edge) {
         self.count(edge, |counts| {
             counts.calls += 1;
@@ -92,10 +99,11 @@ impl Edges {
     /// Returns all counts in the text format of Prometheus.
     pub fn to_prometheus(&self) -> String {
         type Read = fn(&EdgeCounts) -> u64;
-        let families: [(&str, &str, Read); 5] = [
+        let families: [(&str, &str, Read); 6] = [
             ("lane_calls", "Calls this service made", |it| it.calls),
             ("lane_fallback", "Calls that another lane's instance served", |it| it.fallbacks),
             ("lane_failure", "Calls that no instance answered", |it| it.failures),
+            ("lane_own", "Calls this service made outside of any request", |it| it.of_own_accord),
             ("lane_escape", "Calls that came to the wrong lane", |it| it.escapes),
             ("lane_untagged", "Calls that came without a tag", |it| it.untagged),
         ];

@@ -62,6 +62,18 @@ impl OwnLane {
         self.named.unwrap_or_else(|| self.by_version(served))
     }
 
+    /// Tells whether this copy has the version of a lane: two lanes may share one, or one that of base.
+    pub(crate) fn has_version_of(&self, status: GrayStatus) -> bool {
+        let served = self.lanes.peek();
+        let lanes = served.table.of(&self.service);
+        let version = match status {
+            GrayStatus::All => return true,
+            GrayStatus::Prod => lanes.base.as_ref(),
+            GrayStatus::Gray(lane) => lanes.versions.get(&lane),
+        };
+        version.is_some() && version == self.version.as_ref()
+    }
+
     /// Returns the lane that has this copy's version.
     fn by_version(&self, served: &ServedLanes) -> GrayStatus {
         let lanes = served.table.of(&self.service);

@@ -80,7 +80,9 @@ impl Incoming {
     fn read(&self, path: &str, headers: &HeaderMap) -> (Context, Option<Hop>) {
         let own = self.own.status();
         let (mut context, tagged) = self.carriers.read(headers, own);
-        let escaped = self.own.is_routed() && escaped(own, context.status);
+        let escaped = self.own.is_routed()
+            && escaped(own, context.status)
+            && !self.own.has_version_of(context.status);
         // Most requests are as they should be, and cost no more than the comparison.
         let (mut lost_by, mut explained) = (None, None);
         if escaped || !tagged {
@@ -198,7 +200,6 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use axum::Router;
@@ -258,14 +259,13 @@ mod tests {
         current_status().map(|status| status.to_string()).unwrap_or_default()
     }
 
-    /// How many handlers are at work, and how many were at most.
-    static AT_WORK: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    /// Where all of a thousand handlers meet before any goes on.
+    static ALL_AT_ONCE: std::sync::LazyLock<tokio::sync::Barrier> =
+        std::sync::LazyLock::new(|| tokio::sync::Barrier::new(1_000));
 
     /// Does everything that a handler may do beside its own task.
     async fn busy(headers: HeaderMap) -> String {
-        let now = AT_WORK[0].fetch_add(1, Ordering::Relaxed) + 1;
-        AT_WORK[1].fetch_max(now, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        ALL_AT_ONCE.wait().await;
         let mut all = vec![seen(), spawn(async { seen() }).await.unwrap()];
         all.push(spawn_blocking(seen).await.unwrap());
         let mut set = JoinSet::new();
@@ -279,7 +279,6 @@ mod tests {
             all.push(joined.unwrap());
         }
         assert!(!headers.contains_key("panic"), "on purpose");
-        AT_WORK[0].fetch_sub(1, Ordering::Relaxed);
         all.dedup();
         all.join(",")
     }
@@ -311,8 +310,6 @@ mod tests {
             }
         }
         assert_eq!(panicked, 100);
-        let peak = AT_WORK[1].load(Ordering::Relaxed);
-        assert!(peak > 500, "only {peak} at once");
         // Nothing is left on the workers either.
         let mut after = JoinSet::new();
         for _ in 0..100 {
@@ -326,6 +323,38 @@ mod tests {
             threads.insert(thread);
         }
         assert!(threads.len() > 2, "only {} threads were looked at", threads.len());
+    }
+
+    /// Whatever becomes of a request, nothing of its lane stays with the task that served it.
+    #[tokio::test]
+    async fn nothing_is_left_after_an_error_or_a_request_that_is_dropped() {
+        let failing = tower::service_fn(async |_: Request<Body>| {
+            assert_eq!(seen(), "blue");
+            Err::<Response<Body>, _>("on purpose")
+        });
+        let gray = layer().0;
+        let failed = gray.layer(failing).oneshot(request(&[("gray", "blue")])).await;
+        assert_eq!((failed.unwrap_err(), current_status()), ("on purpose", None));
+
+        let waiting = tower::service_fn(async |_: Request<Body>| {
+            std::future::pending::<()>().await;
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let mut serving = Box::pin(gray.layer(waiting).oneshot(request(&[("gray", "blue")])));
+        assert!(futures_util::poll!(serving.as_mut()).is_pending());
+        assert_eq!(current_status(), None);
+        drop(serving);
+        assert_eq!(current_status(), None);
+
+        let streaming = tower::service_fn(async |_: Request<Body>| {
+            let forever = stream::pending::<Result<String, Infallible>>();
+            Ok::<_, Infallible>(Response::new(Body::from_stream(forever)))
+        });
+        let answer = gray.layer(streaming).oneshot(request(&[("gray", "blue")])).await.unwrap();
+        let mut body = Box::pin(answer.into_body().collect());
+        assert!(futures_util::poll!(body.as_mut()).is_pending());
+        drop(body);
+        assert_eq!(current_status(), None);
     }
 
     #[tokio::test]

@@ -54,14 +54,22 @@ impl Outgoing {
 
     /// Returns the context of the request that was being served when a call was begun, or else now,
     /// or else this copy's own.
-    pub(crate) async fn context(&self, begun_in: Option<Arc<Context>>) -> Arc<Context> {
+    /// The last is counted: a job is meant to, but what a handler starts without its context is not.
+    pub(crate) async fn context(
+        &self,
+        begun_in: Option<Arc<Context>>,
+        service: &ServiceName,
+    ) -> Arc<Context> {
         if let Some(context) = begun_in.or_else(current) {
             return context;
         }
         if !self.0.own.is_known() {
             self.0.own.known().await;
         }
-        Arc::new(Context::of(self.0.own.status()))
+        let (from, to) = (Arc::clone(&self.0.service), service.to_shared());
+        let lane = self.0.own.status();
+        self.0.edges.of_own_accord(Edge { from, to, lane });
+        Arc::new(Context::of(lane))
     }
 
     /// Returns how lanes are served: what a call is made by from its first attempt to its last.

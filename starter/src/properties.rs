@@ -313,6 +313,8 @@ impl StarterProperties {
         if let Some(prefix) = &self.prefix {
             how.prefix.clone_from(prefix);
         }
+        how.order = self.rules.iter().map(|path| path.display().to_string()).collect();
+        how.order.extend(self.documents());
         how
     }
 

@@ -15,7 +15,7 @@ const CASES: &str = "1000000";
 const LONGER: [(&str, &str); 6] = [
     ("demo", "demo::the_demo"),
     ("flips", "flips::"),
-    ("replacement", "on_rnacos::instances_are_replaced_without_a_failed_request"),
+    ("replacement", "instances_are_replaced_without_a_failed_request"),
     ("outage", "outage::"),
     ("partition", "partition::"),
     ("traces", "traces::"),

@@ -160,27 +160,35 @@ impl State {
     async fn read(&mut self) -> Result<Result<Documents, SourceError>, NacosError> {
         let link = &self.link;
         let answers = self.keys.iter().map(|key| link.config(key));
+        let mut missing = Vec::new();
         for (key, answer) in self.keys.iter().zip(try_join_all(answers).await?) {
-            let Some((content, md5)) = answer else {
-                let _ = self.link.listen(&[(key.clone(), String::new())]).await?;
-                return Ok(Err(self.missing(key)));
-            };
-            self.read.insert(key.clone(), (Arc::from(content), md5));
+            match answer {
+                Some((content, md5)) => {
+                    self.read.insert(key.clone(), (Arc::from(content), md5));
+                }
+                None => missing.push((key.clone(), String::new())),
+            }
+        }
+        if !missing.is_empty() {
+            let _ = self.link.listen(&missing).await?;
+            return Ok(Err(self.missing(&missing)));
         }
         let documents = self.read.iter();
         let documents = documents.map(|(key, (text, _))| (key.data_id.clone(), Arc::clone(text)));
         Ok(Ok(Documents(documents.collect())))
     }
 
-    fn missing(&self, key: &ConfigKey) -> SourceError {
+    fn missing(&self, missing: &[(ConfigKey, String)]) -> SourceError {
         let properties = self.link.properties();
+        let named =
+            missing.iter().map(|(key, _)| format!("{} in group {}", key.data_id, key.group));
+        let named: Vec<String> = named.collect();
         SourceError {
             source_name: format!("nacos {}", properties.servers.join(",")),
             reason: format!(
-                "there is no data id {} in group {} of namespace {}; publish it there, or correct \
-                 the group or the namespace's id",
-                key.data_id,
-                key.group,
+                "there is no data id {} of namespace {}; publish it there, or correct the group or \
+                 the namespace's id",
+                named.join(", nor "),
                 properties.namespace_name()
             ),
         }

@@ -68,6 +68,8 @@ pub struct Link {
     pub starter: Starter,
     /// Where it sends what it is asked for, where it does not care for lanes.
     pub astray: Option<Astray>,
+    /// Whether it goes on by a task that does not know the request that it is for.
+    pub forgets: bool,
     /// What it produces messages by, where it does.
     pub producer: Option<Producer<RocketMq>>,
 }
@@ -148,8 +150,12 @@ impl Link {
             return Ok(self.name());
         };
         let url = format!("http://{}/{next}/{way}", service_of(next));
-        let answer = self.starter.client().get(&url).send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
+        let client = self.starter.client();
+        let ask = async move {
+            let answer = client.get(&url).send().await?;
+            anyhow::Ok((answer.status(), answer.text().await?))
+        };
+        let (status, text) = if self.forgets { tokio::spawn(ask).await?? } else { ask.await? };
         anyhow::ensure!(status.is_success(), "{next} answers {status}: {text}");
         Ok(format!("{} -> {}", self.name(), text.trim_end()))
     }

@@ -83,6 +83,31 @@ fn spring_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 impl GrayGatewayProperties {
+    /// Puts what a later document says over what earlier ones said, key by key, as Spring does; `says` tells
+    /// which keys it has. A list replaces a list.
+    #[must_use]
+    pub fn over(self, earlier: Self, says: impl Fn(&str) -> bool) -> Self {
+        fn pick<T>(says: bool, new: T, old: T) -> T {
+            if says { new } else { old }
+        }
+        Self {
+            enabled: pick(says("enabled"), self.enabled, earlier.enabled),
+            gray_head_key: pick(says("grayHeadKey"), self.gray_head_key, earlier.gray_head_key),
+            gray_head_value: pick(
+                says("grayHeadValue"),
+                self.gray_head_value,
+                earlier.gray_head_value,
+            ),
+            gray_ip_list: pick(says("grayIPList"), self.gray_ip_list, earlier.gray_ip_list),
+            gray_city_list: pick(says("grayCityList"), self.gray_city_list, earlier.gray_city_list),
+            gray_user_no_list: pick(
+                says("grayUserNoList"),
+                self.gray_user_no_list,
+                earlier.gray_user_no_list,
+            ),
+        }
+    }
+
     /// Turns the properties into rules: header, address, city or user, in the design's order.
     pub fn rules(&self, at: &KeyPath, faults: &mut Faults) -> Vec<Rule> {
         let mut rules = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use gray_lb::ServiceName;
 use http::StatusCode;
 use serde::Serialize;
 
@@ -55,6 +56,14 @@ fn readiness(view: &View) -> Readiness {
     let services = view.gateway.proxy.routes.services();
     for service in services.iter().filter(|it| !instances.answered.contains(*it)) {
         reasons.push(format!("no registry has said anything about {service} yet"));
+    }
+    let directory = view.gateway.proxy.balancer.directory().load();
+    let has_some = |service: &ServiceName| {
+        directory.get(service).is_some_and(|subsets| !subsets.registered().is_empty())
+    };
+    for service in services.iter().filter(|it| instances.answered.contains(*it) && !has_some(it)) {
+        let places = view.properties.discovery.places(&view.properties.nacos);
+        warnings.push(format!("no instance of {service} is registered in {places}"));
     }
     if instances.from_snapshot {
         warnings.push("instances come from the snapshot".to_owned());

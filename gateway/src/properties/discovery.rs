@@ -49,6 +49,27 @@ impl Default for DiscoveryProperties {
     }
 }
 
+impl DiscoveryProperties {
+    /// Says where instances are looked for; `usual` is the server of what names none.
+    pub(crate) fn places(&self, usual: &NacosProperties) -> String {
+        let files = self.files.iter().map(|path| path.display().to_string());
+        let groups = self.nacos.iter().map(|it| {
+            let server = it.server.as_ref().unwrap_or(usual);
+            let clusters = match it.clusters.as_slice() {
+                [] => String::new(),
+                some => format!(" (clusters {})", some.join(", ")),
+            };
+            format!(
+                "group {}{clusters} of namespace {} of Nacos {}",
+                it.group,
+                server.namespace_name(),
+                server.servers.join(",")
+            )
+        });
+        files.chain(groups).collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// As what the gateway registers itself, as an operator writes it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -16,6 +16,8 @@ pub struct RuleDocuments {
     pub format: Format,
     /// The prefix of the Spring Cloud design's keys.
     pub prefix: String,
+    /// The names of the documents: what later ones say is over what earlier ones do.
+    pub order: Vec<String>,
     /// Documents that are lists: the document's name, and the name that rules use.
     pub lists: BTreeMap<String, String>,
     /// What the gateway can find out about a request beyond its head.
@@ -44,8 +46,9 @@ pub fn parse_documents(
     how: &RuleDocuments,
 ) -> Result<(Revision, Problems), Problems> {
     let mut problems = Problems::default();
+    let all = documents.in_order(&how.order);
     let (lists, texts): (Vec<_>, Vec<_>) =
-        documents.0.iter().partition(|(name, _)| how.lists.contains_key(*name));
+        all.into_iter().partition(|(name, _)| how.lists.contains_key(*name));
     let lists = lists.into_iter().filter_map(|(name, text)| {
         Some((how.lists.get(name)?.clone(), List::new(Arc::clone(text))))
     });
@@ -105,7 +108,7 @@ pub(crate) fn warn_of_empty_lane(
             return document.problems(&faults);
         }
     }
-    Problem { severity: "warning", ..Problem::whole("rules", message) }.into()
+    Problem::odd("rules", message).into()
 }
 
 /// Warns of a service that no route leads to, where it stands. It is no error: services read the same
@@ -158,7 +161,10 @@ fn read_spring(
         spring.take(document, &how.prefix, &mut faults);
         problems.extend(document.problems(&faults).0);
     }
-    spring.finish()
+    let names = parsed.iter().map(|(document, _)| document.name()).collect::<Vec<_>>().join(", ");
+    let (meaning, odd) = spring.finish(&how.prefix);
+    problems.extend(odd.filter(|_| !parsed.is_empty()).map(|odd| Problem::odd(names, odd)));
+    meaning
 }
 
 #[cfg(test)]
@@ -215,6 +221,7 @@ kerwin:
         let how = RuleDocuments {
             format: Format::Auto,
             prefix: "kerwin.tool.gray".to_owned(),
+            order: texts.iter().map(|(name, _)| (*name).to_owned()).collect(),
             lists: BTreeMap::new(),
             senses: live(senses).1,
             routed: ["user-app", "order-app"].map(ServiceName::new).into(),
@@ -270,6 +277,53 @@ kerwin:
             let (revision, _) = parse(&[("common", &common), ("gateway", &gateway)]).unwrap();
             check(&revision, ("gray", "gray-996"), "127.0.0.1", GrayStatus::All);
         }
+    }
+
+    #[test]
+    fn documents_are_one_another_put_over_key_by_key_in_their_order() {
+        let first = "kerwin.tool.gray:\n  load: true\n  version: {prodVersion: V1, grayVersion: V2}\n  gateway:\n    \
+                     enabled: true\n    grayHeadValue: one\n    grayIPList: [1.1.1.1]\n";
+        let second = "kerwin.tool.gray.gateway:\n  grayIPList: [2.2.2.2]\n";
+        // By their names the second would be the first.
+        let (revision, warnings) = parse(&[("b", first), ("a", second)]).unwrap();
+        assert!(warnings.0.is_empty(), "{warnings}");
+        check(&revision, ("gray", "one"), "9.9.9.9", GRAY);
+        check(&revision, ("x", "y"), "2.2.2.2", GRAY);
+        check(&revision, ("x", "y"), "1.1.1.1", GrayStatus::Prod);
+        let (revision, _) = parse(&[("a", second), ("b", first)]).unwrap();
+        check(&revision, ("x", "y"), "1.1.1.1", GRAY);
+    }
+
+    #[test]
+    fn what_is_off_and_nobody_has_switched_off_is_warned_of() {
+        let loaded = "kerwin.tool.gray.load: true";
+        for (text, expected) in [
+            ("spring: {a: b}", "no document says anything under `kerwin.tool.gray`"),
+            ("kerwin.tool.gray.version.prodVersion: V1", "`kerwin.tool.gray.load` is not set"),
+            (loaded, "`kerwin.tool.gray.gateway` is not there"),
+        ] {
+            let (_, warnings) = parse(&[("one", text)]).unwrap();
+            assert!(warnings.to_string().contains(expected), "{warnings}");
+        }
+        for text in [
+            "kerwin.tool.gray.load: false",
+            &format!("{loaded}\nkerwin.tool.gray.gateway: {{enabled: false}}"),
+        ] {
+            let (_, warnings) = parse(&[("one", text)]).unwrap();
+            assert!(warnings.0.is_empty(), "{warnings}");
+        }
+    }
+
+    /// As a copy of the design has it.
+    #[test]
+    fn documents_that_have_lost_their_indentation_are_errors() {
+        let flat = COMMON.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+        let text = parse(&[("common", &flat)]).unwrap_err().to_string();
+        assert!(text.contains("common:"), "{text}");
+        let nothing = "kerwin:\n  tool:\n  gray:\n    load: true\n";
+        let text = parse(&[("common", nothing)]).unwrap_err().to_string();
+        assert!(text.contains("nothing is below `tool`"), "{text}");
+        assert!(text.contains("indent what belongs below it"), "{text}");
     }
 
     #[test]

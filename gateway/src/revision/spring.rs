@@ -1,7 +1,7 @@
 //! The Spring Cloud design's documents, as they are (seed S1).
 
 use gray_config::{Document, Faults, KeyPath};
-use gray_filters::{GrayGatewayProperties, Rule};
+use gray_filters::GrayGatewayProperties;
 use gray_lb::SpringLanes;
 use gray_mq::MessagesProperties;
 use gray_propagation::Lane;
@@ -13,7 +13,7 @@ use super::native::check_messages;
 #[derive(Debug, Default)]
 pub(super) struct Spring {
     lanes: SpringLanes,
-    gateway: Option<Vec<Rule>>,
+    gateway: Option<GrayGatewayProperties>,
 }
 
 impl Spring {
@@ -24,8 +24,11 @@ impl Spring {
         if document.contains(&at) {
             let read: Option<GrayGatewayProperties> = document.read(&at, faults);
             let read = read.unwrap_or_default();
-            let rules = read.rules(&at, faults);
-            self.gateway = read.enabled.then_some(rules);
+            // What is wrong is said where it stands.
+            let _ = read.rules(&at, faults);
+            let keys: Vec<&str> = document.keys(&at).collect();
+            let earlier = self.gateway.take().unwrap_or_default();
+            self.gateway = Some(read.over(earlier, |key| keys.contains(&key)));
         }
         let root = KeyPath::ROOT.dotted(prefix);
         if document.contains(&root.key("messages")) {
@@ -34,10 +37,19 @@ impl Spring {
         }
     }
 
-    /// Returns what the documents together mean; `None` instead of rules where they are off.
-    pub(super) fn finish(self) -> Meaning {
+    /// Returns what the documents together mean, without rules where they are off, and why they are where
+    /// nobody has said so.
+    pub(super) fn finish(self, prefix: &str) -> (Meaning, Option<String>) {
         let lanes = self.lanes.table();
-        let rules = self.gateway.filter(|_| self.lanes.load);
-        Meaning { rules, lanes, open: [Lane::GRAY].into() }
+        let odd = self.lanes.why_off(prefix).or_else(|| {
+            let missing = self.lanes.is_loaded() && self.gateway.is_none();
+            missing.then(|| {
+                format!("`{prefix}.gateway` is not there, so the gateway classifies no request")
+            })
+        });
+        let gateway = self.gateway.filter(|gateway| gateway.enabled && self.lanes.is_loaded());
+        let mut known = Faults::default();
+        let rules = gateway.map(|gateway| gateway.rules(&KeyPath::ROOT, &mut known));
+        (Meaning { rules, lanes, open: [Lane::GRAY].into() }, odd)
     }
 }

@@ -40,11 +40,13 @@ pub struct LaneDocuments {
     pub format: Format,
     /// The prefix of the Spring Cloud design's keys.
     pub prefix: String,
+    /// The names of the documents: what later ones say is over what earlier ones do.
+    pub order: Vec<String>,
 }
 
 impl Default for LaneDocuments {
     fn default() -> Self {
-        Self { format: Format::Auto, prefix: "kerwin.tool.gray".to_owned() }
+        Self { format: Format::Auto, prefix: "kerwin.tool.gray".to_owned(), order: Vec::new() }
     }
 }
 
@@ -58,7 +60,7 @@ impl LaneDocuments {
         let mut problems = Problems::default();
         let mut spring = None;
         let mut native: Option<ServedLanes> = None;
-        for (name, text) in &documents.0 {
+        for (name, text) in documents.in_order(&self.order) {
             let (document, is_spring) = match self.format.parse(name, text, &self.prefix) {
                 Ok(parsed) => parsed,
                 Err(more) => {
@@ -72,7 +74,7 @@ impl LaneDocuments {
                 spring.take(&document, &self.prefix, &mut faults);
             } else if native.is_some() {
                 let message = "lanes are said by one document, and there is another one already";
-                problems.extend([Problem::whole(name.as_str(), message)]);
+                problems.extend([Problem::whole(name, message)]);
             } else if is_native(&document) {
                 native = Some(read_native(&document, &mut faults));
             }
@@ -84,16 +86,22 @@ impl LaneDocuments {
         match (native, spring) {
             (Some(_), Some(_)) => {
                 let message = "lanes are said in both formats; leave one of the documents out";
-                let names: Vec<&str> = documents.0.keys().map(String::as_str).collect();
-                Err(Problem::whole(names.join(", "), message).into())
+                Err(Problem::whole(names(documents), message).into())
             }
             (Some(native), None) => Ok((native, problems)),
             (None, Some(spring)) => {
-                Ok((ServedLanes { on: spring.load, table: spring.table() }, problems))
+                let odd =
+                    spring.why_off(&self.prefix).map(|why| Problem::odd(names(documents), why));
+                problems.extend(odd);
+                Ok((ServedLanes { on: spring.is_loaded(), table: spring.table() }, problems))
             }
             (None, None) => Ok((ServedLanes::default(), problems)),
         }
     }
+}
+
+fn names(documents: &Documents) -> String {
+    documents.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Tells whether a document says anything in Graylane's own format; others are other people's.

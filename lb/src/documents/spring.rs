@@ -6,8 +6,10 @@ use crate::{GrayVersionProperties, LaneTable};
 /// earlier ones.
 #[derive(Debug, Default)]
 pub struct SpringLanes {
-    /// Whether the design's starter is loaded at all.
-    pub load: bool,
+    /// Whether the design's starter is loaded at all, where that is said.
+    load: Option<bool>,
+    /// Whether anything stands under the prefix.
+    said: bool,
     versions: GrayVersionProperties,
     routed: Vec<String>,
 }
@@ -17,6 +19,21 @@ pub struct SpringLanes {
 fn is_rule_class(key: &str) -> bool {
     let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
     letters.map(|it| it.to_ascii_lowercase()).eq(*b"nfloadbalancerruleclassname")
+}
+
+/// Copies of the design's documents circulate whose lines all begin at the left: nothing of them would be in
+/// force, and nobody would know.
+fn warn_of_lost_indentation(document: &Document, prefix: &str, faults: &mut Faults) {
+    let mut at = KeyPath::ROOT;
+    for key in prefix.split('.') {
+        at = at.key(key);
+        if document.contains(&at) && document.keys(&at).next().is_none() {
+            let message =
+                format!("nothing is below `{key}`, so nothing of `{prefix}` is said here");
+            let help = "indent what belongs below it".to_owned();
+            faults.error_with_help(&at, message, Some(help));
+        }
+    }
 }
 
 /// What stands under the design's prefix: its own keys, and what consumers of messages read.
@@ -34,8 +51,11 @@ impl SpringLanes {
             }
         }
         if let Some(load) = document.scalar(&root.key("load")) {
-            self.load = ["true", "yes", "on"].iter().any(|word| load.eq_ignore_ascii_case(word));
+            let words = ["true", "yes", "on"];
+            self.load = Some(words.iter().any(|word| load.eq_ignore_ascii_case(word)));
         }
+        self.said |= document.keys(&root).next().is_some();
+        warn_of_lost_indentation(document, prefix, faults);
         let at = root.key("version");
         if document.contains(&at) {
             let read: Option<GrayVersionProperties> = document.read(&at, faults);
@@ -44,6 +64,22 @@ impl SpringLanes {
             self.versions.gray_version = read.gray_version.or(self.versions.gray_version.take());
         }
         self.take_routed(document, faults);
+    }
+
+    /// Tells whether the design's starter is loaded at all.
+    pub fn is_loaded(&self) -> bool {
+        self.load.unwrap_or_default()
+    }
+
+    /// Says why gray release is off where nobody has switched it off.
+    pub fn why_off(&self, prefix: &str) -> Option<String> {
+        match self.load {
+            _ if !self.said => Some(format!(
+                "no document says anything under `{prefix}`, so gray release is off; is the prefix another?"
+            )),
+            None => Some(format!("`{prefix}.load` is not set, so gray release is off")),
+            Some(_) => None,
+        }
     }
 
     /// Returns how lanes are served.

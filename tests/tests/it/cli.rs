@@ -201,6 +201,32 @@ fn check_stops_at_no_kind_of_error() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One file that is missing keeps no other from being read.
+#[test]
+fn check_reads_whatever_it_can() -> anyhow::Result<()> {
+    let config = CONFIG
+        .replace(
+            "['{dir}/rules.yaml']",
+            "['{dir}/none.yaml', '{dir}/rules.yaml', '{dir}/nor.yaml']",
+        )
+        .replace("'127.0.0.1:0'", "nowhere");
+    let folder = folder(&config, "rules: [{name: a, lane: gary}]\nlanes: [{name: gray}]\n")?;
+    std::fs::write(folder.path().join("registry.yaml"), "services: {app: [{adress: x}]}\n")?;
+    let output = graylane(folder.path(), &["check"])?;
+    let text = stdout(&output);
+    for expected in [
+        "`nowhere` is no address",
+        "none.yaml: No such file",
+        "nor.yaml: No such file",
+        "rules.yaml:1:19: rules[0].lane: there is no lane `gary`",
+        "unknown key `adress`",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert_eq!(output.status.code(), Some(2));
+    Ok(())
+}
+
 /// What is odd about the static configuration is said by check, and by a gateway that starts with it.
 #[test]
 fn an_admin_page_for_everybody_earns_a_warning() -> anyhow::Result<()> {

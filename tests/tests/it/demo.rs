@@ -39,6 +39,10 @@ async fn the_demo_plays_all_scenes() -> anyhow::Result<()> {
     let printed = process.printed();
     let first_curl = printed.lines().find(|line| line.contains("curl"));
     assert!(first_curl.is_some_and(|line| line.ends_with("/order/1")), "{printed}");
+    let place = |text: &str| printed.find(text).unwrap_or_else(|| panic!("no {text}: {printed}"));
+    for key in ["grayIPList", "grayCityList", "grayUserNoList"] {
+        assert!(place(key) > place("/order/1"), "{key}: {printed}");
+    }
 
     let gateway = format!("127.0.0.1:{port}").parse()?;
     verify(gateway, "two").await?;

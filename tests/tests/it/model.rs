@@ -76,20 +76,40 @@ fn instances() -> impl Strategy<Value = Instances> {
     prop::collection::vec(one, 0..6).prop_map(Instances)
 }
 
-/// Answers with the port that a request was sent to and the lane it was told.
+/// Answers with the port that a request was sent to and what it was told of its lane.
 #[derive(Debug)]
 struct Noting;
 
+type Told = Vec<(String, String)>;
+
+/// What carries a lane here, or is made for what does.
+const TOLD: [&str; 5] = ["gray", "baggage", "traceparent", "x-graylane-hop", "x-mse-tag"];
+
+/// Every carrier there is.
+fn carriers() -> Carriers {
+    Carriers::default().with_headers([http::HeaderName::from_static("x-mse-tag")]).with_baggage()
+}
+
+/// What requests bring of them themselves.
+const BROUGHT: [(&str, &str); 3] = [
+    ("baggage", "user=7, gray=forged"),
+    ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ("x-mse-tag", "forged"),
+];
+
 impl Upstream<()> for Noting {
-    type Body = (u16, String);
+    type Body = (u16, Told);
 
     async fn send(
         &self,
         request: Request<()>,
         to: &Target,
-    ) -> Result<Response<(u16, String)>, Failed<()>> {
-        let lane = request.headers()["gray"].to_str().unwrap_or_default().to_owned();
-        Ok(Response::new((to.addr.port(), lane)))
+    ) -> Result<Response<(u16, Told)>, Failed<()>> {
+        let told = TOLD.into_iter().filter_map(|name| {
+            let value = request.headers().get(name)?.to_str().unwrap_or_default();
+            Some((name.to_owned(), value.to_owned()))
+        });
+        Ok(Response::new((to.addr.port(), told.collect())))
     }
 }
 
@@ -131,6 +151,7 @@ fn revision(world: &impl World, format: Format) -> Revision {
     let how = RuleDocuments {
         format,
         prefix: "kerwin.tool.gray".to_owned(),
+        order: Vec::new(),
         lists: lists(),
         senses: live(senses()).1,
         routed: [].into(),
@@ -167,6 +188,9 @@ fn request(asks: &Asks) -> Request<()> {
     if !cookies.is_empty() {
         request = request.header("cookie", cookies.join("; "));
     }
+    for (name, value) in BROUGHT {
+        request = request.header(name, value);
+    }
     let mut request = request.body(()).unwrap();
     let address = asks.address();
     request.extensions_mut().insert(ClientAddr { address, through_proxy: false });
@@ -178,13 +202,13 @@ async fn decided(
     revision: Revision,
     directory: Directory,
     asks: &Asks,
-) -> Result<(u16, String), Failure> {
+) -> Result<(u16, Told), Failure> {
     let proxy = Arc::new(Proxy {
         routes: routes(),
         callings: HashMap::default(),
         default_calling: Calling::default(),
         balancer: Balancer::new(live(directory).1),
-        carriers: Carriers::default().into(),
+        carriers: carriers().into(),
         attempts: 3,
         upstream: Noting,
     });
@@ -196,7 +220,7 @@ async fn decided(
 }
 
 fn explained(revision: &Revision, directory: &Directory, asks: &Asks) -> Answer {
-    let (routes, carriers) = (routes(), Carriers::default());
+    let (routes, carriers) = (routes(), carriers());
     let (proxies, tags) = (TrustedProxies::default(), TagPolicy::default());
     let explainer = Explainer {
         routes: &routes,
@@ -235,10 +259,14 @@ fn compare(world: &impl World, format: Format, asks: &Asks) -> Result<(), TestCa
     prop_assert_eq!(&answer.decision.rule, &world.rule(asks), "{:?}\n{}", asks, world.yaml());
     prop_assert_eq!(answer.client.to_canonical(), asks.address().to_canonical());
     prop_assert_eq!(answer.version.as_deref(), world.version(lane), "{}", world.yaml());
-    prop_assert_eq!(&answer.writes, &[("gray".to_owned(), lane.to_owned())]);
+    prop_assert_eq!(&answer.writes[0], &("gray".to_owned(), lane.to_owned()));
     match served {
         Ok((port, told)) => {
-            prop_assert_eq!(told, lane, "{:?}\n{}", asks, world.yaml());
+            // What came and stays as it was is not written.
+            let unchanged =
+                |line: &(String, String)| BROUGHT.contains(&(line.0.as_str(), line.1.as_str()));
+            let told: Told = told.into_iter().filter(|line| !unchanged(line)).collect();
+            prop_assert_eq!(&told, &answer.writes, "{:?}\n{}", asks, world.yaml());
             prop_assert!(ports.contains(&port), "{} not in {:?}\n{}", port, ports, world.yaml());
             let named = format!("127.0.0.1:{port}");
             prop_assert!(answer.instances.contains(&named), "{answer:#?}");

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -56,13 +57,15 @@ impl Instance {
     }
 
     pub(crate) fn gateway(&self, more: &str) -> anyhow::Result<Gateway> {
+        self.gateway_with(&format!("routes: [{{service: app}}]\n{more}"))
+    }
+
+    fn gateway_with(&self, config: &str) -> anyhow::Result<Gateway> {
         let folder = tempfile::tempdir()?;
         let registry = format!("services: {{app: [{{address: '{}'}}]}}", self.addr);
         std::fs::write(folder.path().join("registry.yaml"), registry)?;
-        let config = format!(
-            "routes: [{{service: app}}]\ndiscovery: {{files: ['{{dir}}/registry.yaml']}}\n{more}"
-        );
-        Gateway::start_in(folder, &config)
+        let discovery = "discovery: {files: ['{dir}/registry.yaml']}\n";
+        Gateway::start_in(folder, &format!("{discovery}{config}"))
     }
 
     /// Tells whether nothing has happened to it that was not told yet.
@@ -74,6 +77,15 @@ impl Instance {
     pub(crate) async fn event(&mut self) -> anyhow::Result<String> {
         let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await?;
         event.context("the instance ended")
+    }
+}
+
+/// Tells when it is dropped.
+struct Told(mpsc::UnboundedSender<String>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send("nobody waits".to_owned());
     }
 }
 
@@ -125,6 +137,8 @@ async fn answer(
             response.headers_mut().insert("content-type", kind);
         }
         "/never" => {
+            // Told when nobody waits for it any more.
+            let _waiting = Told(tell);
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
         "/upgrade" => {
@@ -268,6 +282,7 @@ async fn a_request_that_is_given_up_over_http2_is_logged_as_such() -> anyhow::Re
     let asking = tokio::spawn(client.get(gateway.url("/never")).send());
     ensure!(instance.event().await? == "GET /never", "another request");
     asking.abort();
+    ensure!(instance.event().await? == "nobody waits", "the instance works for nobody");
     eventually(Duration::from_secs(10), async || {
         let log = std::fs::read_to_string(gateway.folder.path().join("access.log"))?;
         let given_up = log.contains("\"status\":499") && log.contains("\"error\":\"client-gone\"");
@@ -289,6 +304,7 @@ async fn a_request_that_its_client_gave_up_is_logged_as_such() -> anyhow::Result
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await?;
     ensure!(instance.event().await? == "GET /never", "another request");
     drop(stream);
+    ensure!(instance.event().await? == "nobody waits", "the instance works for nobody");
     eventually(Duration::from_secs(10), async || {
         let log = std::fs::read_to_string(gateway.folder.path().join("access.log"))?;
         let given_up = log.contains("\"status\":499") && log.contains("\"error\":\"client-gone\"");
@@ -378,6 +394,31 @@ async fn an_instance_that_says_nothing_is_a_timeout() -> anyhow::Result<()> {
     let gateway = instance.gateway("timeouts: {firstByte: 200ms}\n")?;
     let answer = reqwest::get(gateway.url("/never")).await?;
     ensure!(answer.status() == 504, "{}", answer.status());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_route_has_limits_of_its_own() -> anyhow::Result<()> {
+    let instance = Instance::start().await?;
+    let routes = "routes:\n\
+                  - {service: app, match: {path: {prefix: /never}, methods: [GET]}, timeouts: {total: 200ms}}\n\
+                  - {name: b, service: app, match: {path: {prefix: /never}}, timeouts: {firstByte: 200ms}}\n\
+                  - {name: c, service: app, match: {path: {prefix: /events}}}\n\
+                  timeouts: {total: 2s, firstByte: 1s}\n";
+    let gateway = instance.gateway_with(routes)?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for method in [http::Method::GET, http::Method::DELETE] {
+        let began = Instant::now();
+        let answer = client.request(method.clone(), gateway.url("/never")).send().await?;
+        ensure!(answer.status() == 504, "{method}: {}", answer.status());
+        // Neither the limits of all others nor what a request may be sent again for.
+        ensure!(began.elapsed() < Duration::from_millis(900), "{method}: {:?}", began.elapsed());
+    }
+    // What a route does not say is as for all.
+    let began = Instant::now();
+    let answer = client.get(gateway.url("/events")).send().await?;
+    ensure!(answer.bytes().await.is_err(), "the answer was not cut off");
+    ensure!(began.elapsed() > Duration::from_millis(1500), "after {:?}", began.elapsed());
     Ok(())
 }
 

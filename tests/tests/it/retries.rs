@@ -26,6 +26,7 @@ fn revision(gray: bool) -> Revision {
     let how = RuleDocuments {
         format: Format::Native,
         prefix: String::new(),
+        order: Vec::new(),
         lists: std::collections::BTreeMap::default(),
         senses: live(Senses::default()).1,
         routed: [].into(),

@@ -82,8 +82,16 @@ impl Chain {
             let starter = Starter::start(properties)?;
             let (astray, producer) = (None, None);
             let serving = starter.clone();
-            let mut link =
-                Link { letter, next, addr, transport: Transport::Http, starter, astray, producer };
+            let mut link = Link {
+                letter,
+                next,
+                addr,
+                transport: Transport::Http,
+                starter,
+                astray,
+                forgets: false,
+                producer,
+            };
             match letter {
                 'A' => consumers.push(self.messages.consume(link.clone()).await?),
                 'C' => self.messages.produce(&mut link).await,

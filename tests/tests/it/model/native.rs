@@ -137,7 +137,7 @@ impl World for Native {
     }
 
     fn version(&self, lane: &str) -> Option<&'static str> {
-        (lane != "ALL").then(|| self.of_lane(lane))
+        (lane != "ALL" && self.own.routed != Some(false)).then(|| self.of_lane(lane))
     }
 
     fn instances(&self) -> &Instances {

@@ -84,6 +84,7 @@ impl World for Spring {
 
     fn version(&self, lane: &str) -> Option<&'static str> {
         match lane {
+            _ if !self.routed.is_empty() && !self.routed.contains(&"app") => None,
             "GRAY" => Some("V2"),
             "PROD" => Some("V1"),
             _ => None,

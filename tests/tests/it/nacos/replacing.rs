@@ -118,7 +118,8 @@ async fn instances_are_replaced_without_a_failed_request(kind: Kind) -> anyhow::
              requests by GET meanwhile: {gets}; failed: 0\n\
              requests by POST meanwhile: {posts}; failed: {failed}, each with part of it sent\n"
         );
-        std::fs::write(report, text)?;
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(report)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
     }
     Ok(())
 }
