@@ -24,6 +24,7 @@ use crate::nacos::{Registration, Servers};
 use crate::observe::Observer;
 use crate::properties::ListProperties;
 use crate::proxy::Proxy;
+use crate::reloads::Reloads;
 use crate::revision::{Revision, parse_documents};
 use crate::senses;
 use crate::server::{Gateway, Listener, Policy, Server, Stop};
@@ -73,6 +74,7 @@ struct Parts {
     background: Background,
     /// What is wrong with each registry that is a file.
     rejected: Vec<watch::Receiver<Option<Problems>>>,
+    reloads: Reloads,
 }
 
 /// A gateway that is serving.
@@ -107,7 +109,8 @@ impl App {
     pub async fn start(self) -> Result<Running, StartError> {
         let servers = Servers::new(self.settings.properties.nacos.clone());
         let background = Background::start().map_err(StartError::Background)?;
-        Parts { settings: self.settings, servers, background, rejected: Vec::new() }.start().await
+        let (rejected, reloads) = (Vec::new(), Reloads::default());
+        Parts { settings: self.settings, servers, background, rejected, reloads }.start().await
     }
 }
 
@@ -122,9 +125,7 @@ impl Parts {
         };
         let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let own = addrs.iter().copied().chain(admin_addr).collect();
-        if let Some(senses) = self.settings.senses.take() {
-            self.background.spawn(senses::follow(self.settings.properties.clone(), senses));
-        }
+        self.follow_senses();
         let (directory, instances) = self.discover(own);
         let (revision, rules) = self.follow_rules().await?;
         self.await_instances(&instances, &directory).await?;
@@ -139,6 +140,7 @@ impl Parts {
             instances,
             rejected: std::mem::take(&mut self.rejected),
             links: self.servers.links(),
+            reloads: self.reloads.clone(),
             #[cfg(feature = "mq")]
             messages: admin::Messages::new(&self.settings.properties),
             properties: self.settings.properties.clone(),
@@ -173,6 +175,14 @@ impl Parts {
         })
     }
 
+    /// Follows the files by which clients and users are known.
+    fn follow_senses(&mut self) {
+        if let Some(senses) = self.settings.senses.take() {
+            let properties = self.settings.properties.clone();
+            self.background.spawn(senses::follow(properties, senses, self.reloads.clone()));
+        }
+    }
+
     /// Takes the addresses, and follows the certificates.
     async fn listen(&mut self) -> Result<Vec<Listener>, StartError> {
         let mut listeners = Vec::new();
@@ -180,7 +190,7 @@ impl Parts {
             let listener = Listener::bind(addr, tls.as_ref(), proxy_protocol).await;
             listeners.push(listener.map_err(StartError::Listen)?);
             if let Some(tls) = tls {
-                self.background.spawn(tls.follow());
+                self.background.spawn(tls.follow(self.reloads.clone()));
             }
         }
         Ok(listeners)

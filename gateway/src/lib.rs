@@ -22,6 +22,7 @@ mod problem;
 pub mod properties;
 mod proxy;
 mod registered;
+mod reloads;
 mod revision;
 mod routes;
 mod senses;

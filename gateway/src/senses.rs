@@ -5,16 +5,20 @@ use std::time::{Duration, SystemTime};
 
 use gray_config::{Faults, Publisher};
 use gray_filters::{Senses, UserSource};
-use tracing::{info, warn};
 
 use crate::properties::GatewayProperties;
+use crate::reloads::Reloads;
 use crate::settings::senses;
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Reads the files again whenever one changes; what cannot be read changes nothing.
-pub(crate) async fn follow(properties: GatewayProperties, publisher: Publisher<Senses>) {
+pub(crate) async fn follow(
+    properties: GatewayProperties,
+    publisher: Publisher<Senses>,
+    reloads: Reloads,
+) {
     let files = files(&properties);
     let mut seen = stamps(&files);
     loop {
@@ -30,19 +34,18 @@ pub(crate) async fn follow(properties: GatewayProperties, publisher: Publisher<S
             let mut faults = Faults::default();
             (senses(&properties, &mut faults), faults)
         });
-        match read.await {
+        let outcome = match read.await {
             Ok((fresh, faults)) if !faults.has_errors() => {
                 publisher.publish(fresh);
-                info!("places and keys replaced");
+                Ok(())
             }
             Ok((_, faults)) => {
-                for fault in &faults {
-                    let (key, error) = (fault.path.to_string(), fault.message.as_str());
-                    warn!(key, error, "file not read again, the last one stays in force");
-                }
+                let named = faults.iter().map(|it| format!("{}: {}", it.path, it.message));
+                Err(named.collect::<Vec<_>>().join("; "))
             }
-            Err(error) => warn!(%error, "files not read again"),
-        }
+            Err(error) => Err(error.to_string()),
+        };
+        reloads.note("places and keys", outcome);
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 #[cfg(feature = "mq")]
 pub(crate) use self::messages::Messages;
 use crate::properties::GatewayProperties;
+use crate::reloads::Reloads;
 use crate::server::Gateway;
 
 /// What the page shows.
@@ -34,6 +35,7 @@ pub(crate) struct View {
     /// What is wrong with each registry that is a file.
     pub(crate) rejected: Vec<watch::Receiver<Option<Problems>>>,
     pub(crate) links: Vec<Link>,
+    pub(crate) reloads: Reloads,
     /// The messages of lanes, where there are brokers.
     #[cfg(feature = "mq")]
     pub(crate) messages: Option<Messages>,

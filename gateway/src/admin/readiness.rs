@@ -76,6 +76,11 @@ fn readiness(view: &View) -> Readiness {
             warnings.push(format!("a registry was rejected, the last one stays:\n{problems}"));
         }
     }
+    for (kind, reload) in view.reloads.all() {
+        if let Some(error) = reload.error {
+            warnings.push(format!("{kind} were not replaced, the last stay in force: {error}"));
+        }
+    }
     for link in &view.links {
         let state = link.state();
         let state = state.borrow();

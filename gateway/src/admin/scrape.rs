@@ -85,6 +85,7 @@ impl Collector for Background {
         }
         encode_info(&mut encoder, &rules.digest)?;
         self.encode_instances(&mut encoder)?;
+        self.encode_reloads(&mut encoder)?;
         self.encode_links(&mut encoder)
     }
 }
@@ -106,6 +107,20 @@ impl Background {
             for (version, count) in versions {
                 let labels = [("service", service.to_string()), ("version", version)];
                 family.encode_family(&labels)?.encode_gauge(&count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Files that were read again since they had changed";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("graylane_reloads", help, None, kind)?;
+        for (kind, reload) in self.0.reloads.all() {
+            for (result, count) in [("done", reload.done), ("failed", reload.failed)] {
+                let labels = [("files", kind), ("result", result)];
+                let mut one = family.encode_family(&labels)?;
+                one.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
         Ok(())

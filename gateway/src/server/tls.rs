@@ -10,9 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, client::verify_server_name};
-use tracing::{info, warn};
 
 use crate::properties::{CertificateProperties, TlsProperties};
+use crate::reloads::Reloads;
 
 /// How often certificate files are looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Certificates {
     }
 
     /// Reads the certificates again whenever a file changes; what cannot be read changes nothing.
-    pub(crate) async fn follow(self) {
+    pub(crate) async fn follow(self, reloads: Reloads) {
         let mut seen = stamps(&self.files);
         loop {
             tokio::time::sleep(POLL).await;
@@ -54,13 +54,8 @@ impl Certificates {
                 continue;
             }
             seen = now;
-            match read_all(&self.files) {
-                Ok(certificates) => {
-                    self.publisher.publish(certificates);
-                    info!("certificates replaced");
-                }
-                Err(error) => warn!(error, "certificates not replaced, the last stay in force"),
-            }
+            let read = read_all(&self.files);
+            reloads.note("certificates", read.map(|fresh| self.publisher.publish(fresh)));
         }
     }
 }

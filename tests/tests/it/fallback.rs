@@ -15,12 +15,16 @@ use tokio::time::Instant;
 const BOUND: Duration = Duration::from_millis(100);
 const TURNS: usize = 20;
 
+/// What becomes of gray requests while their lane is empty.
 const RULES: &str = "\
 base: {version: V1}
 lanes: [{name: gray, version: V2}]
-fallback: base
+fallback: FALLBACK
 rules: [{name: gray, when: {header: {name: x, equal: '1'}}}]
 ";
+
+/// The version of what is refused instead.
+const REFUSED: &str = "none";
 
 /// What one request saw.
 struct Seen {
@@ -38,9 +42,17 @@ async fn client(url: String, gray: bool, until: Instant) -> anyhow::Result<Vec<S
     while Instant::now() < until {
         let began = Instant::now();
         let request = client.get(&url).header("x", if gray { "1" } else { "0" });
-        let echo = Echo::read(request.send().await?.error_for_status()?).await?;
-        let lane = echo.header("gray").to_vec();
-        all.push(Seen { began, ended: Instant::now(), gray, version: echo.version, lane });
+        let answer = request.send().await?;
+        let (version, lane) = if answer.status() == 503 {
+            let text = answer.text().await?;
+            ensure!(text.contains("\"code\":\"empty-lane\""), "{text}");
+            (REFUSED.to_owned(), vec!["GRAY".to_owned()])
+        } else {
+            let echo = Echo::read(answer.error_for_status()?).await?;
+            let lane = echo.header("gray").to_vec();
+            (echo.version, lane)
+        };
+        all.push(Seen { began, ended: Instant::now(), gray, version, lane });
     }
     Ok(all)
 }
@@ -99,7 +111,17 @@ async fn churn(
 async fn gray_is_served_by_base_only_while_its_lane_is_empty_in_a_file() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let registry = Registry::File(folder.path().join("registry.yaml"));
-    served_by_base_only_while_empty(folder, &registry, "files: ['{dir}/registry.yaml']").await
+    let discovery = "files: ['{dir}/registry.yaml']";
+    served_otherwise_only_while_empty(folder, &registry, discovery, "base").await
+}
+
+/// And where base must never serve it, nobody does.
+#[tokio::test]
+async fn gray_is_refused_only_while_its_lane_is_empty() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let registry = Registry::File(folder.path().join("registry.yaml"));
+    let discovery = "files: ['{dir}/registry.yaml']";
+    served_otherwise_only_while_empty(folder, &registry, discovery, "fail").await
 }
 
 #[tokio::test]
@@ -107,17 +129,20 @@ async fn gray_is_served_by_base_only_while_its_lane_is_empty_by_push() -> anyhow
     let server = StandIn::start().await?;
     let discovery = format!("nacos: [{{server: {{servers: ['{}']}}}}]", server.address()?);
     let registry = Registry::Nacos(server, AtomicU64::default());
-    served_by_base_only_while_empty(tempfile::tempdir()?, &registry, &discovery).await
+    served_otherwise_only_while_empty(tempfile::tempdir()?, &registry, &discovery, "base").await
 }
 
-async fn served_by_base_only_while_empty(
+async fn served_otherwise_only_while_empty(
     folder: TempDir,
     registry: &Registry,
     discovery: &str,
+    fallback: &str,
 ) -> anyhow::Result<()> {
+    let otherwise = if fallback == "base" { "V1" } else { REFUSED };
     let (base, lane) = (Stub::start("V1").await?, Stub::start("V2").await?);
     registry.register(&[&base, &lane])?;
-    std::fs::write(folder.path().join("rules.yaml"), RULES)?;
+    let rules = RULES.replace("FALLBACK", fallback);
+    std::fs::write(folder.path().join("rules.yaml"), rules)?;
     let gateway = Gateway::start_in(
         folder,
         &format!(
@@ -139,11 +164,13 @@ async fn served_by_base_only_while_empty(
         clients.spawn(client(gateway.url("/"), number % 3 > 0, until));
     }
     let spans = churn(registry, &base, &lane).await?;
-    let (mut by_base, mut by_lane) = (0, 0);
+    let (mut by_other, mut by_lane) = (0, 0);
     while let Some(seen) = clients.join_next().await {
         for one in seen?? {
             ensure!(one.lane == [if one.gray { "GRAY" } else { "PROD" }], "told {:?}", one.lane);
             ensure!(one.gray || one.version == "V1", "prod was served by gray");
+            let right = !one.gray || one.version == "V2" || one.version == otherwise;
+            ensure!(right, "gray was served by {}", one.version);
             // Within the bound after a change both are right.
             let inside = |span: &&(Instant, Instant, bool)| {
                 span.0 + BOUND <= one.began && one.ended <= span.1
@@ -151,14 +178,14 @@ async fn served_by_base_only_while_empty(
             let Some((.., there)) = spans.iter().find(inside).filter(|_| one.gray) else {
                 continue;
             };
-            let expected = if *there { "V2" } else { "V1" };
+            let expected = if *there { "V2" } else { otherwise };
             ensure!(one.version == expected, "by {}, and the lane was there: {there}", one.version);
-            *(if *there { &mut by_lane } else { &mut by_base }) += 1;
+            *(if *there { &mut by_lane } else { &mut by_other }) += 1;
         }
     }
-    ensure!(by_base > 50 && by_lane > 50, "{by_base} by base, {by_lane} by the lane");
+    ensure!(by_other > 50 && by_lane > 50, "{by_other} otherwise, {by_lane} by the lane");
     let metrics = gateway.ask("/metrics").await?;
     let counted = |line: &str| line.contains("fallback") && line.contains("app");
-    ensure!(metrics.lines().any(counted), "fallbacks are not counted");
+    ensure!(metrics.lines().any(counted) == (fallback == "base"), "fallbacks: {metrics}");
     Ok(())
 }

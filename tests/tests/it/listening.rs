@@ -84,7 +84,32 @@ async fn the_name_chooses_the_certificate_and_files_are_read_again() -> anyhow::
         ensure!(answer.send().await?.status() == 200);
         Ok(())
     })
-    .await
+    .await?;
+    garbage_is_not_taken(&gateway, &fresh).await
+}
+
+/// What is no certificate changes nothing, and is told of.
+async fn garbage_is_not_taken(
+    gateway: &Gateway,
+    known: &reqwest::Certificate,
+) -> anyhow::Result<()> {
+    let counted = |result: &str| {
+        format!("graylane_reloads_total{{files=\"certificates\",result=\"{result}\"}}")
+    };
+    ensure!(gateway.metric(&counted("done")).await? >= 1.0, "not counted");
+    std::fs::write(gateway.folder.path().join("two.pem"), "no certificate")?;
+    eventually(Duration::from_secs(15), async || {
+        let text = gateway.ask("/readyz").await?;
+        let told = text.contains("certificates were not replaced") && text.contains("two.pem");
+        ensure!(told, "{text}");
+        Ok(())
+    })
+    .await?;
+    ensure!(gateway.metric(&counted("failed")).await? >= 1.0, "not counted");
+    let url = format!("https://two.test:{}/", gateway.addr.port());
+    let answer = client(gateway, "two.test", known)?.get(url);
+    ensure!(answer.send().await?.status() == 200);
+    Ok(())
 }
 
 #[tokio::test]

@@ -216,8 +216,18 @@ async fn a_minute_without_nacos(kind: Kind) -> anyhow::Result<()> {
         system.server.kill();
         tokio::time::sleep(Duration::from_mins(1)).await;
         system.server.run().await?;
-        // Long enough for every link to have come back while requests go on.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        // It changes before anybody is connected again, and takes effect while requests go on.
+        let marked = GATEWAY.replace("true", "true, grayUserNoList: [424242]");
+        system.server.publish("gateway-app.yaml", &marked).await?;
+        eventually(Duration::from_secs(30), async || {
+            let client = reqwest::Client::builder().no_proxy().build()?;
+            let url = format!("http://{gateway}/order/1");
+            let answer = client.get(url).header("x-user-no", "424242").send().await?;
+            let text = answer.error_for_status()?.text().await?;
+            anyhow::ensure!(text.contains("V2"), "the rule is not in force: {text}");
+            Ok(())
+        })
+        .await?;
         done.store(true, Ordering::Relaxed);
         anyhow::Ok(())
     };
@@ -227,8 +237,37 @@ async fn a_minute_without_nacos(kind: Kind) -> anyhow::Result<()> {
     eventually(Duration::from_secs(5), async || verify(gateway, "one").await).await
 }
 
+/// Of rules, all that are missing; of instances, where they were looked for.
+async fn a_wrong_group_or_namespace_is_named(kind: Kind) -> anyhow::Result<()> {
+    let server = Nacos::start(kind).await?;
+    // They are there, elsewhere.
+    server.publish("common-config.yaml", COMMON).await?;
+    let config = format!(
+        "nacos: {{servers: ['{}'], namespace: nowhere}}\n\
+         routes: [{{service: a}}]\n\
+         discovery: {{nacos: [{{group: H}}]}}\n\
+         rules: {{nacos: {{group: G}}}}\n",
+        server.address()
+    );
+    let gateway = Gateway::start(&config)?;
+    eventually(Duration::from_secs(20), async || {
+        let text = gateway.ask("/readyz").await?;
+        let missing = "there is no data id common-config.yaml in group G, nor gateway-app.yaml in \
+                       group G of namespace nowhere";
+        let nobody = "no instance of a is registered in group H of namespace nowhere of Nacos";
+        anyhow::ensure!(text.contains(missing) && text.contains(nobody), "{text}");
+        Ok(())
+    })
+    .await
+}
+
 mod on_rnacos {
     use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_group_or_namespace_is_named() -> anyhow::Result<()> {
+        super::a_wrong_group_or_namespace_is_named(Kind::Rnacos).await
+    }
 
     #[tokio::test]
     async fn its_silence_fails_no_request() -> anyhow::Result<()> {
@@ -379,22 +418,6 @@ mod on_nacos {
 
     #[tokio::test]
     async fn a_wrong_group_or_namespace_is_named() -> anyhow::Result<()> {
-        let server = Nacos::start(Kind::Java).await?;
-        // They are there, elsewhere.
-        server.publish("common-config.yaml", COMMON).await?;
-        let config = format!(
-            "nacos: {{servers: ['{}'], namespace: nowhere}}\n\
-             routes: [{{service: a}}]\n\
-             rules: {{nacos: {{group: G}}}}\n",
-            server.address()
-        );
-        let gateway = Gateway::start(&config)?;
-        eventually(Duration::from_secs(20), async || {
-            let text = gateway.ask("/readyz").await?;
-            let named = "there is no data id common-config.yaml in group G of namespace nowhere";
-            anyhow::ensure!(text.contains(named), "{text}");
-            Ok(())
-        })
-        .await
+        super::a_wrong_group_or_namespace_is_named(Kind::Java).await
     }
 }

@@ -48,6 +48,52 @@ async fn the_access_log_says_how_each_request_was_decided() -> anyhow::Result<()
     Ok(())
 }
 
+/// Rates, errors and durations, and how rules and instances are: each family, by its labels.
+#[tokio::test]
+async fn each_family_of_metrics_counts_what_it_says() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    for _ in 0..3 {
+        edge.get(&[]).await?;
+    }
+    edge.get(&[("x-canary", "1")]).await?;
+    let answer = edge.client.request(http::Method::CONNECT, edge.gateway.url("/")).send().await;
+    drop(answer);
+    let answer = edge.client.get(edge.gateway.url(&"/x".repeat(6_000))).send().await?;
+    anyhow::ensure!(answer.status() == 414, "{}", answer.status());
+    std::fs::write(edge.gateway.folder.path().join("rules.yaml"), "rules: [{nmae: x}]\n")?;
+    let base = "route=\"app\",service=\"app\",version=\"V1\",lane=\"PROD\"";
+    let gray = "route=\"app\",service=\"app\",version=\"V2\",lane=\"GRAY\"";
+    eventually(Duration::from_secs(10), async || {
+        edge.get(&[]).await?;
+        for (series, least, most) in [
+            (format!("graylane_requests_total{{{base},status=\"200\"}}"), 3.0, f64::MAX),
+            (format!("graylane_requests_total{{{gray},status=\"200\"}}"), 1.0, f64::MAX),
+            (format!("graylane_request_duration_seconds_count{{{gray}}}"), 1.0, f64::MAX),
+            (format!("graylane_request_duration_seconds_sum{{{gray}}}"), f64::MIN_POSITIVE, 60.0),
+            ("graylane_errors_total{code=\"target-too-long\"}".to_owned(), 1.0, 1.0),
+            ("graylane_rule_matches_total{rule=\"canary\"}".to_owned(), 1.0, f64::MAX),
+            ("graylane_instances{service=\"app\",version=\"V1\"}".to_owned(), 1.0, 1.0),
+            ("graylane_instances{service=\"app\",version=\"V2\"}".to_owned(), 1.0, 1.0),
+            ("graylane_rules_accepted_total".to_owned(), 1.0, 1.0),
+            ("graylane_rules_rejected_total".to_owned(), 1.0, f64::MAX),
+            ("graylane_rules_rejected_now".to_owned(), 1.0, 1.0),
+            ("graylane_rules_unavailable".to_owned(), 0.0, 0.0),
+            ("graylane_rules_age_seconds".to_owned(), 0.0, 60.0),
+            ("graylane_connections".to_owned(), 1.0, f64::MAX),
+            ("graylane_retries_total".to_owned(), 0.0, 0.0),
+            ("graylane_directory_changes_total".to_owned(), 1.0, f64::MAX),
+        ] {
+            let value = edge.gateway.metric(&series).await?;
+            anyhow::ensure!((least..=most).contains(&value), "{series} {value}");
+        }
+        let text = edge.gateway.ask("/metrics").await?;
+        anyhow::ensure!(text.contains("graylane_rules_info{digest=\""), "{text}");
+        anyhow::ensure!(text.ends_with("# EOF\n"), "{text}");
+        Ok(())
+    })
+    .await
+}
+
 /// A client chooses paths, hosts, header values and methods: none becomes a name of a series, or
 /// whoever can send requests could fill the memory of whoever counts them.
 #[tokio::test]

@@ -87,6 +87,10 @@ async fn the_first_database_that_knows_an_address_says_its_city() -> anyhow::Res
     eventually(Duration::from_secs(10), async || {
         let printed = gateway.process.printed();
         ensure!(printed.contains("first.mmdb"), "nobody complained: {printed}");
+        let text = gateway.ask("/readyz").await?;
+        ensure!(text.contains("places and keys were not replaced"), "{text}");
+        let failed = "graylane_reloads_total{files=\"places and keys\",result=\"failed\"}";
+        ensure!(gateway.metric(failed).await? >= 1.0, "not counted");
         Ok(())
     })
     .await?;
