@@ -62,7 +62,13 @@ pub(crate) fn set(headers: &mut HeaderMap, lane: Option<&str>) {
         headers.get_all(BAGGAGE).iter().filter_map(|line| line.to_str().ok()).collect();
     let others = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
     let others = others.filter(|member| !member.is_empty() && !is_ours(member));
-    let joined = others.chain(ours.as_deref()).collect::<Vec<_>>().join(",");
+    let mut all: Vec<&str> = others.chain(ours.as_deref()).collect();
+    let length = |all: &[&str]| all.iter().map(|member| member.len() + 1).sum::<usize>();
+    // There is room for ours in any case; what came last goes first.
+    while ours.is_some() && all.len() > 1 && length(&all) > MAX_BAGGAGE + 1 {
+        all.remove(all.len() - 2);
+    }
+    let joined = all.join(",");
     match HeaderValue::try_from(joined) {
         Ok(value) if !value.is_empty() => headers.insert(BAGGAGE, value),
         _ => headers.remove(BAGGAGE),
@@ -87,6 +93,36 @@ mod tests {
         set(&mut headers, lane);
         assert_eq!(headers.get(BAGGAGE).map(|value| value.to_str().unwrap()), expected);
         assert!(headers.get_all(BAGGAGE).iter().count() <= 1);
+    }
+
+    #[test]
+    fn there_is_room_for_our_member() {
+        let ours = "gray=blue";
+        let name = HeaderName::from_static("baggage");
+        for (length, kept) in [(8191, false), (8182, true), (8183, false), (20, true)] {
+            let mut headers = HeaderMap::new();
+            let other = format!("a={}", "x".repeat(length - 2));
+            headers.insert(&name, HeaderValue::try_from(&other).unwrap());
+            set(&mut headers, Some("blue"));
+            let expected = if kept { format!("{other},{ours}") } else { ours.to_owned() };
+            assert_eq!(headers[&name], expected, "{length}");
+            assert!(headers[&name].len() <= MAX_BAGGAGE);
+        }
+        // What came first stays.
+        let mut headers = HeaderMap::new();
+        let two = format!("a=1,b={}", "x".repeat(8190));
+        headers.insert(&name, HeaderValue::try_from(two).unwrap());
+        set(&mut headers, Some("blue"));
+        assert_eq!(headers[&name], "a=1,gray=blue");
+        // What is too long is passed on by nobody.
+        let mut headers = HeaderMap::new();
+        let long = format!("a={}", "x".repeat(MAX_BAGGAGE));
+        headers.insert(&name, HeaderValue::try_from(&long).unwrap());
+        assert_eq!(others(&headers), None);
+        let mut short = HeaderMap::new();
+        short.insert(&name, HeaderValue::from_static("b=2"));
+        add(&mut short, headers.get(&name));
+        assert_eq!(short[&name], "b=2");
     }
 
     #[test]

@@ -57,11 +57,39 @@ pub fn sync_scope<R>(context: impl Into<Arc<Context>>, function: impl FnOnce() -
 ///
 /// For `JoinSet::spawn`, `select`, streams that an answer is made of, and whatever else is polled
 /// somewhere else.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use gray_propagation::{Context, GrayStatus, Lane, current_status, in_current, scope};
+/// use tokio::task::JoinSet;
+///
+/// let gray = GrayStatus::Gray(Lane::GRAY);
+/// scope(Context::of(gray), async {
+///     let mut set = JoinSet::new();
+///     set.spawn(in_current(async { current_status() }));
+///     assert_eq!(set.join_next().await.unwrap().unwrap(), Some(gray));
+/// })
+/// .await;
+/// # });
+/// ```
 pub fn in_current<T>(inner: T) -> InContext<T> {
     InContext { inner: Some(inner), context: current() }
 }
 
-/// Spawns a future that keeps the context of here and now.
+/// Spawns a future that keeps the context of here and now; `tokio::spawn` would lose it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use gray_propagation::{Context, GrayStatus, Lane, current_status, scope, spawn};
+///
+/// let gray = GrayStatus::Gray(Lane::GRAY);
+/// scope(Context::of(gray), async {
+///     assert_eq!(spawn(async { current_status() }).await.unwrap(), Some(gray));
+///     assert_eq!(tokio::spawn(async { current_status() }).await.unwrap(), None);
+/// })
+/// .await;
+/// # });
+/// ```
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -71,6 +99,18 @@ where
 }
 
 /// Runs a function that blocks, in the context of here and now.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use gray_propagation::{Context, GrayStatus, Lane, current_status, scope, spawn_blocking};
+///
+/// let gray = GrayStatus::Gray(Lane::GRAY);
+/// scope(Context::of(gray), async {
+///     assert_eq!(spawn_blocking(current_status).await.unwrap(), Some(gray));
+/// })
+/// .await;
+/// # });
+/// ```
 pub fn spawn_blocking<F, R>(function: F) -> JoinHandle<R>
 where
     F: FnOnce() -> R + Send + 'static,
@@ -162,6 +202,18 @@ impl<T: Body> Body for InContext<T> {
 
 /// A value that takes the context along, for channels: the receiver handles it in the context of
 /// the sender.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use gray_propagation::{Carried, Context, GrayStatus, Lane, current_status, scope};
+///
+/// let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+/// let gray = GrayStatus::Gray(Lane::GRAY);
+/// scope(Context::of(gray), async { sender.send(Carried::new("order 1")).await.unwrap() }).await;
+/// let order = receiver.recv().await.unwrap();
+/// order.handle(async |order| assert_eq!((order, current_status()), ("order 1", Some(gray)))).await;
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Carried<T> {
     value: T,

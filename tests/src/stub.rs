@@ -131,6 +131,13 @@ impl Echo {
         })
     }
 
+    /// Returns all lines, as they would be written.
+    pub fn lines(&self) -> String {
+        let all = self.headers.iter();
+        let all = all.flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        all.map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat()
+    }
+
     /// Returns the lines of a header.
     pub fn header(&self, name: &str) -> &[String] {
         self.headers.get(name).map_or(&[], Vec::as_slice)

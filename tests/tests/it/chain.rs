@@ -346,9 +346,13 @@ async fn replacing_every_copy_fails_no_request(kind: Kind) -> anyhow::Result<()>
         let done = Arc::clone(&done);
         clients.spawn(async move {
             let mut count = 0_usize;
+            let channel = Endpoint::from_shared(url.clone())?.connect().await?;
             while !done.load(Ordering::Relaxed) {
-                let path = if count.is_multiple_of(2) { "/A/http" } else { "/A/grpc" };
-                let text = way(&client, &format!("{url}{path}"), gray).await?;
+                let (path, text) = match count % 3 {
+                    0 => ("/A/http", way(&client, &format!("{url}/A/http"), gray).await?),
+                    1 => ("/A/grpc", way(&client, &format!("{url}/A/grpc"), gray).await?),
+                    _ => ("by gRPC", over_grpc(&channel, gray).await? + "\n"),
+                };
                 ensure!(text == if gray { GRAY_WAY } else { BASE_WAY }, "{path} {gray}: {text}");
                 count += 1;
             }

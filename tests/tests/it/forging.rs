@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::stream;
-use gray_tests::Gateway;
+use gray_tests::{Echo, Gateway, Stub};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -152,6 +152,35 @@ async fn no_spelling_of_a_lane_comes_in() -> anyhow::Result<()> {
         let (told, _) = edge.send(&request).await?;
         let told = told.replace("baggage: a=1\r\n", "");
         only_the_verdict(&told).with_context(|| forged)?;
+    }
+    Ok(())
+}
+
+/// The same where the instance speaks HTTP/2, whatever the client does.
+#[tokio::test]
+async fn no_spelling_of_a_lane_comes_in_over_http2() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let folder = tempfile::tempdir()?;
+    let registry = format!("services:\n  app:\n{}", stub.registry_line());
+    std::fs::write(folder.path().join("registry.yaml"), registry)?;
+    std::fs::write(folder.path().join("rules.yaml"), RULES)?;
+    let config = format!("{CONFIG}services: {{app: {{protocol: h2c}}}}\n");
+    let gateway = Gateway::start_in(folder, &config)?;
+    gateway.ready().await?;
+    for client in [
+        reqwest::Client::builder().no_proxy().build()?,
+        reqwest::Client::builder().no_proxy().http2_prior_knowledge().build()?,
+    ] {
+        for forged in FORGED.into_iter().filter(|forged| !forged.contains(" :")) {
+            let mut request = client.get(gateway.url("/"));
+            for (name, value) in forged.split("\r\n").filter_map(|line| line.split_once(':')) {
+                request = request.header(name, value.trim());
+            }
+            let echo = Echo::read(request.send().await?).await?;
+            ensure!(echo.header("via").len() == 1, "{}", echo.lines());
+            let told = echo.lines().replace("baggage: a=1\r\n", "");
+            only_the_verdict(&told).with_context(|| forged)?;
+        }
     }
     Ok(())
 }

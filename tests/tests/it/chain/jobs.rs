@@ -38,6 +38,9 @@ async fn jobs_stay_in_the_lane_of_their_copy(kind: Kind) -> anyhow::Result<()> {
         chain.run("a", version, &["--job", "1"])?;
         chain.until_job(("a", version), &[expected.trim_end()])?;
     }
+    // A lane that is said, and not known by the version.
+    chain.run("a", "V9", &["--job", "1", "--lane", "gray"])?;
+    chain.until_job(("a", "V9"), &[GRAY_WAY.trim_end()])?;
     Ok(())
 }
 
