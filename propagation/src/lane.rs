@@ -88,6 +88,7 @@ impl fmt::Debug for Lane {
 
 /// Why a text is no name of a [`Lane`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidLane {
     /// The word means something else on the wire.
     #[error("{0:?} is reserved, a lane needs another name")]

@@ -45,6 +45,7 @@ impl fmt::Debug for TagKey {
 
 /// Why something is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidKey {
     /// The id is empty or has characters that cannot stand in a tag.
     #[error("the id must be letters, digits, `-`, `_` or `.`")]
@@ -59,6 +60,7 @@ pub enum InvalidKey {
 
 /// Why a tag is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidTag {
     /// It is not written as a tag.
     #[error("the tag is malformed")]

@@ -24,10 +24,26 @@ fn starter(registry: std::path::PathBuf) -> Starter {
     Starter::start(properties).unwrap()
 }
 
-fn request() -> Request<Body> {
+/// With a tag; with that and everything that may travel beside it; with nothing.
+const REQUESTS: [(&str, &[(&str, &str)]); 3] = [
+    ("", &[("gray", "GRAY"), ("x-graylane-hop", "from=x; to=a")]),
+    (
+        ", trace and baggage",
+        &[
+            ("gray", "GRAY"),
+            ("x-graylane-hop", "from=x; to=a"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("baggage", "user=7,gray=gray"),
+        ],
+    ),
+    (", no tag", &[]),
+];
+
+fn request(lines: &[(&'static str, &'static str)]) -> Request<Body> {
     let mut request = Request::new(Body::empty());
-    request.headers_mut().insert("gray", HeaderValue::from_static("GRAY"));
-    request.headers_mut().insert("x-graylane-hop", HeaderValue::from_static("from=x; to=a"));
+    for (name, value) in lines {
+        request.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
     request
 }
 
@@ -38,12 +54,14 @@ fn layer(criterion: &mut Criterion) {
     let plain = Router::new().route("/", get(async || "x")).with_state::<()>(());
     let layered = plain.clone().layer(starter.layer());
     for (name, router) in [("plain axum", plain), ("axum with the layer", layered)] {
-        criterion.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let answer = router.clone().oneshot(request());
-                black_box(runtime.block_on(answer)).unwrap();
+        for (with, lines) in REQUESTS {
+            criterion.bench_function(&format!("{name}{with}"), |bencher| {
+                bencher.iter(|| {
+                    let answer = router.clone().oneshot(request(lines));
+                    black_box(runtime.block_on(answer)).unwrap();
+                });
             });
-        });
+        }
     }
 }
 

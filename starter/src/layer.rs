@@ -336,9 +336,8 @@ mod tests {
         let failed = gray.layer(failing).oneshot(request(&[("gray", "blue")])).await;
         assert_eq!((failed.unwrap_err(), current_status()), ("on purpose", None));
 
-        let waiting = tower::service_fn(async |_: Request<Body>| {
-            std::future::pending::<()>().await;
-            Ok::<_, Infallible>(Response::new(Body::empty()))
+        let waiting = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, Infallible>>()
         });
         let mut serving = Box::pin(gray.layer(waiting).oneshot(request(&[("gray", "blue")])));
         assert!(futures_util::poll!(serving.as_mut()).is_pending());

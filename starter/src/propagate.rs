@@ -91,9 +91,8 @@ where
         // A job that runs outside of any request is one of this copy's own lane.
         let own = || own.as_ref().map(|own| Context::of(own.status()).into());
         if let Some(context) = current().or_else(own) {
-            // Nobody knows where the call goes: what is meant for our own services stays here.
-            let lane = Context { baggage: None, probe: None, ..Context::clone(&context) };
-            carriers.write(&lane, request.headers_mut());
+            // Nobody knows where the call goes.
+            carriers.write(&context.for_strangers(), request.headers_mut());
             match hop {
                 Some(hop) => request.headers_mut().insert(HOP_HEADER, hop.clone()),
                 // What was said of the hop before is not true of this one.

@@ -30,6 +30,7 @@ mod docs;
 mod draining;
 mod edge;
 mod environment;
+mod explaining;
 mod fallback;
 mod flips;
 mod forging;

@@ -18,7 +18,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -60,7 +59,7 @@ impl Instance {
         self.gateway_with(&format!("routes: [{{service: app}}]\n{more}"))
     }
 
-    fn gateway_with(&self, config: &str) -> anyhow::Result<Gateway> {
+    pub(crate) fn gateway_with(&self, config: &str) -> anyhow::Result<Gateway> {
         let folder = tempfile::tempdir()?;
         let registry = format!("services: {{app: [{{address: '{}'}}]}}", self.addr);
         std::fs::write(folder.path().join("registry.yaml"), registry)?;
@@ -78,6 +77,14 @@ impl Instance {
         let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await?;
         event.context("the instance ended")
     }
+}
+
+/// Grants the protocol that is asked for.
+fn granting(request: &Request<Incoming>) -> HeaderMap {
+    let upgrade = HeaderValue::from_static("upgrade");
+    let protocol = request.headers().get("upgrade").cloned().unwrap_or_else(|| upgrade.clone());
+    let lines = [(http::header::CONNECTION, upgrade), (http::header::UPGRADE, protocol)];
+    lines.into_iter().collect()
 }
 
 /// Tells when it is dropped.
@@ -143,9 +150,7 @@ async fn answer(
         }
         "/upgrade" => {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
-                response.headers_mut().insert(name, HeaderValue::from_static(value));
-            }
+            *response.headers_mut() = granting(&request);
             tokio::spawn(say_it_again(request));
         }
         "/nothing" => *response.status_mut() = StatusCode::NO_CONTENT,
@@ -235,9 +240,14 @@ async fn answers_without_a_body_keep_their_connection() -> anyhow::Result<()> {
 
 /// Asks for an upgrade, and returns the connection with the head of the answer.
 pub(crate) async fn upgraded(addr: SocketAddr) -> anyhow::Result<(TcpStream, String)> {
+    upgraded_to(addr, "websocket").await
+}
+
+async fn upgraded_to(addr: SocketAddr, protocol: &str) -> anyhow::Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect(addr).await?;
-    let request =
-        "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let request = format!(
+        "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -318,13 +328,15 @@ async fn a_request_that_its_client_gave_up_is_logged_as_such() -> anyhow::Result
 async fn upgraded_connections_pass_bytes_both_ways() -> anyhow::Result<()> {
     let instance = Instance::start().await?;
     let gateway = instance.gateway("")?;
-    let (mut stream, head) = upgraded(gateway.addr).await?;
-    ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
-    ensure!(head.contains("upgrade: websocket"), "{head}");
-    stream.write_all(b"ping").await?;
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-    ensure!(answer == "ping", "{answer}");
+    for protocol in ["websocket", "mine/1.0"] {
+        let (mut stream, head) = upgraded_to(gateway.addr, protocol).await?;
+        ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
+        ensure!(head.contains(&format!("upgrade: {protocol}\r\n")), "{head}");
+        stream.write_all(b"ping").await?;
+        let mut answer = String::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+        ensure!(answer == "ping", "{answer}");
+    }
     Ok(())
 }
 
@@ -394,31 +406,6 @@ async fn an_instance_that_says_nothing_is_a_timeout() -> anyhow::Result<()> {
     let gateway = instance.gateway("timeouts: {firstByte: 200ms}\n")?;
     let answer = reqwest::get(gateway.url("/never")).await?;
     ensure!(answer.status() == 504, "{}", answer.status());
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_route_has_limits_of_its_own() -> anyhow::Result<()> {
-    let instance = Instance::start().await?;
-    let routes = "routes:\n\
-                  - {service: app, match: {path: {prefix: /never}, methods: [GET]}, timeouts: {total: 200ms}}\n\
-                  - {name: b, service: app, match: {path: {prefix: /never}}, timeouts: {firstByte: 200ms}}\n\
-                  - {name: c, service: app, match: {path: {prefix: /events}}}\n\
-                  timeouts: {total: 2s, firstByte: 1s}\n";
-    let gateway = instance.gateway_with(routes)?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    for method in [http::Method::GET, http::Method::DELETE] {
-        let began = Instant::now();
-        let answer = client.request(method.clone(), gateway.url("/never")).send().await?;
-        ensure!(answer.status() == 504, "{method}: {}", answer.status());
-        // Neither the limits of all others nor what a request may be sent again for.
-        ensure!(began.elapsed() < Duration::from_millis(900), "{method}: {:?}", began.elapsed());
-    }
-    // What a route does not say is as for all.
-    let began = Instant::now();
-    let answer = client.get(gateway.url("/events")).send().await?;
-    ensure!(answer.bytes().await.is_err(), "the answer was not cut off");
-    ensure!(began.elapsed() > Duration::from_millis(1500), "after {:?}", began.elapsed());
     Ok(())
 }
 

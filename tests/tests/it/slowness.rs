@@ -1,12 +1,14 @@
 //! Instances that do not take connections, do not go on, or do not read; clients that do not read.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
+use futures_util::stream;
 use gray_tests::{Gateway, Stub, eventually};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -15,7 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+use crate::proxying::{Instance, client_of_h1, client_of_h2};
 
 /// What may wait on the way: the buffers of four sockets, and the gateway's own.
 const UNDERWAY: usize = 24 << 20;
@@ -237,7 +242,7 @@ async fn a_client_is_blamed_over_http2_as_well() -> anyhow::Result<()> {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(async |request: Request<hyper::body::Incoming>| {
                 let _ = request.into_body().collect().await;
-                Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             });
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
@@ -340,5 +345,60 @@ async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<
     ensure!(held < UNDERWAY, "{held} bytes were taken that nobody reads");
     let grown = gateway.process.peak_memory()? - before;
     ensure!(grown < MEMORY, "the gateway keeps {grown} KiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_route_has_limits_of_its_own() -> anyhow::Result<()> {
+    let instance = Instance::start().await?;
+    let routes = "routes:\n\
+                  - {service: app, match: {path: {prefix: /never}, methods: [GET]}, timeouts: {total: 200ms}}\n\
+                  - {name: b, service: app, match: {path: {prefix: /never}}, timeouts: {firstByte: 200ms}}\n\
+                  - {name: c, service: app, match: {path: {prefix: /events}}}\n\
+                  timeouts: {total: 2s, firstByte: 1s}\n";
+    let gateway = instance.gateway_with(routes)?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    for method in [http::Method::GET, http::Method::DELETE] {
+        let began = Instant::now();
+        let answer = client.request(method.clone(), gateway.url("/never")).send().await?;
+        ensure!(answer.status() == 504, "{method}: {}", answer.status());
+        // Neither the limits of all others nor what a request may be sent again for.
+        ensure!(began.elapsed() < Duration::from_millis(900), "{method}: {:?}", began.elapsed());
+    }
+    // What a route does not say is as for all.
+    let began = Instant::now();
+    let answer = client.get(gateway.url("/events")).send().await?;
+    ensure!(answer.bytes().await.is_err(), "the answer was not cut off");
+    ensure!(began.elapsed() > Duration::from_millis(1500), "after {:?}", began.elapsed());
+    Ok(())
+}
+
+/// Each piece comes back before the next one is sent, whatever is spoken on either side.
+#[tokio::test]
+async fn a_stream_goes_both_ways_at_once() -> anyhow::Result<()> {
+    for (client, protocol) in
+        [(client_of_h1()?, "http1"), (client_of_h2()?, "http1"), (client_of_h2()?, "h2c")]
+    {
+        let instance = Instance::start().await?;
+        let gateway =
+            instance.gateway(&format!("services: {{app: {{protocol: {protocol}}}}}\n"))?;
+        let (send, receive) = mpsc::channel::<Result<Bytes, Infallible>>(1);
+        let pieces = stream::unfold(receive, async |mut it| Some((it.recv().await?, it)));
+        let asking = client.post(gateway.url("/echo")).body(reqwest::Body::wrap_stream(pieces));
+        let asking = tokio::spawn(asking.send());
+        send.send(Ok(Bytes::from_static(b"first"))).await?;
+        let limit = Duration::from_secs(10);
+        let mut answer = tokio::time::timeout(limit, asking).await???;
+        let mut next = async || anyhow::Ok(tokio::time::timeout(limit, answer.chunk()).await??);
+        ensure!(next().await?.context("ended")? == "first", "{protocol}: another piece");
+        for piece in ["second", "third"] {
+            send.send(Ok(Bytes::from_static(piece.as_bytes()))).await?;
+            ensure!(next().await?.context("ended")? == piece, "{protocol}: another piece");
+        }
+        drop(send);
+        // A last piece may be empty.
+        let rest = next().await?.unwrap_or_default();
+        ensure!(rest.is_empty() && next().await?.is_none(), "{protocol}: it does not end");
+    }
     Ok(())
 }
