@@ -74,14 +74,16 @@ async fn groups_and_clusters_are_shared(kind: Kind) -> anyhow::Result<()> {
     let group = ("SPRING_CLOUD_NACOS_DISCOVERY_GROUP", GROUP);
     let cluster = ("SPRING_CLOUD_NACOS_DISCOVERY_CLUSTER_NAME", "SH");
     let more = [group, cluster];
-    let java = spring_service("order-app", "V1", &server.address(), folder.path(), &more)?;
+    let java = |role| spring_service(role, "V1", &server.address(), folder.path(), &more);
     let rust = |role: &str, cluster: &str| {
         let mut command = Command::new(binary("graylane-demo")?);
         command.args([role, "--version-label", "V1", "--nacos", &server.address()]);
         command.env("NACOS_GROUP", GROUP).env("NACOS_CLUSTER", cluster);
+        command.env("NACOS_CLUSTERS", "SH");
         Process::start(&mut command, &folder.path().join(format!("{role}-{cluster}")))
     };
-    let _services = [java, rust("user", "SH")?, rust("order", "BJ")?];
+    let users = [java("user-app")?, rust("user", "BJ")?];
+    let _services = (users, java("order-app")?, rust("order", "BJ")?);
     let gateway = |clusters: &str| {
         Gateway::start(&format!(
             "nacos: {{servers: ['{}']}}\nroutes: [{{service: order-app}}]\n\
@@ -96,7 +98,10 @@ async fn groups_and_clusters_are_shared(kind: Kind) -> anyhow::Result<()> {
                 reqwest::get(gateway.url("/order/1")).await?.error_for_status()?.text().await?;
             let value: serde_json::Value = serde_json::from_str(&text)?;
             ensure!(value["user"]["service"] == "user-app", "{text}");
-            in_java.insert(value["language"] == "Java");
+            let speaks_java = value["language"] == "Java";
+            // In Rust it takes instances of the other cluster only, where user-app is in Java.
+            ensure!(speaks_java || value["user"]["language"] == "Java", "{text}");
+            in_java.insert(speaks_java);
         }
         Ok(in_java)
     };
