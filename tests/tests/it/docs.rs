@@ -213,12 +213,15 @@ fn guides_service(folder: &Path) -> anyhow::Result<PathBuf> {
     ensure!(added.contains(named), "{added}");
     let here = root().join("starter");
     let added = added.replace(named, &format!("path = {:?}", here.display().to_string()));
+    let before = before_the_guide()?;
     let manifest = format!(
         "[package]\nname = \"orders-of-the-guide\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n{added}\
          axum = {{ version = \"0.8\", default-features = false, features = [\"http1\", \"tokio\"] }}\n\
-         tokio = {{ version = \"1\", features = [\"macros\", \"net\", \"rt-multi-thread\", \"signal\"] }}\n\n[workspace]\n"
+         tokio = {{ version = \"1\", features = [\"macros\", \"net\", \"rt-multi-thread\", \"signal\"] }}\n\
+         reqwest = {{ version = \"0.12\", default-features = false }}\n\n[workspace]\n"
     );
-    std::fs::create_dir(folder.join("src"))?;
+    std::fs::create_dir_all(folder.join("src/bin"))?;
+    std::fs::write(folder.join("src/bin/before.rs"), before)?;
     std::fs::write(folder.join("Cargo.toml"), manifest)?;
     // The versions that were downloaded for the workspace.
     std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
@@ -232,6 +235,23 @@ fn guides_service(folder: &Path) -> anyhow::Result<PathBuf> {
         .output()?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     Ok(target.join("debug/orders-of-the-guide"))
+}
+
+/// Applies the guide's steps to the service that it begins with, which leads to the one that it ends with, and
+/// returns the first.
+fn before_the_guide() -> anyhow::Result<String> {
+    let all = fences("docs/services.md")?;
+    let steps = &all.iter().find(|fence| fence.kind == "diff").context("no diff")?.text;
+    let side = |other: char| -> String {
+        let lines = steps.lines().filter(|line| !line.starts_with(other));
+        lines.flat_map(|line| [line.get(1..).unwrap_or_default(), "\n"]).collect()
+    };
+    let example = std::fs::read_to_string(root().join("starter/examples/orders.rs"))?;
+    let (_, after) = example.split_once("\n\n").context("no description")?;
+    ensure!(side('-') == after, "the steps lead to:\n{}", side('-'));
+    let added = steps.lines().filter(|line| line.starts_with('+')).count();
+    ensure!(added <= 10, "{added} lines are more than ten");
+    Ok(side('+'))
 }
 
 /// The service of docs/services.md, built and run as its reader would: it calls user-app in the lane
