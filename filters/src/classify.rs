@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use gray_config::Live;
-use http::{Request, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{ClientAddr, Head, RuleSet, Verdict};
+use crate::{Head, RuleSet, Verdict};
 
 /// Applies [`Classify`].
 #[derive(Debug)]
@@ -45,7 +44,16 @@ impl<R> Clone for Classified<R> {
     }
 }
 
-/// Attaches a [`Classified`] to each request, which must carry its [`ClientAddr`].
+/// What is classified: a request, however it is kept.
+pub trait Subject<R> {
+    /// Returns what rules may look at.
+    fn head(&self) -> Head<'_>;
+
+    /// Takes note of what was decided.
+    fn decided(&mut self, classified: Classified<R>);
+}
+
+/// Attaches a [`Classified`] to each request.
 ///
 /// It loads the revision once; nothing that happens to the request later looks at another one.
 #[derive(Debug)]
@@ -60,10 +68,11 @@ impl<S: Clone, R> Clone for Classify<S, R> {
     }
 }
 
-impl<S, R, B> Service<Request<B>> for Classify<S, R>
+impl<S, R, T> Service<T> for Classify<S, R>
 where
-    S: Service<Request<B>>,
+    S: Service<T>,
     R: AsRef<RuleSet> + Send + Sync + 'static,
+    T: Subject<R>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -73,28 +82,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: T) -> Self::Future {
         let revision = self.revision.load();
         let rules: &RuleSet = (*revision).as_ref();
-        let verdict = rules.classify(&head_of(&request));
-        request.extensions_mut().insert(Classified { verdict, revision });
+        let verdict = rules.classify(&request.head());
+        request.decided(Classified { verdict, revision });
         self.inner.call(request)
-    }
-}
-
-/// Returns what rules may look at; a request without a client address has the unspecified one.
-pub(crate) fn head_of<B>(request: &Request<B>) -> Head<'_> {
-    let uri = request.uri();
-    let client = request.extensions().get::<ClientAddr>();
-    let unspecified = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    Head {
-        method: request.method(),
-        path: uri.path(),
-        query: uri.query(),
-        host: uri.host().or_else(|| named.map(without_port)),
-        headers: request.headers(),
-        client: client.map_or(unspecified, |client| client.address),
     }
 }
 
@@ -122,16 +115,32 @@ mod tests {
         }
     }
 
+    #[derive(Default)]
+    struct Asked {
+        method: http::Method,
+        headers: http::HeaderMap,
+        classified: Option<Classified<RuleSet>>,
+    }
+
+    impl Subject<RuleSet> for Asked {
+        fn head(&self) -> Head<'_> {
+            let client = std::net::Ipv4Addr::LOCALHOST.into();
+            let (method, headers) = (&self.method, &self.headers);
+            Head { method, path: "/", query: None, host: None, headers, client }
+        }
+
+        fn decided(&mut self, classified: Classified<RuleSet>) {
+            self.classified = Some(classified);
+        }
+    }
+
     #[tokio::test]
     async fn a_request_keeps_the_revision_it_was_decided_by() {
         let (publisher, rules) = gray_config::live(RuleSet::off());
-        let seen = service_fn(async |request: Request<()>| {
-            let classified = request.extensions().get::<Classified<RuleSet>>().cloned();
-            Ok::<_, Infallible>(classified.unwrap())
-        });
+        let seen = service_fn(async |asked: Asked| Ok::<_, Infallible>(asked.classified.unwrap()));
         let layer = ClassifyLayer::new(rules);
 
-        let classified = layer.layer(seen).oneshot(Request::new(())).await.unwrap();
+        let classified = layer.layer(seen).oneshot(Asked::default()).await.unwrap();
         publisher.publish(RuleSet::new(Vec::new(), gray_config::live(Senses::default()).1));
 
         assert_eq!(classified.verdict.status, GrayStatus::All);

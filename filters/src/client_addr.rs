@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HeaderMap, HeaderName};
+use gray_propagation::{Lines, lines, visible};
+use http::header::HeaderName;
 
 use crate::CidrSet;
 
@@ -37,12 +38,12 @@ impl TrustedProxies {
     /// `X-Forwarded-For` that is not itself trusted; what stands left of it was written by that
     /// client and proves nothing. An entry that is no address ends the search at the proxy that
     /// wrote it. Without `X-Forwarded-For`, a trusted peer's single `X-Real-IP` counts.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddr {
+    pub fn client(&self, peer: IpAddr, headers: &impl Lines) -> ClientAddr {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
             return ClientAddr { address: peer, through_proxy: false };
         }
-        let address = if headers.contains_key(FORWARDED_FOR) {
+        let address = if headers.has(&FORWARDED_FOR) {
             self.rightmost_untrusted(peer, headers)
         } else {
             real_ip(headers).unwrap_or(peer)
@@ -50,12 +51,12 @@ impl TrustedProxies {
         ClientAddr { address, through_proxy: true }
     }
 
-    fn rightmost_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn rightmost_untrusted(&self, peer: IpAddr, headers: &impl Lines) -> IpAddr {
         let mut nearest = peer;
-        let lines = headers.get_all(FORWARDED_FOR);
-        // `ValueIter` runs both ways: the last line was written by the nearest proxy.
-        for line in lines.iter().rev() {
-            let Ok(line) = line.to_str() else { return nearest };
+        let lines: Vec<&[u8]> = lines(headers, FORWARDED_FOR).collect();
+        // The last line was written by the nearest proxy.
+        for line in lines.into_iter().rev() {
+            let Some(line) = visible(line) else { return nearest };
             for hop in line.rsplit(',').map(str::trim).filter(|hop| !hop.is_empty()) {
                 let Some(address) = parse_hop(hop) else { return nearest };
                 nearest = address;
@@ -68,13 +69,11 @@ impl TrustedProxies {
     }
 }
 
-fn real_ip(headers: &HeaderMap) -> Option<IpAddr> {
-    let mut lines = headers.get_all(REAL_IP).iter();
-    let line = lines.next()?;
-    if lines.next().is_some() {
+fn real_ip(headers: &impl Lines) -> Option<IpAddr> {
+    if headers.line(&REAL_IP, 1).is_some() {
         return None;
     }
-    parse_hop(line.to_str().ok()?.trim())
+    parse_hop(headers.text(&REAL_IP)?.trim())
 }
 
 /// Reads an address as proxies write it: bare, with a port, in brackets, with a zone.
@@ -93,7 +92,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,12 +1,11 @@
 //! Cookies of a request (RFC 6265, section 4.2.1), looked up without collecting them.
 
-use http::HeaderMap;
+use gray_propagation::{Lines, lines};
 use http::header::COOKIE;
 
 /// Returns the value of the first cookie of that name; names are case-sensitive.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let lines = headers.get_all(COOKIE).iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+pub(crate) fn cookie<'a>(headers: &'a dyn Lines, name: &str) -> Option<&'a [u8]> {
+    let pairs = lines(headers, COOKIE).flat_map(|line| line.split(|byte| *byte == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(unquoted(value))
@@ -26,7 +25,7 @@ mod tests {
 
     #[track_caller]
     fn check(lines: &[&'static str], expected: Option<&str>) {
-        let mut headers = HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         for line in lines {
             headers.append(COOKIE, http::HeaderValue::from_static(line));
         }

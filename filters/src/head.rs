@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, Method};
+use gray_propagation::Lines;
+use http::{HeaderName, Method};
 
 /// What a rule may look at: the head of a request, and who sent it.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +15,7 @@ pub struct Head<'a> {
     /// The host that was asked for, without a port.
     pub host: Option<&'a str>,
     /// The headers.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a dyn Lines,
     /// The client's address.
     pub client: IpAddr,
 }
@@ -22,6 +23,6 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Returns the first line of a header, as the Spring Cloud design reads it.
     pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
-        self.headers.get(name).map(http::HeaderValue::as_bytes)
+        self.headers.first(name)
     }
 }

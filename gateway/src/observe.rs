@@ -12,7 +12,7 @@ use crate::headers::RequestId;
 use crate::metrics::Metrics;
 use crate::revision::Revision;
 use crate::routes::Route;
-use gray_filters::Verdict;
+use gray_filters::{Classified, Verdict};
 
 /// Where requests are noted.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Observer {
 }
 
 /// The way of a request through the gateway, as far as it went.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Trail {
     /// What was decided about it.
     pub verdict: Verdict,
@@ -33,11 +33,27 @@ pub struct Trail {
     /// The instance that it was sent to last.
     pub picked: Option<Picked>,
     /// Counts it among the instance's requests until its answer has ended.
-    pub in_flight: Option<Arc<gray_lb::InFlight>>,
+    pub in_flight: Option<gray_lb::InFlight>,
     /// How many instances it was sent to.
     pub attempts: u32,
     /// The report that was asked for by a signed tag, if one was.
     pub probe: Option<Probe>,
+}
+
+impl Trail {
+    /// The way of a request that has been classified.
+    pub(crate) fn of(classified: Classified<Revision>) -> Self {
+        let Classified { verdict, revision } = classified;
+        Self {
+            verdict,
+            revision,
+            route: None,
+            picked: None,
+            in_flight: None,
+            attempts: 0,
+            probe: None,
+        }
+    }
 }
 
 /// What is known about a request apart from its way.

@@ -1,12 +1,13 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response};
+use http::Method;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http_body_util::Full;
 use serde::Serialize;
 
 use crate::Error;
+use crate::head::Answered;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +21,7 @@ struct Problem<'a> {
 }
 
 /// Returns what a client sees of an error; the body is empty where the method allows none.
-pub(crate) fn answer(error: &Error, method: &Method, request_id: &str) -> Response<Full<Bytes>> {
+pub(crate) fn answer(error: &Error, method: &Method, request_id: &str) -> Answered<Full<Bytes>> {
     let status = error.status();
     let problem = Problem {
         r#type: format!("urn:graylane:problem:{}", error.code()),
@@ -34,10 +35,10 @@ pub(crate) fn answer(error: &Error, method: &Method, request_id: &str) -> Respon
         Method::HEAD => Vec::new(),
         _ => serde_json::to_vec(&problem).unwrap_or_default(),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    let mut answered = Answered::new(Full::new(Bytes::from(body)));
+    answered.head.status = status;
+    let fields = &mut answered.head.fields;
+    fields.append(&CONTENT_TYPE, b"application/problem+json");
+    fields.append(&CACHE_CONTROL, b"no-store");
+    answered
 }

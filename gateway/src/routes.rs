@@ -132,11 +132,10 @@ impl Route {
 
     /// Returns what the instance is asked for, byte by byte what the client asked for but for the
     /// prefixes; `None` where nothing changes.
-    pub fn rewrite(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
+    pub fn rewrite(&self, text: &str) -> Option<PathAndQuery> {
         if self.strip_prefix.is_none() && self.add_prefix.is_none() {
             return None;
         }
-        let text = target.as_str();
         let strip = self.strip_prefix.as_deref().map(|prefix| prefix.trim_end_matches('/'));
         let rest = strip.and_then(|prefix| below(text, prefix)).unwrap_or(text);
         let slash = if rest.starts_with('/') { "" } else { "/" };
@@ -257,7 +256,7 @@ mod tests {
     fn check_rewrite(route: &str, target: &str, expected: &str) {
         let (routes, _) = routes(&format!("[{{service: a, {route}}}]"));
         let target: PathAndQuery = target.parse().unwrap();
-        let rewritten = routes.0[0].rewrite(&target).unwrap_or(target);
+        let rewritten = routes.0[0].rewrite(target.as_str()).unwrap_or(target);
         assert_eq!(rewritten.as_str(), expected);
     }
 

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use gray_filters::{Classified, TrustedProxies};
+use gray_filters::TrustedProxies;
 use gray_propagation::{
-    Carriers, GrayStatus, Hop, InvalidTag, PATH_HEADER, Probe, TAG_HEADER, TagKeys,
+    Carriers, GrayStatus, Hop, InvalidTag, Lines, PATH_HEADER, Probe, TAG_HEADER, TagKeys,
 };
-use http::{HeaderMap, Request};
+use http::HeaderValue;
 
+use crate::head::HeadFields;
 use crate::observe::Trail;
-use crate::revision::Revision;
 
 /// The name under which the gateway reports itself.
 pub(crate) const GATEWAY: &str = "graylane";
@@ -40,13 +40,17 @@ impl TagPolicy {
     pub(crate) fn chosen(
         &self,
         peer: IpAddr,
-        headers: &HeaderMap,
+        headers: &impl Lines,
     ) -> (Option<Chosen>, Option<InvalidTag>) {
-        let signed = headers.get(TAG_HEADER).filter(|_| !self.keys.is_empty());
-        let signed = signed.map(|value| (value, self.keys.verify(value, SystemTime::now())));
+        let signed = if self.keys.is_empty() { None } else { headers.first(&TAG_HEADER) };
+        let signed = signed.and_then(|value| HeaderValue::from_bytes(value).ok());
+        let signed = signed.map(|value| {
+            let verified = self.keys.verify(&value, SystemTime::now());
+            (value, verified)
+        });
         let refused = match signed {
             Some((value, Ok(tag))) => {
-                let probe = tag.probe.then(|| Probe::new(value.clone()));
+                let probe = tag.probe.then(|| Probe::new(value));
                 return (Some(Chosen { status: tag.status, by: "signed", probe }), None);
             }
             Some((_, Err(error))) => Some(error),
@@ -59,19 +63,20 @@ impl TagPolicy {
 }
 
 /// Takes a status that somebody who is trusted has chosen for the verdict, if it can be one here.
-pub(crate) fn take_over<B>(request: &mut Request<B>, status: GrayStatus) {
-    if let Some(classified) = request.extensions_mut().get_mut::<Classified<Revision>>()
-        && classified.revision.admits(status)
-    {
-        classified.verdict.status = status;
-        classified.verdict.rule = None;
+pub(crate) fn take_over(trail: &mut Trail, status: GrayStatus) {
+    if trail.revision.admits(status) {
+        trail.verdict.status = status;
+        trail.verdict.rule = None;
     }
 }
 
 /// Removes what services reported from an answer, and puts the whole report there where one was
 /// asked for.
-pub(crate) fn report(headers: &mut HeaderMap, trail: Option<&Trail>) {
-    let reported = headers.remove(PATH_HEADER);
+pub(crate) fn report(headers: &mut HeadFields, trail: Option<&Trail>) {
+    let reported = headers.first(&PATH_HEADER).and_then(|it| HeaderValue::from_bytes(it).ok());
+    if reported.is_some() {
+        headers.remove(&PATH_HEADER);
+    }
     let Some(trail) = trail.filter(|trail| trail.probe.is_some()) else { return };
     let mut calls = Vec::new();
     if let (Some(route), Some(picked)) = (&trail.route, &trail.picked) {
@@ -92,6 +97,6 @@ pub(crate) fn report(headers: &mut HeaderMap, trail: Option<&Trail>) {
         ..Hop::default()
     };
     if let Some(value) = own.to_header() {
-        headers.insert(PATH_HEADER, value);
+        headers.insert(&PATH_HEADER, value.as_bytes());
     }
 }

@@ -4,6 +4,8 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::{Fields, lines, visible};
+
 pub(crate) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const MEMBER: &str = "gray";
 
@@ -53,14 +55,13 @@ pub(crate) fn add(headers: &mut HeaderMap, members: Option<&HeaderValue>) {
 }
 
 /// Sets or removes our member; all others are kept in their order.
-pub(crate) fn set(headers: &mut HeaderMap, lane: Option<&str>) {
-    if lane.is_none() && !headers.contains_key(BAGGAGE) {
+pub(crate) fn set(headers: &mut impl Fields, lane: Option<&str>) {
+    if lane.is_none() && !headers.has(&BAGGAGE) {
         return;
     }
     let ours = lane.map(|lane| format!("{MEMBER}={lane}"));
-    let lines: Vec<&str> =
-        headers.get_all(BAGGAGE).iter().filter_map(|line| line.to_str().ok()).collect();
-    let others = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let others = lines(headers, BAGGAGE).filter_map(visible);
+    let others = others.flat_map(|line| line.split(',')).map(str::trim);
     let others = others.filter(|member| !member.is_empty() && !is_ours(member));
     let mut all: Vec<&str> = others.chain(ours.as_deref()).collect();
     let length = |all: &[&str]| all.iter().map(|member| member.len() + 1).sum::<usize>();
@@ -70,9 +71,9 @@ pub(crate) fn set(headers: &mut HeaderMap, lane: Option<&str>) {
     }
     let joined = all.join(",");
     match HeaderValue::try_from(joined) {
-        Ok(value) if !value.is_empty() => headers.insert(BAGGAGE, value),
-        _ => headers.remove(BAGGAGE),
-    };
+        Ok(value) if !value.is_empty() => headers.set(&BAGGAGE, value),
+        _ => headers.drop_all(&BAGGAGE),
+    }
 }
 
 fn is_ours(member: &str) -> bool {

@@ -1,8 +1,8 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    Context, GrayStatus, HOP_HEADER, Lane, Probe, TAG_HEADER, TRACEPARENT, TRACESTATE, baggage,
-    traceparent,
+    Context, Fields, GrayStatus, HOP_HEADER, Lane, Lines, Probe, TAG_HEADER, TRACEPARENT,
+    TRACESTATE, baggage, traceparent, visible,
 };
 
 /// The header that carries a [`GrayStatus`] from hop to hop.
@@ -41,13 +41,13 @@ impl Carriers {
     ///
     /// With baggage, a `traceparent` is made where none came, since tracers that find none drop the
     /// baggage of the request (seen with the OpenTelemetry agents).
-    pub fn inject(&self, status: GrayStatus, headers: &mut HeaderMap) {
+    pub fn inject(&self, status: GrayStatus, headers: &mut impl Fields) {
         self.strip(headers);
-        headers.insert(GRAY_HEADER, status.to_header_value());
+        headers.set(&GRAY_HEADER, status.to_header_value());
         let tag = status.lane().map(Lane::as_str);
         for name in &self.extra {
             if let Some(Ok(value)) = tag.map(HeaderValue::from_str) {
-                headers.insert(name, value);
+                headers.set(name, value);
             }
         }
         if self.baggage {
@@ -61,13 +61,11 @@ impl Carriers {
     /// Reads the status that the previous hop sent in the `gray` header.
     ///
     /// Two lines are as good as none: nobody can say which one was meant.
-    pub fn extract(&self, headers: &HeaderMap) -> Option<GrayStatus> {
-        let mut values = headers.get_all(GRAY_HEADER).iter();
-        let value = values.next()?;
-        if values.next().is_some() {
+    pub fn extract(&self, headers: &impl Lines) -> Option<GrayStatus> {
+        if headers.line(&GRAY_HEADER, 1).is_some() {
             return None;
         }
-        value.to_str().ok()?.parse().ok()
+        visible(headers.first(&GRAY_HEADER)?)?.parse().ok()
     }
 
     /// Reads what came with a call; `own` is the status where it came with no tag, or a malformed
@@ -127,40 +125,33 @@ impl Carriers {
     /// Removes every carrier, and every name that an upstream could take for one.
     ///
     /// CGI-like servers read `x_mse_tag` as `x-mse-tag`, so aliases with underscores go too.
-    pub fn strip(&self, headers: &mut HeaderMap) {
-        // A call of the application's own seldom has any.
-        if !headers.keys().any(|name| self.is_carrier(name)) {
-            return;
+    pub fn strip(&self, headers: &mut impl Fields) {
+        // Few messages have any, and looking at each name costs less than looking for each carrier.
+        let (mut carried, mut baggage) = (false, false);
+        for name in headers.names() {
+            baggage |= name == baggage::BAGGAGE.as_str().as_bytes();
+            carried |= self.is_carrier(name);
         }
-        headers.remove(GRAY_HEADER);
-        headers.remove(MSE_TAG);
-        headers.remove(HOP_HEADER);
-        headers.remove(TAG_HEADER);
-        for name in &self.extra {
-            headers.remove(name);
+        if baggage {
+            baggage::set(headers, None);
         }
-        baggage::set(headers, None);
-        let aliases: Vec<HeaderName> =
-            headers.keys().filter(|name| self.is_alias(name)).cloned().collect();
-        for alias in aliases {
-            headers.remove(alias);
+        if carried {
+            headers.keep(|name| !self.is_carrier(name));
         }
     }
 
-    /// Whether it has to be removed, or looked into: looking at each name costs less than looking for each
-    /// carrier.
-    fn is_carrier(&self, name: &HeaderName) -> bool {
-        static OWN: [HeaderName; 5] =
-            [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER, baggage::BAGGAGE];
-        OWN.contains(name) || self.extra.contains(name) || self.is_alias(name)
+    fn is_carrier(&self, name: &[u8]) -> bool {
+        static OWN: [HeaderName; 4] = [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER];
+        let is = |other: &HeaderName| name == other.as_str().as_bytes();
+        OWN.iter().any(is) || self.extra.iter().any(is) || self.is_alias(name)
     }
 
-    fn is_alias(&self, name: &HeaderName) -> bool {
+    fn is_alias(&self, name: &[u8]) -> bool {
         // Names are so short that a loop is fastest.
-        if !name.as_str().bytes().any(|byte| byte == b'_') {
+        if !name.contains(&b'_') {
             return false;
         }
-        let plain = name.as_str().replace('_', "-");
+        let plain = String::from_utf8_lossy(name).replace('_', "-");
         let plain = plain.trim_matches('-');
         let own = [MSE_TAG, HOP_HEADER, TAG_HEADER];
         own.iter().any(|name| name.as_str() == plain)

@@ -16,6 +16,7 @@
 mod baggage;
 mod carriers;
 mod context;
+mod fields;
 mod hop;
 mod lane;
 mod message;
@@ -27,6 +28,7 @@ mod traceparent;
 
 pub use self::carriers::{Carriers, GRAY_HEADER};
 pub use self::context::Context;
+pub use self::fields::{Fields, Lines, lines, visible};
 pub use self::hop::{HOP_HEADER, HopTag};
 pub use self::lane::{InvalidLane, Lane};
 pub use self::message::{MessageCarrier, MessageProperties};

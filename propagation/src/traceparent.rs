@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::Fields;
+
 /// The header of W3C Trace Context that names the trace and its parent span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -45,17 +47,18 @@ pub(crate) fn is_valid(text: &[u8]) -> bool {
 
 /// Adds an unsampled `traceparent` where there is none that can be used; what cannot is taken away
 /// (W3C Trace Context, section 4.3).
-pub(crate) fn ensure(headers: &mut HeaderMap) {
-    if of(headers).is_some() {
+pub(crate) fn ensure(headers: &mut impl Fields) {
+    if headers.line(&TRACEPARENT, 1).is_none() && headers.first(&TRACEPARENT).is_some_and(is_valid)
+    {
         return;
     }
     // The vendors' state belongs to the trace that it came with.
-    headers.remove(TRACEPARENT);
-    headers.remove(TRACESTATE);
+    headers.drop_all(&TRACEPARENT);
+    headers.drop_all(&TRACESTATE);
     let (trace, span) = (unique(), unique());
     let text = format!("00-{:032x}-{:016x}-00", trace.max(1), low(span).max(1));
     if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(TRACEPARENT, value);
+        headers.set(&TRACEPARENT, value);
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use gray_propagation::Lines;
+use http::header::AUTHORIZATION;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use schemars::JsonSchema;
@@ -108,7 +109,7 @@ impl Jwts {
     }
 
     /// Returns the user that a valid token names.
-    pub(super) fn user(&self, headers: &HeaderMap) -> Option<String> {
+    pub(super) fn user(&self, headers: &dyn Lines) -> Option<String> {
         let token = match &self.cookie {
             Some(name) => std::str::from_utf8(cookie(headers, name)?).ok()?,
             None => bearer(headers)?,
@@ -129,8 +130,8 @@ impl Jwts {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+fn bearer(headers: &dyn Lines) -> Option<&str> {
+    let (scheme, token) = headers.text(&AUTHORIZATION)?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -201,7 +202,7 @@ mod tests {
 
     #[track_caller]
     fn check(properties: &JwtProperties, token: &str, expected: Option<&str>) {
-        let mut headers = HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         headers.insert(AUTHORIZATION, value);
         let user = Jwts::open(properties).unwrap().user(&headers);

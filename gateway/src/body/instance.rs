@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{BodyError, Progress};
-use crate::http1::{Answer, Lost};
+use crate::http1::{Answer, Io, Lost};
 use crate::upstream::{Lease, UpstreamError};
 
 /// The body of an instance's answer, with what it occupies until its end.
@@ -80,6 +80,17 @@ impl InstanceBody {
     ) -> Self {
         progress.set_answering(true);
         Self { inner, idle, deadline, timer: None, progress, seen: 0 }
+    }
+
+    /// Takes the connection that the instance has agreed to use otherwise, and what has come on it already.
+    pub(crate) fn upgraded(&mut self) -> Option<(Io, Bytes)> {
+        if !matches!(self.inner, Inner::Http1(Answer::Upgraded(..), _)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.inner, Inner::Ended) {
+            Inner::Http1(Answer::Upgraded(io, read), _) => Some((io, read)),
+            _ => None,
+        }
     }
 
     pub(super) fn poll_piece(

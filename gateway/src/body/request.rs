@@ -70,11 +70,6 @@ impl RequestBody {
         self.idle = idle;
     }
 
-    /// Copies a body that is empty; there is no copy of any other.
-    pub(crate) fn copy_of_none(&self) -> Option<Self> {
-        self.is_end_stream().then(|| self.none())
-    }
-
     /// Takes the body, unless it is empty, and leaves an empty one.
     pub(crate) fn take(&mut self) -> Option<Self> {
         if self.is_end_stream() {
@@ -85,7 +80,7 @@ impl RequestBody {
     }
 
     /// An empty body, of which the same is known.
-    fn none(&self) -> Self {
+    pub(crate) fn none(&self) -> Self {
         Self {
             inner: ClientBody::None,
             left: 0,

@@ -1,10 +1,13 @@
 //! What an instance is told about the client.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use gray_propagation::{Fields as _, Lines as _, lines, visible};
+use http::header::{FORWARDED, HOST, HeaderName};
 
 use super::alias::is_alias;
+use crate::head::HeadFields;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -14,12 +17,12 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// How a request came to the gateway.
-#[derive(Clone, Debug)]
-pub(crate) struct Arrival {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival<'a> {
     /// The address that the connection came from.
-    pub(crate) peer: Address,
+    pub(crate) peer: &'a Address,
     /// The client, as far as trusted proxies vouch for it.
-    pub(crate) client: Address,
+    pub(crate) client: &'a Address,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
     /// `http` or `https`.
@@ -30,15 +33,13 @@ pub(crate) struct Arrival {
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     pub(crate) ip: IpAddr,
-    text: HeaderValue,
+    text: Arc<str>,
 }
 
 impl Address {
     pub(crate) fn new(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
-        let text = HeaderValue::try_from(ip.to_string());
-        // An address is written in digits, letters, dots and colons.
-        Self { ip, text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")) }
+        Self { ip, text: ip.to_string().into() }
     }
 
     /// This address, or another one.
@@ -49,7 +50,7 @@ impl Address {
 
 /// Says who the client is. What an untrusted peer said about that is thrown away first, in every
 /// spelling.
-pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
+pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
     static OURS: [HeaderName; 7] = [
         FORWARDED,
         FORWARDED_FOR,
@@ -59,44 +60,38 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival) {
         FORWARDED_PROTO,
         REAL_IP,
     ];
+    let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_str().as_bytes());
     // Looking at each name costs less than looking for each of ours.
-    let said = |name: &HeaderName| is_alias(name, &OURS) || OURS.contains(name);
-    if headers.keys().any(said) {
-        let aliases: Vec<HeaderName> =
-            headers.keys().filter(|name| is_alias(name, &OURS)).cloned().collect();
-        let untrusted = OURS.iter().filter(|_| !arrival.trusted);
-        for name in aliases.iter().chain(untrusted) {
-            headers.remove(name);
-        }
-        append_for(headers, &arrival.peer);
-        append_forwarded(headers, arrival.peer.ip);
-    } else {
-        headers.insert(FORWARDED_FOR, arrival.peer.text.clone());
+    if !headers.names().any(|name| ours(name) || is_alias(name, &OURS)) {
+        headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());
+        headers.append(&REAL_IP, arrival.client.text.as_bytes());
+        headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());
+        headers.append_copy(&FORWARDED_HOST, &HOST);
+        return;
     }
-    headers.insert(REAL_IP, arrival.client.text.clone());
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme));
+    headers.keep(|name| !is_alias(name, &OURS) && (arrival.trusted || !ours(name)));
+    append_for(headers, arrival.peer);
+    append_forwarded(headers, arrival.peer.ip);
+    headers.insert(&REAL_IP, arrival.client.text.as_bytes());
+    if !headers.has(&FORWARDED_PROTO) {
+        headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());
     }
-    if !headers.contains_key(FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(FORWARDED_HOST, host);
+    if !headers.has(&FORWARDED_HOST) {
+        headers.append_copy(&FORWARDED_HOST, &HOST);
     }
 }
 
 /// Adds the peer behind whatever stands there already, as one line.
-fn append_for(headers: &mut HeaderMap, peer: &Address) {
-    let lines = headers.get_all(FORWARDED_FOR).iter().chain([&peer.text]);
-    let joined = lines.filter_map(|line| line.to_str().ok()).collect::<Vec<_>>().join(", ");
-    if let Ok(value) = HeaderValue::try_from(joined) {
-        headers.insert(FORWARDED_FOR, value);
-    }
+fn append_for(headers: &mut HeadFields, peer: &Address) {
+    let said = lines(headers, FORWARDED_FOR).filter_map(visible);
+    let joined = said.chain([&*peer.text]).collect::<Vec<_>>().join(", ");
+    headers.insert(&FORWARDED_FOR, joined.as_bytes());
 }
 
 /// Adds the peer to what trusted proxies say in the standard's own header (RFC 7239), where they do.
-fn append_forwarded(headers: &mut HeaderMap, peer: IpAddr) {
-    let lines = headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());
-    let mut parts: Vec<String> = lines.map(str::to_owned).collect();
+fn append_forwarded(headers: &mut HeadFields, peer: IpAddr) {
+    let said = lines(headers, FORWARDED).filter_map(visible);
+    let mut parts: Vec<String> = said.map(str::to_owned).collect();
     if parts.is_empty() {
         return;
     }
@@ -104,34 +99,35 @@ fn append_forwarded(headers: &mut HeaderMap, peer: IpAddr) {
         IpAddr::V4(peer) => format!("for={peer}"),
         IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
     });
-    if let Ok(value) = HeaderValue::try_from(parts.join(", ")) {
-        headers.insert(FORWARDED, value);
-    }
+    headers.insert(&FORWARDED, parts.join(", ").as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn arrival(trusted: bool) -> Arrival {
-        let [peer, client] = ["10.0.0.1", "1.1.1.1"].map(|it| Address::new(it.parse().unwrap()));
-        Arrival { peer, client, trusted, scheme: "https" }
+    fn forged() -> HeadFields {
+        let mut headers = HeadFields::default();
+        for name in ["x-forwarded-for", "x_forwarded_for", "x-real-ip", "forwarded"] {
+            headers.append(&HeaderName::from_static(name), b"6.6.6.6");
+        }
+        headers.append(&FORWARDED_PROTO, b"ftp");
+        headers.append(&HOST, b"shop.example");
+        headers
     }
 
-    fn forged() -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-for", "x_forwarded_for", "x-real-ip", "forwarded"] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static("6.6.6.6"));
-        }
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("ftp"));
-        headers.insert(HOST, HeaderValue::from_static("shop.example"));
-        headers
+    /// What an instance would make of it.
+    fn forwarded(trusted: bool) -> http::HeaderMap {
+        let mut headers = forged();
+        let [peer, client] = ["10.0.0.1", "1.1.1.1"].map(|it| Address::new(it.parse().unwrap()));
+        let (peer, client) = (&peer, &client);
+        forward(&mut headers, &Arrival { peer, client, trusted, scheme: "https" });
+        http::HeaderMap::from(&headers)
     }
 
     #[test]
     fn an_untrusted_peer_is_not_believed_in_any_spelling() {
-        let mut headers = forged();
-        forward(&mut headers, &arrival(false));
+        let headers = forwarded(false);
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
         assert_eq!(headers["x-real-ip"], "1.1.1.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
@@ -141,8 +137,7 @@ mod tests {
 
     #[test]
     fn a_trusted_peer_is_added_to_the_chain() {
-        let mut headers = forged();
-        forward(&mut headers, &arrival(true));
+        let headers = forwarded(true);
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(headers["forwarded"], "6.6.6.6, for=10.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "ftp");

@@ -1,8 +1,7 @@
 //! Fields that concern one connection only (RFC 9110, section 7.6.1).
 
-use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use gray_propagation::{Fields, Lines, lines, visible};
+use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -10,58 +9,72 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Removes what was meant for the gateway from a request; an upgrade stays asked for.
 ///
 /// `TE: trailers` is said anew where the client said it, since the gateway passes trailers on.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
-    let upgrade = is_upgrade(headers).then(|| headers.get(UPGRADE).cloned()).flatten();
-    let trailers = list(headers, &TE).any(|word| word.eq_ignore_ascii_case("trailers"));
+pub(crate) fn strip_request(headers: &mut impl Fields) {
+    if !has_some(headers) {
+        return;
+    }
+    let upgrade = if is_upgrade(headers) { value(headers, &UPGRADE) } else { None };
+    let trailers = list(headers, TE).any(|word| word.eq_ignore_ascii_case("trailers"));
     strip(headers);
     if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.set(&TE, HeaderValue::from_static("trailers"));
     }
     restore_upgrade(headers, upgrade);
 }
 
 /// Removes what was meant for the gateway from an answer; `upgraded` keeps the upgrade it grants.
-pub(crate) fn strip_response(headers: &mut HeaderMap, upgraded: bool) {
-    let upgrade = if upgraded { headers.get(UPGRADE).cloned() } else { None };
+pub(crate) fn strip_response(headers: &mut impl Fields, upgraded: bool) {
+    if !has_some(headers) {
+        return;
+    }
+    let upgrade = if upgraded { value(headers, &UPGRADE) } else { None };
     strip(headers);
     restore_upgrade(headers, upgrade);
 }
 
 /// Tells whether a message asks for, or grants, another protocol.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
-        && list(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
+pub(crate) fn is_upgrade(headers: &impl Lines) -> bool {
+    headers.has(&UPGRADE)
+        && list(headers, CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
 }
 
-fn strip(headers: &mut HeaderMap) {
-    static OWN: [HeaderName; 6] =
-        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
-    // Most messages have none of them, and looking at their names costs less than looking for each.
-    if !headers.keys().any(|name| OWN.contains(name)) {
-        return;
-    }
-    let named: Vec<HeaderName> =
-        list(headers, &CONNECTION).filter_map(|word| word.parse().ok()).collect();
-    for name in named.iter().chain(&OWN) {
-        headers.remove(name);
-    }
+static OWN: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// Most messages have none of them, and looking at their names costs less than looking for each.
+fn has_some(headers: &impl Fields) -> bool {
+    headers.names().any(|name| OWN.iter().any(|own| name == own.as_str().as_bytes()))
 }
 
-fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+fn strip(headers: &mut impl Fields) {
+    let named: Vec<String> = list(headers, CONNECTION).map(str::to_ascii_lowercase).collect();
+    headers.keep(|name| {
+        !OWN.iter().any(|own| name == own.as_str().as_bytes())
+            && !named.iter().any(|named| name == named.as_bytes())
+    });
+}
+
+fn value(headers: &impl Lines, name: &HeaderName) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(headers.first(name)?).ok()
+}
+
+fn restore_upgrade(headers: &mut impl Fields, upgrade: Option<HeaderValue>) {
     if let Some(protocol) = upgrade {
-        headers.insert(UPGRADE, protocol);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.set(&UPGRADE, protocol);
+        headers.set(&CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
 /// Returns the words of a list field over all its lines.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|word| !word.is_empty())
+fn list(headers: &impl Lines, name: HeaderName) -> impl Iterator<Item = &str> {
+    let words = lines(headers, name).filter_map(visible).flat_map(|line| line.split(','));
+    words.map(str::trim).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -1,41 +1,52 @@
 use std::fmt;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use gray_propagation::Lines;
+use http::header::HeaderName;
 
 /// The header that carries a [`RequestId`].
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// By which a request is found again in all logs.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestId(HeaderValue);
+pub(crate) enum RequestId {
+    /// Hexadecimal digits.
+    Drawn([u8; 32]),
+    /// What a trusted peer gave.
+    Given(Box<str>),
+}
 
 impl RequestId {
     /// Takes the id that a trusted peer gave, or makes one.
-    pub(crate) fn of(headers: &HeaderMap, trusted: bool) -> Self {
-        let given = headers.get(REQUEST_ID).filter(|_| trusted);
-        let sane = given.filter(|id| id.len() <= 128 && id.to_str().is_ok());
-        Self(sane.cloned().unwrap_or_else(Self::draw))
+    pub(crate) fn of(headers: &impl Lines, trusted: bool) -> Self {
+        let given = if trusted { headers.text(&REQUEST_ID) } else { None };
+        let sane = given.filter(|id| id.len() <= 128);
+        sane.map_or_else(Self::draw, |id| Self::Given(id.into()))
     }
 
-    fn draw() -> HeaderValue {
+    pub(crate) fn draw() -> Self {
         const DIGITS: [u8; 16] = *b"0123456789abcdef";
         let mut left = fastrand::u128(..);
-        let id: [u8; 32] = std::array::from_fn(|_| {
+        Self::Drawn(std::array::from_fn(|_| {
             let digit = DIGITS.get((left & 15) as usize).copied().unwrap_or(b'0');
             left >>= 4;
             digit
-        });
-        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("0"))
-    }
-
-    /// Returns the id as a header value.
-    pub(crate) const fn value(&self) -> &HeaderValue {
-        &self.0
+        }))
     }
 
     /// Returns the id's text.
     pub(crate) fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        match self {
+            Self::Drawn(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Self::Given(text) => text,
+        }
+    }
+
+    /// Returns the same as it is written.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Drawn(digits) => digits,
+            Self::Given(text) => text.as_bytes(),
+        }
     }
 }
 
@@ -47,6 +58,8 @@ impl fmt::Display for RequestId {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
 
     #[test]

@@ -1,11 +1,13 @@
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
-use http::response::Parts;
+use gray_propagation::Lines as _;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
 use http::{StatusCode, Version};
 use http_body::SizeHint;
 
 use super::date::write_date;
 use super::framing::{Framing, length};
+use super::head::write_line;
+use crate::head::{AnswerHead, HeadFields};
 
 /// What of a request its answer depends on.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +22,15 @@ pub(super) struct Asked {
 }
 
 /// Says how the body of an answer ends (RFC 9112, section 6.3), and whether the connection stays after it.
-pub(super) fn frame(asked: Asked, parts: &Parts, hint: &SizeHint) -> (Framing, bool) {
+pub(super) fn frame(asked: Asked, head: &AnswerHead, hint: &SizeHint) -> (Framing, bool) {
     let bodiless = asked.head_only
-        || parts.status.is_informational()
-        || parts.status == StatusCode::NO_CONTENT
-        || parts.status == StatusCode::NOT_MODIFIED;
+        || head.status.is_informational()
+        || head.status == StatusCode::NO_CONTENT
+        || head.status == StatusCode::NOT_MODIFIED;
     if bodiless {
         return (Framing::Empty, asked.stays);
     }
-    let said = length(&parts.headers).ok().flatten();
+    let said = length(&head.fields).ok().flatten();
     match hint.exact().or(said) {
         Some(length) => (Framing::Length(length), asked.stays),
         None if asked.version == Version::HTTP_11 => (Framing::Chunked, asked.stays),
@@ -39,29 +41,27 @@ pub(super) fn frame(asked: Asked, parts: &Parts, hint: &SizeHint) -> (Framing, b
 /// Writes the head of an answer.
 pub(super) fn write_answer(
     asked: Asked,
-    parts: &Parts,
+    head: &AnswerHead,
     (framing, stays): (Framing, bool),
 ) -> BytesMut {
-    let Parts { status, headers, .. } = parts;
-    let lengths = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let AnswerHead { status, fields, .. } = head;
     // The status line, and the fields that are added.
-    let mut to = BytesMut::with_capacity(160 + lengths.sum::<usize>());
+    let mut to = BytesMut::with_capacity(160 + fields.size());
     write_status(*status, &mut to);
     let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in headers {
-        let own = name == CONTENT_LENGTH
-            || name == TRANSFER_ENCODING
-            || (name == CONNECTION && !upgraded);
+    let is = |name: &[u8], other: &HeaderName| name == other.as_str().as_bytes();
+    for (name, value) in fields.iter() {
+        let own = is(name, &CONTENT_LENGTH)
+            || is(name, &TRANSFER_ENCODING)
+            || (is(name, &CONNECTION) && !upgraded);
         if !own {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                to.extend_from_slice(part);
-            }
+            write_line(name, value, &mut to);
         }
     }
-    if !headers.contains_key(DATE) && !status.is_informational() {
+    if !fields.has(&DATE) && !status.is_informational() {
         write_date(&mut to);
     }
-    write_framing(asked, framing, *status, headers, &mut to);
+    write_framing(asked, framing, *status, fields, &mut to);
     match (stays, asked.version) {
         _ if upgraded => {}
         (false, _) => to.extend_from_slice(b"connection: close\r\n"),
@@ -87,7 +87,7 @@ fn write_framing(
     asked: Asked,
     framing: Framing,
     status: StatusCode,
-    headers: &HeaderMap,
+    fields: &HeadFields,
     to: &mut BytesMut,
 ) {
     let said = match framing {
@@ -98,7 +98,7 @@ fn write_framing(
         }
         // How long it would have been (RFC 9110, section 8.6).
         Framing::Empty if asked.head_only || status == StatusCode::NOT_MODIFIED => {
-            length(headers).ok().flatten()
+            length(fields).ok().flatten()
         }
         Framing::Empty | Framing::UntilClose => None,
     };
@@ -111,8 +111,6 @@ fn write_framing(
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
-
     use super::*;
 
     #[track_caller]
@@ -122,14 +120,15 @@ mod tests {
         hint: Option<u64>,
         expected: &str,
     ) {
-        let mut response = Response::builder().status(status).header("date", "now");
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut head = AnswerHead { status, ..AnswerHead::default() };
+        head.fields.append(&DATE, b"now");
         for (name, value) in lines {
-            response = response.header(*name, *value);
+            head.fields.append(&HeaderName::from_static(name), value.as_bytes());
         }
-        let (parts, ()) = response.body(()).unwrap().into_parts();
         let hint = hint.map_or_else(SizeHint::new, SizeHint::with_exact);
-        let framed = frame(asked, &parts, &hint);
-        let written = write_answer(asked, &parts, framed);
+        let framed = frame(asked, &head, &hint);
+        let written = write_answer(asked, &head, framed);
         assert_eq!(String::from_utf8_lossy(&written).replace("date: now\r\n", ""), expected);
     }
 

@@ -1,12 +1,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
+use gray_propagation::Lines as _;
+use http::header::UPGRADE;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::outgoing::Outgoing;
 use super::stream::{Cut, READ, Rest, Stream};
 use super::watch::Watch;
 use crate::body::{BodyError, Progress, RequestBody};
+use crate::head::{AnswerHead, Answered, RequestHead};
 
 /// A connection to an instance, which carries one request at a time.
 #[derive(Debug)]
@@ -34,21 +35,6 @@ pub(crate) enum Lost {
     Body(BodyError),
     /// No answer began in time.
     Timeout,
-}
-
-/// A connection that an instance has agreed to use otherwise, to be taken once.
-#[derive(Clone, Debug)]
-pub(crate) struct Granted(Arc<Mutex<Option<(Io, Bytes)>>>);
-
-impl Granted {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self(Arc::new(Mutex::new(Some((stream.io, stream.read.freeze())))))
-    }
-
-    /// Returns the connection, and what has come on it already.
-    pub(crate) fn take(&self) -> Option<(Io, Bytes)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 impl Connection {
@@ -69,33 +55,31 @@ impl Connection {
     /// piece of the request. The rest of the request is sent while the answer's body is read.
     pub(crate) async fn send(
         self,
-        request: &mut Request<RequestBody>,
+        head: &RequestHead,
+        body: &mut RequestBody,
         limit: Duration,
         progress: &Progress,
-    ) -> Result<Response<Answer>, Lost> {
-        let (method, headers) = (request.method(), request.headers());
-        let framing = framing(method, headers, request.body());
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let head = write_request((method, target, headers), framing);
-        let upgrades = headers.contains_key(UPGRADE);
-        let body = request.body_mut().take();
+    ) -> Result<Answered<Answer>, Lost> {
+        let framing = framing(head, body);
+        let written = write_request(head, framing);
+        let upgrades = head.fields.has(&UPGRADE);
         let mut exchange = Exchange {
             connection: self,
-            outgoing: Outgoing::new(head, body, framing == Framing::Chunked),
+            outgoing: Outgoing::new(written, body.take(), framing == Framing::Chunked),
             broken: None,
             scan: Scan::default(),
             upgrades,
         };
         let mut until = Until::new(limit, progress);
-        let head = poll_fn(|cx| {
+        let answer = poll_fn(|cx| {
             if let Poll::Ready(answered) = exchange.poll_head(cx) {
                 return Poll::Ready(answered);
             }
             ready!(until.poll(cx, &mut exchange.connection.watch));
             Poll::Ready(Err(Lost::Timeout))
         });
-        let head = head.await?;
-        exchange.answer(head, request.method())
+        let answer = answer.await?;
+        exchange.answer(answer, &head.method)
     }
 }
 
@@ -126,20 +110,20 @@ impl<'a> Until<'a> {
 }
 
 /// How the request's own body is framed.
-fn framing(method: &Method, headers: &HeaderMap, body: &RequestBody) -> Framing {
-    let means_something = || [Method::POST, Method::PUT, Method::PATCH].contains(method);
+fn framing(head: &RequestHead, body: &RequestBody) -> Framing {
+    let means_something = || [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
     match body.size_hint().exact() {
         Some(0) if means_something() => Framing::Length(0),
         Some(0) => Framing::Empty,
         Some(length) => Framing::Length(length),
         // Over HTTP/2 a length may be said of what is not there yet.
-        None => length(headers).ok().flatten().map_or(Framing::Chunked, Framing::Length),
+        None => length(&head.fields).ok().flatten().map_or(Framing::Chunked, Framing::Length),
     }
 }
 
 /// A connection while it carries a request.
 #[derive(Debug)]
-struct Exchange {
+pub(crate) struct Exchange {
     connection: Connection,
     outgoing: Outgoing<RequestBody>,
     /// Why nothing more can be sent.
@@ -167,28 +151,28 @@ impl Exchange {
         Ok(())
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Lost>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Lost>> {
         let broken = |error| Lost::Answer(Cut::Broken(error));
         self.send(cx)?;
         loop {
             let read = &mut self.connection.stream.read;
             let head = read_answer(read, &mut self.scan);
             match head.map_err(|what| Lost::Answer(Cut::Unreadable(what)))? {
-                Some(head) if head.status() == StatusCode::CONTINUE => {
+                Some(head) if head.status == StatusCode::CONTINUE => {
                     if let Some(body) = self.outgoing.body() {
                         body.go_on();
                     }
                     self.send(cx)?;
                     continue;
                 }
-                Some(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     let unasked = Cut::Unreadable("an upgrade that nobody asked for");
                     let answered =
                         if self.upgrades { Ok(head) } else { Err(Lost::Answer(unasked)) };
                     return Poll::Ready(answered);
                 }
                 // What an instance says before its answer is not passed on.
-                Some(head) if head.status().is_informational() => continue,
+                Some(head) if head.status.is_informational() => continue,
                 Some(head) => return Poll::Ready(Ok(head)),
                 None => {}
             }
@@ -204,29 +188,33 @@ impl Exchange {
     }
 
     /// Makes the answer of its head.
-    fn answer(mut self, head: Response<()>, method: &Method) -> Result<Response<Answer>, Lost> {
-        let (mut parts, ()) = head.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            parts.extensions.insert(Granted::new(self.connection.stream));
-            return Ok(Response::from_parts(parts, Answer(None)));
+    fn answer(mut self, head: AnswerHead, method: &Method) -> Result<Answered<Answer>, Lost> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let Stream { io, read, .. } = self.connection.stream;
+            return Ok(Answered { head, body: Answer::Upgraded(io, read.freeze()) });
         }
-        let framing = Framing::of_answer(method, parts.status, parts.version, &parts.headers);
+        let framing = Framing::of_answer(method, head.status, head.version, &head.fields);
         let framing = framing.map_err(|what| Lost::Answer(Cut::Unreadable(what)))?;
-        let stays = stays(parts.version, &parts.headers) && framing != Framing::UntilClose;
+        let stays = stays(head.version, &head.fields) && framing != Framing::UntilClose;
         self.connection.stream.rest = Rest::of(framing);
-        Ok(Response::from_parts(parts, Answer(Some(Box::new((self, stays))))))
+        Ok(Answered { head, body: Answer::Body(Box::new((self, stays))) })
     }
 }
 
-/// The body of an instance's answer, with the connection that it comes on and whether that may carry
-/// another request after it.
+/// What follows the head of an instance's answer.
 #[derive(Debug)]
-pub(crate) struct Answer(Option<Box<(Exchange, bool)>>);
+pub(crate) enum Answer {
+    /// Its body, with the connection that it comes on and whether that may carry another request after it.
+    Body(Box<(Exchange, bool)>),
+    /// A connection that the instance has agreed to use otherwise, and what has come on it already.
+    Upgraded(Io, Bytes),
+}
 
 impl Answer {
     /// Returns the connection, where the answer has ended and another request may follow.
     pub(crate) fn into_connection(self) -> Option<Connection> {
-        let (exchange, stays) = *self.0?;
+        let Self::Body(inner) = self else { return None };
+        let (exchange, stays) = *inner;
         let Exchange { mut connection, outgoing, broken, .. } = exchange;
         let stream = &mut connection.stream;
         let over = stream.rest.is_over() && outgoing.is_done() && broken.is_none();
@@ -248,18 +236,23 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let Some(inner) = &mut self.0 else { return Poll::Ready(None) };
+        let Self::Body(inner) = &mut *self else { return Poll::Ready(None) };
         let (exchange, _) = &mut **inner;
         exchange.send(cx)?;
         exchange.connection.stream.poll_frame(cx).map_err(Lost::Answer)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|inner| inner.0.connection.stream.rest.is_over())
+        match self {
+            Self::Body(inner) => inner.0.connection.stream.rest.is_over(),
+            Self::Upgraded(..) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.0.as_ref().map(|inner| inner.0.connection.stream.rest.size_hint());
-        hint.unwrap_or_else(|| SizeHint::with_exact(0))
+        match self {
+            Self::Body(inner) => inner.0.connection.stream.rest.size_hint(),
+            Self::Upgraded(..) => SizeHint::with_exact(0),
+        }
     }
 }

@@ -1,4 +1,5 @@
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use gray_propagation::{Lines, lines};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 
 /// How the end of a body is found (RFC 9112, section 6).
@@ -20,7 +21,7 @@ impl Framing {
     /// # Errors
     ///
     /// Says what leaves room for more than one reading, by which a request could be smuggled past a gateway.
-    pub(super) fn of_request(version: Version, headers: &HeaderMap) -> Result<Self, &'static str> {
+    pub(super) fn of_request(version: Version, headers: &impl Lines) -> Result<Self, &'static str> {
         Ok(match said(version, headers)? {
             (_, true) => Self::Chunked,
             (None | Some(0), false) => Self::Empty,
@@ -38,7 +39,7 @@ impl Framing {
         method: &Method,
         status: StatusCode,
         version: Version,
-        headers: &HeaderMap,
+        headers: &impl Lines,
     ) -> Result<Self, &'static str> {
         let (length, chunked) = said(version, headers)?;
         let bodiless = *method == Method::HEAD
@@ -56,9 +57,9 @@ impl Framing {
 }
 
 /// What the head of a message says about its body: its length, or that it comes in chunks.
-fn said(version: Version, headers: &HeaderMap) -> Result<(Option<u64>, bool), &'static str> {
+fn said(version: Version, headers: &impl Lines) -> Result<(Option<u64>, bool), &'static str> {
     let length = length(headers)?;
-    if !headers.contains_key(TRANSFER_ENCODING) {
+    if !headers.has(&TRANSFER_ENCODING) {
         return Ok((length, false));
     }
     if version < Version::HTTP_11 {
@@ -67,27 +68,26 @@ fn said(version: Version, headers: &HeaderMap) -> Result<(Option<u64>, bool), &'
     if length.is_some() {
         return Err("both Transfer-Encoding and Content-Length");
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let only = codings.next().filter(|_| codings.next().is_none());
-    if !only.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    let only = headers.line(&TRANSFER_ENCODING, 1).is_none();
+    let first = headers.first(&TRANSFER_ENCODING);
+    if !only || !first.is_some_and(|it| it.eq_ignore_ascii_case(b"chunked")) {
         return Err("a transfer coding other than chunked");
     }
     Ok((None, true))
 }
 
 /// Whether a connection stays after a message (RFC 9112, section 9.3).
-pub(super) fn stays(version: Version, headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CONNECTION).iter();
-    let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+pub(super) fn stays(version: Version, headers: &impl Lines) -> bool {
+    let mut words = lines(headers, CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
     let mut says = |wanted: &[u8]| words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted));
     if version == Version::HTTP_10 { says(b"keep-alive") } else { !says(b"close") }
 }
 
 /// Reads `Content-Length`; the same one several times is one (RFC 9110, section 8.6).
-pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+pub(super) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
     let mut known = None;
-    for line in headers.get_all(CONTENT_LENGTH) {
-        for word in line.as_bytes().split(|byte| *byte == b',') {
+    for line in lines(headers, CONTENT_LENGTH) {
+        for word in line.split(|byte| *byte == b',') {
             let length = number(word.trim_ascii()).ok_or("a Content-Length that is no number")?;
             if known.is_some_and(|known| known != length) {
                 return Err("more than one Content-Length");
@@ -111,8 +111,8 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use http::header::HeaderName;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
 

@@ -1,10 +1,12 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use gray_propagation::Lines as _;
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
-use http::{Method, Response, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use super::framing::Framing;
+use crate::head::{AnswerHead, RequestHead};
 
 /// How long the head of an answer may be, and how many fields it may have.
 const MAX_HEAD: usize = 256 << 10;
@@ -47,7 +49,7 @@ impl Scan {
 pub(super) fn read_answer(
     read: &mut BytesMut,
     scan: &mut Scan,
-) -> Result<Option<Response<()>>, &'static str> {
+) -> Result<Option<AnswerHead>, &'static str> {
     let Some(end) = scan.end(read)? else {
         return if read.len() > MAX_HEAD {
             Err("an answer whose head does not end")
@@ -56,29 +58,39 @@ pub(super) fn read_answer(
         };
     };
     *scan = Scan::default();
-    parse_answer(&read.split_to(end).freeze()).map(Some)
+    let head = parse_answer(read.get(..end).unwrap_or_default())?;
+    read.advance(end);
+    Ok(Some(head))
 }
 
-fn parse_answer(head: &Bytes) -> Result<Response<()>, &'static str> {
+fn parse_answer(text: &[u8]) -> Result<AnswerHead, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let status = config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields);
+    let status = config.parse_response_with_uninit_headers(&mut parsed, text, &mut fields);
     match status {
         Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::Version) if is_later(head) => {
-            return parse_answer(&as_if_known(head, b"HTTP/1.".len()));
+        Err(httparse::Error::Version) if is_later(text) => {
+            return parse_answer(&as_if_known(text, b"HTTP/1.".len()));
         }
         Ok(httparse::Status::Partial) => return Err("an answer whose head is no head"),
         Err(error) => return Err(reason(error)),
     }
-    let mut response = Response::new(());
     let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    *response.status_mut() = code.ok_or("an answer without a status")?;
-    *response.version_mut() =
-        if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = map_of(head, parsed.headers)?;
-    Ok(response)
+    let mut head = AnswerHead {
+        status: code.ok_or("an answer without a status")?,
+        version: if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
+        ..AnswerHead::default()
+    };
+    head.fields.read(text, found(parsed.headers));
+    Ok(head)
+}
+
+/// The fields that were found in a text, as parts of it.
+pub(super) fn found<'a>(
+    parsed: &[httparse::Header<'a>],
+) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> {
+    parsed.iter().map(|field| (field.name.as_bytes(), field.value))
 }
 
 /// Tells whether an answer names a later minor version.
@@ -88,12 +100,12 @@ fn is_later(head: &[u8]) -> bool {
 
 /// A head of a later minor version, whose digit is at this place: it is read as if it were of the highest one
 /// that is known (RFC 9110, section 2.5).
-pub(super) fn as_if_known(head: &[u8], place: usize) -> Bytes {
+pub(super) fn as_if_known(head: &[u8], place: usize) -> Vec<u8> {
     let mut head = head.to_vec();
     if let Some(digit) = head.get_mut(place) {
         *digit = b'1';
     }
-    head.into()
+    head
 }
 
 /// Reads fields up to their empty line, such as trailers.
@@ -107,11 +119,8 @@ pub(super) fn read_fields(fields: &Bytes) -> Result<HeaderMap, &'static str> {
 }
 
 /// The values are parts of the text, which is not copied.
-pub(super) fn map_of(
-    text: &Bytes,
-    parsed: &[httparse::Header<'_>],
-) -> Result<HeaderMap, &'static str> {
-    let mut headers = HeaderMap::with_capacity(parsed.len() + MORE);
+fn map_of(text: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, &'static str> {
+    let mut headers = HeaderMap::with_capacity(parsed.len());
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a field's name")?;
         let value = HeaderValue::from_maybe_shared(text.slice_ref(field.value));
@@ -119,9 +128,6 @@ pub(super) fn map_of(
     }
     Ok(headers)
 }
-
-/// How many fields a gateway adds, for which there is room from the beginning.
-const MORE: usize = 12;
 
 pub(super) const fn reason(error: httparse::Error) -> &'static str {
     match error {
@@ -135,34 +141,37 @@ pub(super) const fn reason(error: httparse::Error) -> &'static str {
     }
 }
 
-/// Writes the head of a request; `framing` is said where its headers do not say it.
-pub(super) fn write_request(
-    (method, target, headers): (&Method, &str, &HeaderMap),
-    framing: Framing,
-) -> BytesMut {
-    let lengths = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let length = method.as_str().len() + target.len() + 64 + lengths.sum::<usize>();
+/// Writes the head of a request; `framing` is said where its fields do not say it.
+pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
+    let RequestHead { method, target, fields, .. } = head;
+    let target = if target.as_str().is_empty() { "/" } else { target.as_str() };
+    let length = method.as_str().len() + target.len() + 64 + fields.size();
     let mut to = BytesMut::with_capacity(length);
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         to.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            to.extend_from_slice(part);
-        }
+    for (name, value) in fields.iter() {
+        write_line(name, value, &mut to);
     }
     match framing {
-        Framing::Length(length) if !headers.contains_key(http::header::CONTENT_LENGTH) => {
+        Framing::Length(length) if !fields.has(&http::header::CONTENT_LENGTH) => {
             let line = format!("content-length: {length}\r\n");
             to.extend_from_slice(line.as_bytes());
         }
         Framing::Chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         _ => {}
     }
-    if headers.contains_key(TE) && !headers.contains_key(CONNECTION) {
+    if fields.has(&TE) && !fields.has(&CONNECTION) {
         // It concerns this connection only (RFC 9110, section 10.1.4).
         to.extend_from_slice(b"connection: te\r\n");
     }
     to.extend_from_slice(b"\r\n");
     to
+}
+
+/// Writes a field's line.
+pub(super) fn write_line(name: &[u8], value: &[u8], to: &mut BytesMut) {
+    for part in [name, b": ", value, b"\r\n"] {
+        to.extend_from_slice(part);
+    }
 }

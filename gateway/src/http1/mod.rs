@@ -15,7 +15,7 @@ mod server;
 mod stream;
 mod watch;
 
-pub(crate) use self::client::{Answer, Connection, Granted, Lost};
+pub(crate) use self::client::{Answer, Connection, Lost};
 pub(crate) use self::incoming::IncomingBody;
 pub(crate) use self::io::Io;
 pub(crate) use self::server::{Handler, Upgrading, serve};

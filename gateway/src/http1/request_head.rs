@@ -1,13 +1,14 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::header::{EXPECT, HeaderMap, TE};
-use http::uri::Scheme;
-use http::{Method, Request, Uri, Version};
+use bytes::{Buf, BytesMut};
+use gray_propagation::{Lines as _, lines};
+use http::header::{EXPECT, TE};
+use http::{Method, Version};
 
 use super::framing::{Framing, stays};
-use super::head::{Scan, as_if_known, map_of, reason};
+use super::head::{Scan, as_if_known, found, reason};
 use crate::Error;
+use crate::head::{HeadFields, RequestHead, RequestTarget};
 
 /// So many fields are read without asking for memory.
 const FIELDS: usize = 128;
@@ -34,10 +35,10 @@ pub(super) struct HeadReader {
     empty_lines: usize,
 }
 
-/// A request without its body, and what its head says about how it is spoken.
+/// The head of a request, and what it says about how it is spoken.
 #[derive(Debug)]
-pub(super) struct RequestHead {
-    pub(super) request: Request<()>,
+pub(super) struct Asking {
+    pub(super) head: RequestHead,
     pub(super) framing: Framing,
     /// Whether another request may follow.
     pub(super) stays: bool,
@@ -57,7 +58,7 @@ impl HeadReader {
     /// # Errors
     ///
     /// Why the request is refused. Where the next one begins is unknown then.
-    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<RequestHead>, Error> {
+    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<Asking>, Error> {
         while self.empty_lines < EMPTY_LINES && read.starts_with(b"\r\n") {
             read.advance(2);
             self.empty_lines += 1;
@@ -71,31 +72,33 @@ impl HeadReader {
         }
         let Some(end) = end else { return Ok(None) };
         (self.scan, self.empty_lines) = (Scan::default(), 0);
-        let head = read.split_to(end).freeze();
+        let text = read.get(..end).unwrap_or_default();
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
         let most = self.limits.fields;
-        if let Some(fields) = fields.get_mut(..most) {
-            return self.parse(&head, fields).map(Some);
-        }
-        let mut fields = vec![MaybeUninit::uninit(); most];
-        self.parse(&head, &mut fields).map(Some)
+        let asking = if let Some(fields) = fields.get_mut(..most) {
+            self.parse(text, fields)?
+        } else {
+            self.parse(text, &mut vec![MaybeUninit::uninit(); most])?
+        };
+        read.advance(end);
+        Ok(Some(asking))
     }
 
     fn parse<'a>(
         &self,
-        head: &'a Bytes,
+        text: &'a [u8],
         fields: &mut [MaybeUninit<httparse::Header<'a>>],
-    ) -> Result<RequestHead, Error> {
+    ) -> Result<Asking, Error> {
         let mut parsed = httparse::Request::new(&mut []);
-        match parsed.parse_with_uninit_headers(head, fields) {
+        match parsed.parse_with_uninit_headers(text, fields) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(Error::BadRequest("no request line")),
             Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
-            Err(httparse::Error::Version) => match version(head) {
+            Err(httparse::Error::Version) => match version(text) {
                 Some((b'1', b'2'..)) => {
-                    let head = as_if_known(head, line(head).len() - 1);
-                    let mut fields = vec![MaybeUninit::uninit(); self.limits.fields];
-                    return self.parse(&head, &mut fields);
+                    let known = as_if_known(text, line(text).len() - 1);
+                    return self
+                        .parse(&known, &mut vec![MaybeUninit::uninit(); self.limits.fields]);
                 }
                 Some((b'1', _)) | None => return Err(Error::BadRequest("a version")),
                 Some(_) => return Err(Error::Version),
@@ -107,39 +110,19 @@ impl HeadReader {
         let method = method.map_err(|_| Error::BadRequest("a method"))?;
         let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
         let target = parsed.path.unwrap_or_default();
-        let uri = self.target(&method, target, head)?;
-        let headers = map_of(head, parsed.headers).map_err(Error::BadRequest)?;
-        let mut request = Request::new(());
-        (*request.method_mut(), *request.uri_mut()) = (method, uri);
-        *request.version_mut() = version;
-        let framing = Framing::of_request(version, &headers).map_err(Error::BadRequest)?;
-        // What follows upon CONNECT is another protocol, which this gateway does not speak.
-        let stays = stays(version, &headers) && request.method() != Method::CONNECT;
-        let expects = version == Version::HTTP_11 && expects_invitation(&headers);
-        let trailers = version == Version::HTTP_11 && takes_trailers(&headers);
-        *request.headers_mut() = headers;
-        Ok(RequestHead { request, framing, stays, expects, trailers })
-    }
-
-    /// Reads a target (RFC 9112, section 3.2), which is passed on as it is.
-    fn target(&self, method: &Method, text: &str, head: &Bytes) -> Result<Uri, Error> {
-        if text.len() > self.limits.target {
+        if target.len() > self.limits.target {
             return Err(Error::TargetTooLong);
         }
-        // Whoever parses a URI would lose it.
-        if text.contains('#') {
-            return Err(Error::BadRequest("the request's target has a fragment"));
-        }
-        let uri = Uri::from_maybe_shared(head.slice_ref(text.as_bytes()));
-        let uri = uri.map_err(|_| Error::BadRequest("the request's target is none"))?;
-        let of_http = |scheme: &Scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
-        let fits = match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => of_http(scheme) && !authority.as_str().contains('@'),
-            (None, Some(_)) => *method == Method::CONNECT,
-            _ if text == "*" => *method == Method::OPTIONS,
-            _ => text.starts_with('/') && *method != Method::CONNECT,
-        };
-        if fits { Ok(uri) } else { Err(Error::BadRequest("the request's target is none")) }
+        let target = RequestTarget::read(target, &method).map_err(Error::BadRequest)?;
+        let mut fields = HeadFields::default();
+        fields.read(text, found(parsed.headers));
+        let framing = Framing::of_request(version, &fields).map_err(Error::BadRequest)?;
+        // What follows upon CONNECT is another protocol, which this gateway does not speak.
+        let stays = stays(version, &fields) && method != Method::CONNECT;
+        let expects = version == Version::HTTP_11 && expects_invitation(&fields);
+        let trailers = version == Version::HTTP_11 && takes_trailers(&fields);
+        let head = RequestHead { method, target, version, fields };
+        Ok(Asking { head, framing, stays, expects, trailers })
     }
 }
 
@@ -159,24 +142,25 @@ fn version(head: &[u8]) -> Option<(u8, u8)> {
     }
 }
 
-fn expects_invitation(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+fn expects_invitation(fields: &HeadFields) -> bool {
+    fields.first(&EXPECT).is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"))
 }
 
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(TE).iter();
-    let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+fn takes_trailers(fields: &HeadFields) -> bool {
+    let mut words = lines(fields, TE).flat_map(|line| line.split(|byte| *byte == b','));
     words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits { size: 512, fields: 8, target: 64 };
 
     /// Reads a head that comes in pieces of this length.
-    fn read(text: &[u8], step: usize) -> Result<(RequestHead, Vec<u8>), Error> {
+    fn read(text: &[u8], step: usize) -> Result<(Asking, Vec<u8>), Error> {
         let (mut reader, mut buffer) = (HeadReader::new(LIMITS), BytesMut::new());
         for piece in text.chunks(step) {
             buffer.extend_from_slice(piece);
@@ -201,14 +185,11 @@ mod tests {
     fn a_head_is_read_in_whatever_pieces_it_comes() {
         let text = b"\r\nGET /a?b=%20c HTTP/1.1\r\nHost: x\r\nA: 1\r\na:  2 \r\n\r\nGET";
         for step in 1..text.len() - 3 {
-            let (head, _) = read(text, step).unwrap();
-            let RequestHead { request, framing, stays, expects, trailers } = head;
-            assert_eq!(
-                (request.method(), request.uri().to_string()),
-                (&Method::GET, "/a?b=%20c".into())
-            );
-            let values: Vec<_> = request.headers().get_all("a").iter().collect();
-            assert_eq!(values, ["1", "2"]);
+            let (asking, _) = read(text, step).unwrap();
+            let Asking { head, framing, stays, expects, trailers } = asking;
+            assert_eq!((&head.method, head.target.as_str()), (&Method::GET, "/a?b=%20c"));
+            let values: Vec<_> = lines(&head.fields, HeaderName::from_static("a")).collect();
+            assert_eq!(values, [b"1", b"2"]);
             assert_eq!((framing, stays, expects, trailers), (Framing::Empty, true, false, false));
         }
         assert_eq!(read(text, text.len()).unwrap().1, b"GET");
@@ -278,10 +259,10 @@ mod tests {
         refused(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(9)), 431);
         refused("GET / HTTP/2.0\r\n\r\n", 505);
         let most = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(8));
-        assert_eq!(read(most.as_bytes(), 7).unwrap().0.request.headers().len(), 8);
+        assert_eq!(read(most.as_bytes(), 7).unwrap().0.head.fields.len(), 8);
         assert!(read(b"GET http://a.example:80/x HTTP/1.1\r\n\r\n", 9).is_ok());
         let (later, _) = read(b"GET /a HTTP/1.7\r\nA: 1\r\n\r\n", 9).unwrap();
-        assert_eq!((later.request.version(), later.stays), (Version::HTTP_11, true));
+        assert_eq!((later.head.version, later.stays), (Version::HTTP_11, true));
         assert!(read(b"OPTIONS * HTTP/1.1\r\n\r\n", 9).is_ok());
     }
 }

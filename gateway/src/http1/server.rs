@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
@@ -17,10 +17,11 @@ use super::answer_head::{Asked, frame, write_answer};
 use super::framing::Framing;
 use super::incoming::{IncomingBody, Shared};
 use super::outgoing::Outgoing;
-use super::request_head::{HeadLimits, HeadReader, RequestHead};
+use super::request_head::{Asking, HeadLimits, HeadReader};
 use super::stream::READ;
 use super::watch::Watch;
 use crate::Error;
+use crate::head::{Answered, RequestHead};
 use crate::headers::is_upgrade;
 use crate::properties::LimitProperties;
 
@@ -33,12 +34,13 @@ pub(crate) trait Handler: Sync {
     /// it asks for another protocol.
     fn handle(
         &self,
-        request: Request<Option<IncomingBody>>,
+        head: RequestHead,
+        body: Option<IncomingBody>,
         upgrading: Option<Upgrading>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    ) -> impl Future<Output = Answered<Self::Body>> + Send;
 
     /// Answers what is no request that can be handled; the connection ends after it.
-    fn refuse(&self, error: Error) -> Response<Self::Body>;
+    fn refuse(&self, error: Error) -> Answered<Self::Body>;
 }
 
 /// A client's connection that is used otherwise from here on, and what has come on it already.
@@ -77,30 +79,30 @@ pub(crate) async fn serve(
     let mut stopped = pin!(stop.cancelled());
     let mut connection = Served::new(io, limits);
     loop {
-        let head = poll_fn(|cx| connection.poll_head(cx, stopped.as_mut())).await;
-        let Next::Request(head) = head else {
-            return match head {
+        let next = poll_fn(|cx| connection.poll_head(cx, stopped.as_mut())).await;
+        let Next::Request(asking) = next else {
+            return match next {
                 Next::Refused(error) => connection.refuse(handler.refuse(error)).await,
                 _ => Ok(connection.shut().await?),
             };
         };
-        let (grant, upgrading) = granting(&head).unzip();
+        let (grant, upgrading) = granting(&asking).unzip();
         let asks_upgrade = grant.is_some();
-        let (request, mut asked) = connection.begin(*head);
+        let (head, body, mut asked) = connection.begin(*asking);
         // In a box: a connection without a request has no room for one.
-        let mut handling = Box::pin(handler.handle(request, upgrading));
+        let mut handling = Box::pin(handler.handle(head, body, upgrading));
         let answered = poll_fn(|cx| {
-            if let Poll::Ready(response) = handling.as_mut().poll(cx) {
-                return Poll::Ready(Some(response));
+            if let Poll::Ready(answered) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(answered));
             }
             connection.shared.poll_gone(cx).map(|()| None)
         });
-        let Some(response) = answered.await else { return Err(Ended::Gone) };
+        let Some(answered) = answered.await else { return Err(Ended::Gone) };
         drop(handling);
         // What is told to stop takes no other request.
         asked.stays &= !stop.is_cancelled();
-        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let stays = connection.answer(asked, response).await?;
+        let upgraded = answered.head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let stays = connection.answer(asked, answered).await?;
         if let Some(grant) = grant.filter(|_| upgraded) {
             connection.hand_over(grant);
             return Ok(());
@@ -114,8 +116,8 @@ pub(crate) async fn serve(
 }
 
 /// Gets ready to give a connection away where a request asks for another protocol.
-fn granting(head: &RequestHead) -> Option<(oneshot::Sender<Upgraded>, Upgrading)> {
-    let asked = head.framing == Framing::Empty && is_upgrade(head.request.headers());
+fn granting(asking: &Asking) -> Option<(oneshot::Sender<Upgraded>, Upgrading)> {
+    let asked = asking.framing == Framing::Empty && is_upgrade(&asking.head.fields);
     asked.then(|| {
         let (grant, granted) = oneshot::channel();
         (grant, Upgrading(granted))
@@ -124,7 +126,7 @@ fn granting(head: &RequestHead) -> Option<(oneshot::Sender<Upgraded>, Upgrading)
 
 /// What comes next on a connection.
 enum Next {
-    Request(Box<RequestHead>),
+    Request(Box<Asking>),
     Refused(Error),
     Nothing,
 }
@@ -176,7 +178,7 @@ impl Served {
         loop {
             if !stream.read.is_empty() {
                 match self.heads.next(&mut stream.read) {
-                    Ok(Some(head)) => return Poll::Ready(Next::Request(Box::new(head))),
+                    Ok(Some(asking)) => return Poll::Ready(Next::Request(Box::new(asking))),
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Next::Refused(error)),
                 }
@@ -204,32 +206,28 @@ impl Served {
         Poll::Ready(if self.begun { Next::Refused(Error::Stalled) } else { Next::Nothing })
     }
 
-    /// Makes a request of its head, and says what its answer depends on.
-    fn begin(&mut self, head: RequestHead) -> (Request<Option<IncomingBody>>, Asked) {
+    /// Returns a request's head and body, and what its answer depends on.
+    fn begin(&mut self, asking: Asking) -> (RequestHead, Option<IncomingBody>, Asked) {
         (self.begun, self.since, self.patience) = (false, None, self.keep_alive);
-        let RequestHead { request, framing, stays, expects, trailers } = head;
-        let asked = Asked {
-            version: request.version(),
-            head_only: *request.method() == Method::HEAD,
-            stays,
-            trailers,
-        };
+        let Asking { head, framing, stays, expects, trailers } = asking;
+        let head_only = head.method == Method::HEAD;
+        let asked = Asked { version: head.version, head_only, stays, trailers };
         let body = (framing != Framing::Empty).then(|| self.shared.begin(framing, expects));
-        (request.map(|()| body), asked)
+        (head, body, asked)
     }
 
     /// Writes an answer; returns whether another request may follow.
-    async fn answer<B>(&mut self, asked: Asked, response: Response<B>) -> Result<bool, Ended>
+    async fn answer<B>(&mut self, asked: Asked, answered: Answered<B>) -> Result<bool, Ended>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (parts, body) = response.into_parts();
+        let Answered { head, body } = answered;
         let asked = Asked { stays: self.shared.begin_answer() && asked.stays, ..asked };
-        let (framing, stays) = frame(asked, &parts, &body.size_hint());
-        let head = write_answer(asked, &parts, (framing, stays));
-        drop(parts);
+        let (framing, stays) = frame(asked, &head, &body.size_hint());
+        let written = write_answer(asked, &head, (framing, stays));
+        drop(head);
         let body = (framing != Framing::Empty && !body.is_end_stream()).then_some(body);
-        let mut outgoing = Outgoing::new(head, body, framing == Framing::Chunked);
+        let mut outgoing = Outgoing::new(written, body, framing == Framing::Chunked);
         if !asked.trailers {
             outgoing = outgoing.without_trailers();
         }
@@ -253,13 +251,13 @@ impl Served {
     }
 
     /// Answers what cannot be handled, and ends.
-    async fn refuse<B>(mut self, response: Response<B>) -> Result<(), Ended>
+    async fn refuse<B>(mut self, answered: Answered<B>) -> Result<(), Ended>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let version = http::Version::HTTP_11;
         let asked = Asked { version, head_only: false, stays: false, trailers: false };
-        self.answer(asked, response).await?;
+        self.answer(asked, answered).await?;
         Ok(self.linger().await?)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -24,6 +24,7 @@ use super::sniff::{Spoken, sniff};
 use super::{Listener, proxy_protocol};
 use crate::Error;
 use crate::body::{ClientBody, ResponseBody};
+use crate::head::{Answered, RequestHead};
 use crate::http1::{self, Handler, IncomingBody, Io, Upgrading};
 use crate::properties::LimitProperties;
 
@@ -157,8 +158,10 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
             async move {
-                let answer = gateway.handle(request.map(ClientBody::Http2), &peer, None).await;
-                Ok::<_, Infallible>(answer)
+                let (parts, body) = request.into_parts();
+                let (head, body) = (RequestHead::from(&parts), ClientBody::Http2(body));
+                let answered = gateway.handle(head, body, &peer, None).await;
+                Ok::<_, Infallible>(answered.into_response())
             }
         });
         let signs = Signs::default();
@@ -202,15 +205,16 @@ impl Handler for Answering<'_> {
 
     async fn handle(
         &self,
-        request: Request<Option<IncomingBody>>,
+        head: RequestHead,
+        body: Option<IncomingBody>,
         upgrading: Option<Upgrading>,
-    ) -> Response<ResponseBody> {
-        let request = request.map(|body| body.map_or(ClientBody::None, ClientBody::Http1));
-        self.gateway.handle(request, &self.peer, upgrading).await
+    ) -> Answered<ResponseBody> {
+        let body = body.map_or(ClientBody::None, ClientBody::Http1);
+        self.gateway.handle(head, body, &self.peer, upgrading).await
     }
 
-    fn refuse(&self, error: Error) -> Response<ResponseBody> {
+    fn refuse(&self, error: Error) -> Answered<ResponseBody> {
         tracing::debug!(peer = %self.peer.address.ip, %error, "no request");
-        self.gateway.refuse(error, &self.peer)
+        self.gateway.refuse(&error, &self.peer)
     }
 }

@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -5,18 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
+use gray_propagation::Lines as _;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
+use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead};
 use crate::headers::{self, Address, Arrival, REQUEST_ID, RequestId};
-use crate::http1::{Granted, Io, Upgrading};
+use crate::http1::{Io, Upgrading};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
-use crate::proxy::{Failure, Proxy};
+use crate::proxy::Proxy;
 use crate::revision::Revision;
 use crate::tags::{self, TagPolicy, take_over};
 use crate::upstream::Pools;
@@ -74,43 +77,44 @@ impl Gateway {
     /// Answers a request; whatever happens, the client gets an answer and the request is noted.
     pub(crate) async fn handle(
         &self,
-        request: Request<ClientBody>,
+        head: RequestHead,
+        body: ClientBody,
         peer: &Peer,
         upgrading: Option<Upgrading>,
-    ) -> Response<ResponseBody> {
-        let proxies = &self.policy.trusted_proxies;
-        let client = proxies.client(peer.address.ip, request.headers());
-        let id = RequestId::of(request.headers(), client.through_proxy);
-        let method = request.method().clone();
+    ) -> Answered<ResponseBody> {
+        let client = self.policy.trusted_proxies.client(peer.address.ip, &head.fields);
+        let id = RequestId::of(&head.fields, client.through_proxy);
+        let method = head.method.clone();
         let arrived = Arrived {
             at: Instant::now(),
             method: method.clone(),
-            path: self.observer.access_log.as_ref().map(|_| request.uri().path().to_owned()),
+            path: self.observer.access_log.as_ref().map(|_| head.target.path().to_owned()),
             client: client.address,
             id: id.clone(),
         };
         let mut ending = Ending::begin(self.observer.clone(), arrived);
-        let wants_decision = self.policy.decision_header && request.headers().contains_key(EXPLAIN);
-        let version = request.version();
-        let answered = match self.check(&request) {
-            Ok(()) => self.serve(request, peer, client, &id).await,
-            Err(error) => Err(Failure { error, trail: None }),
+        let wants_decision = self.policy.decision_header && head.fields.has(&EXPLAIN);
+        let version = head.version;
+        let (served, trail) = match self.check(&head) {
+            Ok(()) => self.serve(head, body, peer, client, &id).await,
+            Err(error) => (Err(error), None),
         };
-        let mut response = match answered {
-            Ok(response) => self.take_answer(response, upgrading, version),
-            Err(failure) => own_answer(failure, &method, &id),
+        let (mut answered, error) = match served {
+            Ok(answered) => (self.take_answer(answered, upgrading, version, trail.as_ref()), None),
+            Err(error) => {
+                let code = error.code();
+                (own_answer(&error, &method, &id), Some(code))
+            }
         };
-        let trail = response.extensions_mut().remove::<Trail>();
-        tags::report(response.headers_mut(), trail.as_ref());
-        self.adorn(&mut response, trail.as_ref(), &id, wants_decision);
-        let error = response.extensions_mut().remove::<ErrorCode>().map(|code| code.0);
-        ending.answered(response.status(), error, trail);
-        response.map(|body| body.with_ending(ending))
+        tags::report(&mut answered.head.fields, trail.as_ref());
+        self.adorn(&mut answered.head.fields, trail.as_ref(), &id, wants_decision);
+        ending.answered(answered.head.status, error, trail);
+        answered.map(|body| body.with_ending(ending))
     }
 
     /// Answers what is no request that can be handled, and takes note of it as of a request.
-    pub(crate) fn refuse(&self, error: Error, peer: &Peer) -> Response<ResponseBody> {
-        let id = RequestId::of(&HeaderMap::new(), false);
+    pub(crate) fn refuse(&self, error: &Error, peer: &Peer) -> Answered<ResponseBody> {
+        let id = RequestId::draw();
         // Nobody knows which, if any.
         let method = Method::from_bytes(b"-").unwrap_or_default();
         let arrived = Arrived {
@@ -121,123 +125,121 @@ impl Gateway {
             id: id.clone(),
         };
         let mut ending = Ending::begin(self.observer.clone(), arrived);
-        let code = error.code();
-        let mut response = own_answer(Failure { error, trail: None }, &method, &id);
-        response.headers_mut().insert(REQUEST_ID, id.value().clone());
-        ending.answered(response.status(), Some(code), None);
-        response.map(|body| body.with_ending(ending))
+        let mut answered = own_answer(error, &method, &id);
+        answered.head.fields.insert(&REQUEST_ID, id.as_bytes());
+        ending.answered(answered.head.status, Some(error.code()), None);
+        answered.map(|body| body.with_ending(ending))
     }
 
     /// Refuses what must not be passed on.
-    fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
-        let headers = request.headers();
-        let uri = request.uri();
-        if request.method() == Method::CONNECT {
+    fn check(&self, head: &RequestHead) -> Result<(), Error> {
+        let RequestHead { method, target, version, fields } = head;
+        if *method == Method::CONNECT {
             return Err(Error::Method(Method::CONNECT));
         }
-        if uri.path().len() + uri.query().map_or(0, str::len) > self.policy.max_target {
+        if target.path().len() + target.query().map_or(0, str::len) > self.policy.max_target {
             return Err(Error::TargetTooLong);
         }
-        if headers.get_all(HOST).iter().count() > 1 {
+        if fields.line(&HOST, 1).is_some() {
             return Err(Error::BadRequest("the request has more than one Host"));
         }
-        if request.version() >= Version::HTTP_11
-            && uri.authority().is_none()
-            && !headers.contains_key(HOST)
-        {
+        if *version >= Version::HTTP_11 && target.authority().is_none() && !fields.has(&HOST) {
             return Err(Error::BadRequest("the request has no Host"));
         }
-        let length =
-            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = fields.text(&CONTENT_LENGTH).and_then(|length| length.parse().ok());
         if length.is_some_and(|length: u64| length > self.policy.max_body) {
             return Err(Error::BodyTooLarge);
         }
-        if headers::passes(headers) >= MAX_PASSES {
+        if headers::passes(fields) >= MAX_PASSES {
             return Err(Error::Loop);
         }
         Ok(())
     }
 
-    /// Classifies a request, and passes it on.
+    /// Classifies a request, and passes it on; what became of it is told in any case.
     async fn serve(
         &self,
-        request: Request<ClientBody>,
+        mut head: RequestHead,
+        body: ClientBody,
         peer: &Peer,
         client: ClientAddr,
         id: &RequestId,
-    ) -> Result<Response<InstanceBody>, Failure> {
+    ) -> (Result<Answered<InstanceBody>, Error>, Option<Trail>) {
         let carriers = Arc::clone(&self.proxy.carriers);
-        let mut request =
-            request.map(|body| RequestBody::new(body, self.policy.max_body, carriers));
-        let version = request.version();
-        settle_host(&mut request);
-        headers::strip_request(request.headers_mut());
-        request.extensions_mut().insert(client);
-        let arrival = Arrival {
-            peer: peer.address.clone(),
-            client: peer.address.or(client.address),
-            trusted: client.through_proxy,
-            scheme: peer.scheme,
-        };
-        let id = id.value().clone();
-        let proxy = &self.proxy;
-        let (chosen, refused) = self.policy.tags.chosen(arrival.peer.ip, request.headers());
+        let body = RequestBody::new(body, self.policy.max_body, carriers);
+        settle_host(&mut head);
+        headers::strip_request(&mut head.fields);
+        let (mut chosen, refused) = self.policy.tags.chosen(peer.address.ip, &head.fields);
         if let Some(error) = refused {
             tracing::debug!(%error, "signed tag refused");
             self.metrics().refused_tags.fetch_add(1, Relaxed);
         }
-        let inner = service_fn(move |mut request: Request<RequestBody>| {
-            if let Some(chosen) = &chosen {
-                take_over(&mut request, chosen.status);
-                let probe = chosen.probe.clone();
-                probe.map(|probe| request.extensions_mut().insert(probe));
+        let inner = service_fn(move |mut call: Call<RequestBody>| {
+            // It is called once.
+            if let (Some(chosen), Some(trail)) = (chosen.take(), &mut call.trail) {
+                take_over(trail, chosen.status);
+                trail.probe = chosen.probe;
             }
-            let headers = request.headers_mut();
-            headers::forward(headers, &arrival);
-            headers::sign(headers, version);
-            headers.insert(REQUEST_ID, id.clone());
-            headers.remove(EXPLAIN);
-            proxy.call(request)
+            let arrival = Arrival {
+                peer: &peer.address,
+                client: &peer.address.or(call.client.address),
+                trusted: call.client.through_proxy,
+                scheme: peer.scheme,
+            };
+            let version = call.head.version;
+            let fields = &mut call.head.fields;
+            headers::forward(fields, &arrival);
+            headers::sign(fields, version);
+            fields.insert(&REQUEST_ID, id.as_bytes());
+            fields.remove(&EXPLAIN);
+            async move {
+                let served = self.proxy.call(&mut call).await;
+                Ok::<_, Infallible>((served, call.trail))
+            }
         });
+        let call = Call { head, body, client, trail: None };
         // Whatever is in it is always ready.
-        ClassifyLayer::new(self.revision.clone()).layer(inner).call(request).await
+        match ClassifyLayer::new(self.revision.clone()).layer(inner).call(call).await {
+            Ok(served) => served,
+            Err(never) => match never {},
+        }
     }
 
     /// Turns an instance's answer into the client's.
     fn take_answer(
         &self,
-        mut response: Response<InstanceBody>,
+        mut answered: Answered<InstanceBody>,
         client: Option<Upgrading>,
         version: Version,
-    ) -> Response<ResponseBody> {
-        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if upgraded && let Some(client) = client {
-            let granted = response.extensions_mut().remove::<Granted>();
-            let route = response.extensions().get::<Trail>().and_then(|trail| trail.route.as_ref());
+        trail: Option<&Trail>,
+    ) -> Answered<ResponseBody> {
+        let upgraded = answered.head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if upgraded
+            && let Some(client) = client
+            && let Some((instance, read)) = answered.body.upgraded()
+        {
+            let route = trail.and_then(|trail| trail.route.as_ref());
             let idle = route.map_or(DEFAULT_IDLE, |route| route.timeouts.idle.0);
-            if let Some((instance, read)) = granted.and_then(|granted| granted.take()) {
-                self.upgrades.spawn(join(client, instance, read, idle));
-            }
+            self.upgrades.spawn(join(client, instance, read, idle));
         }
-        let answered = response.version();
-        headers::strip_response(response.headers_mut(), upgraded);
-        headers::sign(response.headers_mut(), answered);
-        self.proxy.carriers.strip(response.headers_mut());
-        *response.version_mut() = version;
+        let AnswerHead { fields, version: came, .. } = &mut answered.head;
+        headers::strip_response(fields, upgraded);
+        headers::sign(fields, *came);
+        self.proxy.carriers.strip(fields);
+        *came = version;
         let carriers = Arc::clone(&self.proxy.carriers);
-        response.map(|body| ResponseBody::of(body, carriers))
+        answered.map(|body| ResponseBody::of(body, carriers))
     }
 
     /// Adds what the gateway itself has to say.
     fn adorn(
         &self,
-        response: &mut Response<ResponseBody>,
+        fields: &mut HeadFields,
         trail: Option<&Trail>,
         id: &RequestId,
         decision: bool,
     ) {
-        let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, id.value().clone());
+        fields.insert(&REQUEST_ID, id.as_bytes());
         let Some(trail) = trail else { return };
         if let (Some((name, max_age)), Some(issued)) =
             (&self.policy.sticky_cookie, trail.verdict.issued)
@@ -245,40 +247,26 @@ impl Gateway {
             let issued = String::from_utf8_lossy(issued.as_bytes());
             let text =
                 format!("{name}={issued}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax");
-            if let Ok(cookie) = HeaderValue::try_from(text) {
-                headers.append(SET_COOKIE, cookie);
+            if HeaderValue::try_from(&text).is_ok() {
+                fields.append(&SET_COOKIE, text.as_bytes());
             }
         }
-        if decision && let Ok(text) = HeaderValue::try_from(decision_of(trail)) {
-            headers.insert(DECISION, text);
+        if decision {
+            fields.insert(&DECISION, decision_of(trail).as_bytes());
         }
     }
 }
 
-/// The code of an error that the gateway answered itself.
-#[derive(Clone, Copy, Debug)]
-struct ErrorCode(&'static str);
-
-fn own_answer(failure: Failure, method: &Method, id: &RequestId) -> Response<ResponseBody> {
-    let Failure { error, trail } = failure;
-    let own = problem::answer(&error, method, id.as_str());
+fn own_answer(error: &Error, method: &Method, id: &RequestId) -> Answered<ResponseBody> {
     tracing::debug!(request = %id, %error, "request not served");
-    let (parts, body) = own.into_parts();
-    let mut response = Response::from_parts(parts, ResponseBody::of_own(body));
-    response.extensions_mut().insert(ErrorCode(error.code()));
-    if let Some(trail) = trail {
-        response.extensions_mut().insert(trail);
-    }
-    response
+    problem::answer(error, method, id.as_str()).map(ResponseBody::of_own)
 }
 
 /// Makes `Host` say what was asked for, which the target knows better (RFC 9112, section 3.2.2; HTTP/2
 /// has no `Host` at all).
-fn settle_host<B>(request: &mut Request<B>) {
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::try_from(authority.as_str())
-    {
-        request.headers_mut().insert(HOST, host);
+fn settle_host(head: &mut RequestHead) {
+    if let Some(authority) = head.target.authority() {
+        head.fields.insert(&HOST, authority.as_str().as_bytes());
     }
 }
 

@@ -1,7 +1,7 @@
 //! How requests reach instances.
 //!
 //! [`Upstream`] is the seam: everything above it knows only that a request goes to a [`Target`] and
-//! comes back as an answer, or comes back itself if it may be sent elsewhere. [`Pools`] implements it,
+//! comes back as an answer, or may be sent elsewhere. [`Pools`] implements it,
 //! over HTTP/1.1 with an engine of its own, over HTTP/2 with hyper.
 
 mod connect;
@@ -12,10 +12,10 @@ mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response};
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::head::{Answered, Call};
 use crate::http1::{Cut, Lost};
 use crate::properties::TimeoutProperties;
 
@@ -31,9 +31,9 @@ pub trait Upstream<B> {
     /// Sends the request and waits for the head of the answer.
     fn send(
         &self,
-        request: Request<B>,
+        call: &mut Call<B>,
         to: &Target,
-    ) -> impl Future<Output = Result<Response<Self::Body>, Failed<B>>> + Send;
+    ) -> impl Future<Output = Result<Answered<Self::Body>, Failed>> + Send;
 }
 
 /// Where a request goes, and how.
@@ -95,10 +95,10 @@ impl UpstreamError {
 
 /// A request that was not answered.
 #[derive(Debug)]
-pub struct Failed<B> {
+pub struct Failed {
     /// Why.
     pub error: Error,
-    /// The request, where it may go elsewhere: nothing of it was sent, or it does no more when it is
-    /// done twice (RFC 9110, section 9.2.2).
-    pub request: Option<Box<Request<B>>>,
+    /// Whether it may go elsewhere: nothing of it was sent, or it does no more when it is done twice
+    /// (RFC 9110, section 9.2.2).
+    pub again: bool,
 }

@@ -2,15 +2,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
+use gray_propagation::{Lines as _, lines};
+use http::{HeaderMap, Request, Uri, Version, header};
 use http_body::Body as _;
-use hyper::client::conn::{TrySendError, http2};
+use hyper::client::conn::http2;
 use papaya::HashMap;
 
 use super::endpoint::{Endpoint, Lease, Sender};
 use super::{Failed, Target, Upstream, UpstreamError, UpstreamTls, Wire};
 use crate::Error;
 use crate::body::{Blame, BodyError, Inner, InstanceBody, Progress, RequestBody, within};
+use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead};
 use crate::http1::{Connection, Lost};
 
 /// Connections to all instances.
@@ -44,12 +46,12 @@ impl Upstream<RequestBody> for Pools {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        call: &mut Call<RequestBody>,
         to: &Target,
-    ) -> Result<Response<InstanceBody>, Failed<RequestBody>> {
+    ) -> Result<Answered<InstanceBody>, Failed> {
         let endpoint = self.endpoint(to);
         let mut sent_again = false;
-        let repeatable = is_repeatable(&request);
+        let repeatable = is_repeatable(call);
         loop {
             let idle = if sent_again { None } else { endpoint.idle() };
             // Most requests need none of this, and no room for it.
@@ -59,85 +61,68 @@ impl Upstream<RequestBody> for Pools {
             };
             let sender = match sender {
                 Ok(sender) => sender,
-                Err(error) => {
-                    let request = Some(Box::new(request));
-                    return Err(Failed { error: Error::Connect(error), request });
-                }
+                Err(error) => return Err(Failed { error: Error::Connect(error), again: true }),
             };
             let reused = sender.is_reused();
-            let (sent, again) = match sender {
-                Sender::Http1 { connection, .. } => {
-                    let sent = send1(&endpoint, connection, &mut request, to).await;
-                    (sent, repeatable.then_some(request))
-                }
-                Sender::Http2 { sender, .. } => {
-                    let spare = if repeatable { copy(&request) } else { None };
-                    (Box::pin(send2(sender, reused, request, to)).await, spare)
-                }
+            let sent = match sender {
+                Sender::Http1 { connection, .. } => send1(&endpoint, connection, call, to).await,
+                Sender::Http2 { sender, .. } => Box::pin(send2(sender, reused, call, to)).await,
             };
-            request = match (sent, again) {
-                (Ok(response), _) => return Ok(response),
+            let (error, unsent) = match sent {
+                Ok(answered) => return Ok(answered),
                 // An idle connection that the instance had closed meanwhile is no failure of it.
-                (Err(Again::Stale(stale)), _) => *stale,
-                (Err(Again::Failed(failed)), Some(again)) if failed.is_lost() => {
-                    // Once more here, since an old connection may have been the reason; then elsewhere.
-                    if sent_again || !reused {
-                        return Err(Failed { request: Some(Box::new(again)), ..failed });
-                    }
-                    sent_again = true;
-                    again
-                }
-                (Err(Again::Failed(failed)), _) => return Err(failed),
+                Err(Unanswered::Stale) => continue,
+                Err(Unanswered::Unsent(error)) => (error, true),
+                Err(Unanswered::Failed(error)) => (error, false),
+            };
+            // Once more here, since an old connection may have been the reason; then elsewhere.
+            if !repeatable || !is_lost(&error) || sent_again || !reused {
+                let again = unsent || (repeatable && is_lost(&error));
+                return Err(Failed { error, again });
             }
+            sent_again = true;
         }
     }
 }
 
 /// Tells whether a request may be sent a second time: one without a body, by a method that does no more when
 /// it is done twice (RFC 9110, section 9.2.2).
-fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    request.method().is_idempotent()
-        && request.body().is_end_stream()
-        && !request.headers().contains_key(header::UPGRADE)
+fn is_repeatable(call: &Call<RequestBody>) -> bool {
+    call.head.method.is_idempotent()
+        && call.body.is_end_stream()
+        && !call.head.fields.has(&header::UPGRADE)
 }
 
-/// Copies a request without a body.
-fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let mut copy = Request::new(request.body().copy_of_none()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+/// Whether the connection broke before an answer began.
+fn is_lost(error: &Error) -> bool {
+    matches!(error, Error::Upstream(error) if error.is_broken())
 }
 
-impl<B> Failed<B> {
-    /// Whether the connection broke before an answer began.
-    fn is_lost(&self) -> bool {
-        matches!(&self.error, Error::Upstream(error) if error.is_broken())
-    }
-}
-
-enum Again {
-    Stale(Box<Request<RequestBody>>),
-    Failed(Failed<RequestBody>),
+/// Why there is no answer over a connection.
+enum Unanswered {
+    /// It had been closed before anything was sent over it.
+    Stale,
+    /// Nothing was sent over it.
+    Unsent(Error),
+    Failed(Error),
 }
 
 async fn send1(
     endpoint: &Arc<Endpoint>,
     connection: Connection,
-    request: &mut Request<RequestBody>,
+    call: &mut Call<RequestBody>,
     to: &Target,
-) -> Result<Response<InstanceBody>, Again> {
-    make_relative(request);
-    join_cookies(request.headers_mut());
-    expect_continue(request);
-    request.body_mut().may_stall(to.timeouts.idle.0);
-    let progress = request.body().progress();
-    let answer = connection.send(request, to.timeouts.first_byte.0, &progress).await;
+) -> Result<Answered<InstanceBody>, Unanswered> {
+    let Call { head, body, .. } = call;
+    join_cookies(&mut head.fields);
+    expect_continue(&head.fields, body);
+    body.may_stall(to.timeouts.idle.0);
+    let progress = body.progress();
+    let answer = connection.send(head, body, to.timeouts.first_byte.0, &progress).await;
     let error = match answer {
-        Ok(response) => {
+        Ok(answered) => {
             let lease = Lease::of(Arc::clone(endpoint));
-            return Ok(response.map(|answer| body(Inner::Http1(answer, lease), to, progress)));
+            return Ok(answered.map(|answer| from(Inner::Http1(answer, lease), to, progress)));
         }
         Err(Lost::Timeout) => Error::Timeout,
         Err(Lost::Body(BodyError::TooLarge)) => Error::BodyTooLarge,
@@ -146,94 +131,92 @@ async fn send1(
         Err(Lost::Body(BodyError::Instance(error))) => Error::Upstream(error),
         Err(lost) => Error::Upstream(UpstreamError::of(lost)),
     };
-    Err(Again::Failed(Failed { error, request: None }))
+    Err(Unanswered::Failed(error))
 }
 
 async fn send2(
     mut sender: http2::SendRequest<RequestBody>,
     reused: bool,
-    mut request: Request<RequestBody>,
+    call: &mut Call<RequestBody>,
     to: &Target,
-) -> Result<Response<InstanceBody>, Again> {
-    *request.version_mut() = Version::HTTP_2;
-    make_absolute(&mut request, to);
-    request.body_mut().may_stall(to.timeouts.idle.0);
-    let progress = request.body().progress();
+) -> Result<Answered<InstanceBody>, Unanswered> {
+    call.body.may_stall(to.timeouts.idle.0);
+    let progress = call.body.progress();
+    let none = call.body.none();
+    let request = absolute(&call.head, to, std::mem::replace(&mut call.body, none));
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
     match answer.await {
-        None => Err(Again::Failed(Failed { error: Error::Timeout, request: None })),
-        Some(Ok(response)) => Ok(response.map(|it| body(Inner::Http2(it), to, progress))),
+        None => Err(Unanswered::Failed(Error::Timeout)),
+        Some(Ok(response)) => {
+            let (parts, incoming) = response.into_parts();
+            let body = from(Inner::Http2(incoming), to, progress);
+            Ok(Answered { head: AnswerHead::from(&parts), body })
+        }
         Some(Err(mut error)) => Err(match error.take_message() {
-            Some(request) if reused && sender.is_closed() => Again::Stale(Box::new(request)),
-            request => Again::Failed(failed(error, request, &progress)),
+            Some(request) => {
+                call.body = request.into_body();
+                if reused && sender.is_closed() {
+                    Unanswered::Stale
+                } else {
+                    Unanswered::Unsent(failure(error.into_error(), &progress))
+                }
+            }
+            None => Unanswered::Failed(failure(error.into_error(), &progress)),
         }),
     }
 }
 
-fn body(inner: Inner, to: &Target, progress: Arc<Progress>) -> InstanceBody {
+fn from(inner: Inner, to: &Target, progress: Arc<Progress>) -> InstanceBody {
     InstanceBody::new(inner, to.timeouts.idle.0, to.deadline, progress)
 }
 
-fn failed(
-    error: TrySendError<Request<RequestBody>>,
-    request: Option<Request<RequestBody>>,
-    progress: &Progress,
-) -> Failed<RequestBody> {
-    let error = error.into_error();
-    // A client's broken body and an instance's broken connection look the same from here.
-    let error = match progress.failed() {
+/// A client's broken body and an instance's broken connection look the same from here.
+fn failure(error: hyper::Error, progress: &Progress) -> Error {
+    match progress.failed() {
         Some(Blame::TooLarge) => Error::BodyTooLarge,
         Some(Blame::Stalled) => Error::Stalled,
         Some(Blame::Broken) => Error::Client(error.into()),
         None => Error::Upstream(UpstreamError::Http2(error)),
-    };
-    Failed { error, request: request.map(Box::new) }
+    }
 }
 
 /// Holds the body back until the instance agrees to it, where the client asked for that (RFC 9110,
 /// section 10.1.1).
-fn expect_continue(request: &mut Request<RequestBody>) {
-    let expected = request.headers().get(header::EXPECT);
-    if expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        request.body_mut().hold_back();
+fn expect_continue(fields: &HeadFields, body: &mut RequestBody) {
+    let expected = fields.first(&header::EXPECT);
+    if expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        body.hold_back();
     }
 }
 
 /// Joins the crumbs that HTTP/2 allows (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs = headers.get_all(header::COOKIE);
-    if crumbs.iter().count() < 2 {
+fn join_cookies(fields: &mut HeadFields) {
+    if fields.line(&header::COOKIE, 1).is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// Undoes [`make_absolute`] for a request that was to go over HTTP/2 and was not sent.
-fn make_relative(request: &mut Request<RequestBody>) {
-    let Some(authority) = request.uri().authority() else { return };
-    if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    if let Some(target) = request.uri().path_and_query().cloned() {
-        *request.uri_mut() = Uri::from(target);
-    }
+    let crumbs: Vec<&[u8]> = lines(fields, header::COOKIE).collect();
+    let joined = crumbs.join(&b"; "[..]);
+    fields.insert(&header::COOKIE, &joined);
 }
 
 /// HTTP/2 carries scheme and host in the target instead of a header.
-fn make_absolute(request: &mut Request<RequestBody>, to: &Target) {
-    let host = request.headers_mut().remove(header::HOST);
-    // A request that comes back unsent has been through here already.
-    let before = request.uri().authority().map(ToString::to_string);
-    let host = host.as_ref().and_then(|host| host.to_str().ok()).or(before.as_deref());
-    let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
-    let path = request.uri().path_and_query().cloned();
+fn absolute(head: &RequestHead, to: &Target, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    let mut headers = HeaderMap::from(&head.fields);
+    headers.remove(header::HOST);
+    *request.headers_mut() = headers;
     let address = to.addr.to_string();
-    let built = Uri::builder().scheme(scheme).authority(host.unwrap_or(&address));
-    let built = built.path_and_query(path.map_or("/".to_owned(), |path| path.to_string()));
+    let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
+    let host = head.fields.text(&header::HOST).unwrap_or(&address);
+    let path = match head.target.as_str() {
+        "" => "/",
+        path => path,
+    };
+    let built = Uri::builder().scheme(scheme).authority(host).path_and_query(path);
     if let Ok(uri) = built.build() {
         *request.uri_mut() = uri;
     }
+    request
 }

@@ -21,11 +21,12 @@ use gray_filters::{
 use gray_gateway::explain::{Answer, Asked, Explainer};
 use gray_gateway::properties::{RouteProperties, TimeoutProperties};
 use gray_gateway::{
-    Calling, Failed, Failure, Proxy, Revision, Routes, RuleDocuments, TagPolicy, Target, Upstream,
+    Answered, Call, Calling, Failed, Proxy, RequestHead, Revision, Routes, RuleDocuments,
+    TagPolicy, Target, Upstream,
 };
 use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
-use gray_propagation::Carriers;
-use http::{Request, Response};
+use gray_propagation::{Carriers, Lines as _};
+use http::Request;
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -102,14 +103,14 @@ impl Upstream<()> for Noting {
 
     async fn send(
         &self,
-        request: Request<()>,
+        call: &mut Call<()>,
         to: &Target,
-    ) -> Result<Response<(u16, Told)>, Failed<()>> {
+    ) -> Result<Answered<(u16, Told)>, Failed> {
         let told = TOLD.into_iter().filter_map(|name| {
-            let value = request.headers().get(name)?.to_str().unwrap_or_default();
+            let value = call.head.fields.text(&http::HeaderName::from_static(name))?;
             Some((name.to_owned(), value.to_owned()))
         });
-        Ok(Response::new((to.addr.port(), told.collect())))
+        Ok(Answered::new((to.addr.port(), told.collect())))
     }
 }
 
@@ -191,10 +192,7 @@ fn request(asks: &Asks) -> Request<()> {
     for (name, value) in BROUGHT {
         request = request.header(name, value);
     }
-    let mut request = request.body(()).unwrap();
-    let address = asks.address();
-    request.extensions_mut().insert(ClientAddr { address, through_proxy: false });
-    request
+    request.body(()).unwrap()
 }
 
 /// Sends a request through the gateway's own chain.
@@ -202,7 +200,7 @@ async fn decided(
     revision: Revision,
     directory: Directory,
     asks: &Asks,
-) -> Result<(u16, Told), Failure> {
+) -> Result<(u16, Told), gray_gateway::Error> {
     let proxy = Arc::new(Proxy {
         routes: routes(),
         callings: HashMap::default(),
@@ -212,11 +210,14 @@ async fn decided(
         attempts: 3,
         upstream: Noting,
     });
-    let chain = ClassifyLayer::new(live(revision).1).layer(service_fn(move |request| {
+    let chain = ClassifyLayer::new(live(revision).1).layer(service_fn(move |mut call| {
         let proxy = Arc::clone(&proxy);
-        async move { proxy.call(request).await }
+        async move { proxy.call(&mut call).await }
     }));
-    chain.oneshot(request(asks)).await.map(Response::into_body)
+    let (parts, body) = request(asks).into_parts();
+    let client = ClientAddr { address: asks.address(), through_proxy: false };
+    let call = Call { head: RequestHead::from(&parts), body, client, trail: None };
+    chain.oneshot(call).await.map(|answered| answered.body)
 }
 
 fn explained(revision: &Revision, directory: &Directory, asks: &Asks) -> Answer {
@@ -278,9 +279,9 @@ fn compare(world: &impl World, format: Format, asks: &Asks) -> Result<(), TestCa
             said.sort();
             prop_assert_eq!(said, may, "{}", world.yaml());
         }
-        Err(failure) => {
-            prop_assert!(ports.is_empty(), "{:?}: {ports:?}\n{}", failure.error, world.yaml());
-            prop_assert_eq!(answer.error, Some(failure.error.to_string()));
+        Err(error) => {
+            prop_assert!(ports.is_empty(), "{:?}: {ports:?}\n{}", error, world.yaml());
+            prop_assert_eq!(answer.error, Some(error.to_string()));
         }
     }
     Ok(())

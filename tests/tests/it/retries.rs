@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use gray_config::{Documents, Publisher, live};
-use gray_filters::{ClassifyLayer, Senses};
+use gray_filters::{ClassifyLayer, ClientAddr, Senses};
 use gray_gateway::{
-    Calling, Error, Failed, Proxy, Revision, RuleDocuments, Target, Trail, Upstream,
+    Answered, Call, Calling, Error, Failed, Proxy, RequestHead, Revision, RuleDocuments, Target,
+    Upstream,
 };
 use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
-use gray_propagation::Carriers;
-use http::{Request, Response};
+use gray_propagation::{Carriers, GRAY_HEADER, Lines as _};
+use http::Request;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::model::routes;
@@ -62,17 +63,17 @@ impl Refused {
 impl Upstream<()> for Refusing {
     type Body = ();
 
-    async fn send(&self, request: Request<()>, to: &Target) -> Result<Response<()>, Failed<()>> {
-        let lane = request.headers()["gray"].to_str().unwrap_or_default().to_owned();
+    async fn send(&self, call: &mut Call<()>, to: &Target) -> Result<Answered<()>, Failed> {
+        let lane = call.head.fields.text(&GRAY_HEADER).unwrap_or_default().to_owned();
         let gray = lane == "GRAY";
         let before = self.0.note((to.addr.port(), lane));
         if before == self.0.refusals {
-            return Ok(Response::new(()));
+            return Ok(Answered::new(()));
         }
         // From now on the rules say the opposite of what this request was told.
         self.0.rules.publish(revision(!gray));
         let error = Error::Connect(std::io::Error::other("refused"));
-        Err(Failed { error, request: Some(Box::new(request)) })
+        Err(Failed { error, again: true })
     }
 }
 
@@ -104,18 +105,24 @@ async fn every_attempt_follows_the_rules_that_the_first_one_did() {
             upstream: upstream.clone(),
         });
         let classified = rules.load().digest.clone();
-        let chain = ClassifyLayer::new(rules).layer(service_fn(move |request| {
+        let chain = ClassifyLayer::new(rules).layer(service_fn(move |mut call: Call<()>| {
             let proxy = Arc::clone(&proxy);
-            async move { proxy.call(request).await }
+            async move {
+                proxy.call(&mut call).await.map_err(|error| error.to_string())?;
+                Ok::<_, String>(call.trail)
+            }
         }));
-        let response = chain.oneshot(Request::get("/").body(()).unwrap()).await.unwrap();
+        let (asked, body) = Request::get("/").body(()).unwrap().into_parts();
+        let client =
+            ClientAddr { address: std::net::Ipv4Addr::LOCALHOST.into(), through_proxy: false };
+        let call = Call { head: RequestHead::from(&asked), body, client, trail: None };
+        let trail = chain.oneshot(call).await.unwrap().unwrap();
         let (lane, ports) = if gray { ("GRAY", 4..=6) } else { ("PROD", 1..=3) };
         let sent = upstream.0.sent();
         assert_eq!(sent.len(), 3, "{sent:?}");
         for (port, told) in &sent {
             assert!(told == lane && ports.contains(port), "{gray}: {sent:?}");
         }
-        let trail = response.extensions().get::<Trail>().unwrap();
         assert_eq!(trail.revision.digest, classified);
         assert_eq!((trail.verdict.status.to_string().as_str(), trail.attempts), (lane, 3));
     }

@@ -1,0 +1,36 @@
+use gray_filters::{Classified, ClientAddr, Head, Subject};
+
+use super::RequestHead;
+use crate::observe::Trail;
+use crate::revision::Revision;
+
+/// A request on its way through the gateway.
+#[derive(Debug)]
+pub struct Call<B> {
+    /// Its head.
+    pub head: RequestHead,
+    /// Its body.
+    pub body: B,
+    /// Who sent it.
+    pub client: ClientAddr,
+    /// What has become of it; nothing while nobody has classified it.
+    pub trail: Option<Trail>,
+}
+
+impl<B> Subject<Revision> for Call<B> {
+    fn head(&self) -> Head<'_> {
+        let RequestHead { method, target, fields, .. } = &self.head;
+        Head {
+            method,
+            path: target.path(),
+            query: target.query(),
+            host: self.head.host(),
+            headers: fields,
+            client: self.client.address,
+        }
+    }
+
+    fn decided(&mut self, classified: Classified<Revision>) {
+        self.trail = Some(Trail::of(classified));
+    }
+}

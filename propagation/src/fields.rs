@@ -1,0 +1,107 @@
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// The fields of a message's head, to be looked at, however they are kept.
+pub trait Lines: std::fmt::Debug {
+    /// Returns the value of a field's line; `place` counts the lines of that name from 0.
+    fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]>;
+
+    /// Returns the value of a field's first line.
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.line(name, 0)
+    }
+
+    /// Returns the value of a field's first line, where it is nothing but visible ASCII.
+    fn text(&self, name: &HeaderName) -> Option<&str> {
+        visible(self.first(name)?)
+    }
+
+    /// Tells whether there is such a field.
+    fn has(&self, name: &HeaderName) -> bool {
+        self.first(name).is_some()
+    }
+}
+
+/// The fields of a message's head, to be changed.
+pub trait Fields: Lines {
+    /// Returns the name of each line, in lower case.
+    fn names(&self) -> impl Iterator<Item = &[u8]>;
+
+    /// Writes a field as one line, in place of whatever was there.
+    fn set(&mut self, name: &HeaderName, value: HeaderValue);
+
+    /// Removes every line whose name is not to be kept.
+    fn keep(&mut self, keep: impl Fn(&[u8]) -> bool);
+
+    /// Removes all lines of a field.
+    fn drop_all(&mut self, name: &HeaderName) {
+        if self.has(name) {
+            self.keep(|other| other != name.as_str().as_bytes());
+        }
+    }
+}
+
+/// Returns the values of all lines of a field, in their order.
+pub fn lines<L: Lines + ?Sized>(fields: &L, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    (0..).map_while(move |place| fields.line(&name, place))
+}
+
+/// Reads a value that is nothing but visible ASCII, as [`HeaderValue::to_str`] does.
+pub fn visible(value: &[u8]) -> Option<&str> {
+    let is_visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    if value.iter().all(is_visible) { std::str::from_utf8(value).ok() } else { None }
+}
+
+impl Lines for HeaderMap {
+    fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]> {
+        let value = if place == 0 { self.get(name) } else { self.get_all(name).iter().nth(place) };
+        value.map(HeaderValue::as_bytes)
+    }
+}
+
+impl Fields for HeaderMap {
+    fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.keys().map(|name| name.as_str().as_bytes())
+    }
+
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.insert(name, value);
+    }
+
+    fn keep(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let gone: Vec<HeaderName> =
+            self.keys().filter(|name| !keep(name.as_str().as_bytes())).cloned().collect();
+        for name in gone {
+            self.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn visible_is_what_a_header_value_takes_for_it(value in prop::collection::vec(any::<u8>(), 0..8)) {
+            if let Ok(known) = HeaderValue::from_bytes(&value) {
+                prop_assert_eq!(visible(&value), known.to_str().ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_may_have_several_lines() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let name = HeaderName::from_static("a");
+        assert_eq!(lines(&headers, name.clone()).collect::<Vec<_>>(), [b"1", b"3"]);
+        headers.set(&name, HeaderValue::from_static("4"));
+        assert_eq!(lines(&headers, name.clone()).collect::<Vec<_>>(), [b"4"]);
+        headers.keep(|name| name == b"b");
+        assert_eq!((headers.has(&name), headers.len()), (false, 1));
+    }
+}
