@@ -11,6 +11,9 @@ pub const GRAY_HEADER: HeaderName = HeaderName::from_static("gray");
 /// The tag of Alibaba MSE's agents: never let in, even where it is not written.
 const MSE_TAG: HeaderName = HeaderName::from_static("x-mse-tag");
 
+/// What is never let in, whatever is written.
+static OWN: [HeaderName; 4] = [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER];
+
 /// The header names that together carry one verdict to the next hop.
 ///
 /// The `gray` header always does. Extra headers carry the name of the lane (`x-mse-tag: gray`) and
@@ -126,22 +129,17 @@ impl Carriers {
     ///
     /// CGI-like servers read `x_mse_tag` as `x-mse-tag`, so aliases with underscores go too.
     pub fn strip(&self, headers: &mut impl Fields) {
-        // Few messages have any, and looking at each name costs less than looking for each carrier.
-        let (mut carried, mut baggage) = (false, false);
-        for name in headers.names() {
-            baggage |= name == baggage::BAGGAGE.as_str().as_bytes();
-            carried |= self.is_carrier(name);
-        }
-        if baggage {
+        if headers.has(&baggage::BAGGAGE) {
             baggage::set(headers, None);
         }
-        if carried {
+        // Few messages have any.
+        let some = headers.may_have_any(&OWN) || headers.may_have_any(&self.extra);
+        if some || headers.may_have_underscores() {
             headers.keep(|name| !self.is_carrier(name));
         }
     }
 
     fn is_carrier(&self, name: &[u8]) -> bool {
-        static OWN: [HeaderName; 4] = [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER];
         let is = |other: &HeaderName| name == other.as_str().as_bytes();
         OWN.iter().any(is) || self.extra.iter().any(is) || self.is_alias(name)
     }

@@ -26,6 +26,16 @@ pub trait Fields: Lines {
     /// Returns the name of each line, in lower case.
     fn names(&self) -> impl Iterator<Item = &[u8]>;
 
+    /// Tells whether any of these fields may be there; `false` only where none is.
+    fn may_have_any(&self, names: &[HeaderName]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+
+    /// Tells whether any name may have an underscore; `false` only where none has.
+    fn may_have_underscores(&self) -> bool {
+        self.names().any(|name| name.contains(&b'_'))
+    }
+
     /// Writes a field as one line, in place of whatever was there.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
 

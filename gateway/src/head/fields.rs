@@ -4,46 +4,60 @@ use std::ops::Range;
 use gray_propagation::{Fields, Lines};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The fields of a head: a text, and which parts of it are names and values.
+/// The fields of a head: a text, and which parts of it are lines.
 ///
-/// They are few, so that looking at all of them costs less than a map; nothing is asked of the allocator
-/// for a line, and what is removed stays in the text until the message has gone.
+/// They are few, so that looking at all of them costs less than a map. Nothing is asked of the allocator for a
+/// line; what is removed stays in the text until the message has gone, and what is added stands behind it.
+/// Each line stands there as it is written, so that lines which follow upon one another are written at once.
 #[derive(Clone, Default)]
 pub struct HeadFields {
     text: Vec<u8>,
     lines: Vec<Line>,
+    /// Which names there are, or may be: what has none of their marks is not there.
+    marks: u64,
+    /// Whether a name has an underscore, or had one that was removed.
+    underscores: bool,
 }
 
-/// Where a line is in the text. Names are in lower case.
+/// Where a line is in the text: `name: value` and the line's end, the name in lower case.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    name: Part,
-    value: Part,
-}
-
-/// A part of the text.
-#[derive(Clone, Copy, Debug)]
-struct Part {
     start: u32,
-    length: u32,
+    name: u32,
+    value: u32,
 }
 
-impl Part {
-    /// Heads are far smaller than what can be counted here; what is not would be empty.
-    fn new(start: usize, length: usize) -> Self {
-        let part = u32::try_from(start).ok().zip(u32::try_from(length).ok());
-        let (start, length) = part.unwrap_or_default();
-        Self { start, length }
+/// What stands between a name and its value, and behind that.
+const COLON: &[u8] = b": ";
+const END: &[u8] = b"\r\n";
+
+impl Line {
+    /// A head that is larger than can be counted here is larger than any limit.
+    fn new(start: usize, name: usize, value: usize) -> Self {
+        let count = |count| u32::try_from(count).unwrap_or_default();
+        Self { start: count(start), name: count(name), value: count(value) }
     }
 
-    const fn range(self) -> Range<usize> {
+    const fn name(self) -> Range<usize> {
         let start = self.start as usize;
-        start..start + self.length as usize
+        start..start + self.name as usize
     }
 
-    fn of(self, text: &[u8]) -> &[u8] {
-        text.get(self.range()).unwrap_or_default()
+    const fn value(self) -> Range<usize> {
+        let start = self.name().end + COLON.len();
+        start..start + self.value as usize
     }
+
+    const fn end(self) -> usize {
+        self.value().end + END.len()
+    }
+}
+
+/// The mark of a name, by which most names that are not there are known not to be.
+fn mark(name: &[u8]) -> u64 {
+    let (first, last) = (name.first().copied().unwrap_or_default(), name.last().copied());
+    let sum = name.len() * 7 + usize::from(first) * 5 + usize::from(last.unwrap_or_default());
+    1 << (sum & 63)
 }
 
 impl HeadFields {
@@ -56,25 +70,39 @@ impl HeadFields {
     ) {
         /// How many fields and bytes a gateway adds, for which there is room from the beginning.
         const MORE: (usize, usize) = (12, 384);
-        let place =
-            |part: &[u8]| Part::new(part.as_ptr().addr() - head.as_ptr().addr(), part.len());
-        self.clear();
+        let place = |part: &[u8]| part.as_ptr().addr() - head.as_ptr().addr();
+        *self = Self::default();
         self.lines.reserve(found.len() + MORE.0);
-        self.lines
-            .extend(found.map(|(name, value)| Line { name: place(name), value: place(value) }));
         self.text.reserve(head.len() + MORE.1);
         self.text.extend_from_slice(head);
-        for line in &self.lines {
-            if let Some(name) = self.text.get_mut(line.name.range()) {
-                name.make_ascii_lowercase();
-            }
+        for (name, value) in found {
+            let line = Line::new(place(name), name.len(), value.len());
+            // Most come as they are written here; others are, behind the head.
+            let is_plain = place(value) == line.value().start
+                && head.get(line.name().end..line.value().start) == Some(COLON)
+                && head.get(line.value().end..line.end()) == Some(END);
+            let line = if is_plain { line } else { self.add(name, value) };
+            self.push(line);
         }
     }
 
-    /// Removes everything.
-    pub(crate) fn clear(&mut self) {
-        self.text.clear();
-        self.lines.clear();
+    /// Takes a line up that stands in the text.
+    fn push(&mut self, line: Line) {
+        let Some(name) = self.text.get_mut(line.name()) else { return };
+        name.make_ascii_lowercase();
+        self.underscores |= name.contains(&b'_');
+        self.marks |= mark(name);
+        self.lines.push(line);
+    }
+
+    /// Writes a line behind the text.
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Line {
+        let line = Line::new(self.text.len(), name.len(), value.len());
+        self.text.reserve(name.len() + value.len() + COLON.len() + END.len());
+        for part in [name, COLON, value, END] {
+            self.text.extend_from_slice(part);
+        }
+        line
     }
 
     /// Returns how many lines there are.
@@ -87,82 +115,111 @@ impl HeadFields {
         self.lines.is_empty()
     }
 
+    fn name(&self, line: Line) -> &[u8] {
+        self.text.get(line.name()).unwrap_or_default()
+    }
+
+    fn value(&self, line: Line) -> &[u8] {
+        self.text.get(line.value()).unwrap_or_default()
+    }
+
     /// Returns all lines, each as its name, in lower case, and its value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| (line.name.of(&self.text), line.value.of(&self.text)))
+        self.lines.iter().map(|line| (self.name(*line), self.value(*line)))
     }
 
     /// Returns how many bytes its lines take when they are written.
     pub(crate) fn size(&self) -> usize {
-        let lines = self.lines.iter().map(|line| line.name.length + line.value.length + 4);
-        lines.sum::<u32>() as usize
+        self.lines.iter().map(|line| line.end() - line.start as usize).sum()
     }
 
-    fn add(&mut self, part: &[u8]) -> Part {
-        let start = self.text.len();
-        self.text.extend_from_slice(part);
-        Part::new(start, part.len())
+    /// Returns its lines as they are written, those that follow upon one another in one piece; without those
+    /// that are not wanted.
+    pub(crate) fn pieces(&self, wanted: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = &[u8]> {
+        let mut lines = self.lines.iter().filter(move |line| wanted(self.name(**line))).peekable();
+        std::iter::from_fn(move || {
+            let first = lines.next()?;
+            let mut end = first.end();
+            while let Some(next) = lines.next_if(|next| next.start as usize == end) {
+                end = next.end();
+            }
+            Some(self.text.get(first.start as usize..end).unwrap_or_default())
+        })
     }
 
     fn is(&self, line: Line, name: &[u8]) -> bool {
-        line.name.length as usize == name.len() && line.name.of(&self.text) == name
+        line.name as usize == name.len() && self.name(line) == name
+    }
+
+    fn may_have(&self, name: &[u8]) -> bool {
+        self.marks & mark(name) != 0
     }
 
     /// Adds a line behind all others.
     pub fn append(&mut self, name: &HeaderName, value: &[u8]) {
-        let (name, value) = (self.add(name.as_str().as_bytes()), self.add(value));
-        self.lines.push(Line { name, value });
+        let name = name.as_str().as_bytes();
+        let line = self.add(name, value);
+        self.marks |= mark(name);
+        self.underscores |= name.contains(&b'_');
+        self.lines.push(line);
     }
 
     /// Adds a line behind all others, with the value of another field's first one, where there is one.
     pub(crate) fn append_copy(&mut self, name: &HeaderName, other: &HeaderName) {
-        let wanted = other.as_str().as_bytes();
-        if let Some(value) =
-            self.lines.iter().find(|line| self.is(**line, wanted)).map(|it| it.value)
-        {
-            let name = self.add(name.as_str().as_bytes());
-            // The same part of the text.
-            self.lines.push(Line { name, value });
+        let value = self.first(other).map(<[u8]>::to_vec);
+        if let Some(value) = value {
+            self.append(name, &value);
         }
     }
 
     /// Writes a field as one line, in place of whatever was there.
     pub fn insert(&mut self, name: &HeaderName, value: &[u8]) {
         let wanted = name.as_str().as_bytes();
+        if !self.may_have(wanted) {
+            return self.append(name, value);
+        }
         let Some(first) = self.lines.iter().position(|line| self.is(*line, wanted)) else {
             return self.append(name, value);
         };
-        let value = self.add(value);
-        if let Some(line) = self.lines.get_mut(first) {
-            line.value = value;
+        let line = self.add(wanted, value);
+        if let Some(place) = self.lines.get_mut(first) {
+            *place = line;
         }
-        let text = &self.text;
-        let mut place = 0;
+        let (text, mut place) = (&self.text, 0);
         self.lines.retain(|line| {
             place += 1;
-            place <= first + 1 || line.name.of(text) != wanted
+            place <= first + 1 || text.get(line.name()) != Some(wanted)
         });
     }
 
     /// Removes all lines of a field.
     pub fn remove(&mut self, name: &HeaderName) {
-        let name = name.as_str().as_bytes();
-        let text = &self.text;
-        self.lines.retain(|line| line.name.of(text) != name);
+        let wanted = name.as_str().as_bytes();
+        if self.may_have(wanted) {
+            let text = &self.text;
+            self.lines.retain(|line| text.get(line.name()) != Some(wanted));
+        }
     }
 }
 
 impl Lines for HeadFields {
     fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]> {
         let name = name.as_str().as_bytes();
+        if !self.may_have(name) {
+            return None;
+        }
         let mut lines = self.lines.iter().filter(|line| self.is(**line, name));
-        lines.nth(place).map(|line| line.value.of(&self.text))
+        lines.nth(place).map(|line| self.value(*line))
     }
 }
 
 impl Fields for HeadFields {
     fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().map(|line| line.name.of(&self.text))
+        self.lines.iter().map(|line| self.name(*line))
+    }
+
+    fn may_have_underscores(&self) -> bool {
+        self.underscores
     }
 
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
@@ -171,7 +228,7 @@ impl Fields for HeadFields {
 
     fn keep(&mut self, keep: impl Fn(&[u8]) -> bool) {
         let text = &self.text;
-        self.lines.retain(|line| keep(line.name.of(text)));
+        self.lines.retain(|line| keep(text.get(line.name()).unwrap_or_default()));
     }
 }
 
@@ -265,6 +322,11 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(HeaderMap::from(&fields), map.clone());
+                let lines: Vec<_> = fields.iter().map(|(name, value)| {
+                    [name, b": ", value, b"\r\n"].concat()
+                }).collect();
+                prop_assert_eq!(fields.pieces(|_| true).collect::<Vec<_>>().concat(), lines.concat());
+                prop_assert_eq!(fields.size(), lines.concat().len());
                 prop_assert_eq!(HeaderMap::from(&HeadFields::from(&map)), map.clone());
             }
         }
@@ -278,6 +340,9 @@ mod tests {
         fields.read(head, found.into_iter());
         let lines: Vec<_> = fields.iter().collect();
         assert_eq!(lines, [(&b"x-a"[..], &b"One"[..]), (b"host", b"")]);
-        assert_eq!(fields.size(), b"x-a: One\r\nhost: \r\n".len());
+        assert_eq!(fields.pieces(|_| true).collect::<Vec<_>>().concat(), b"x-a: One\r\nhost: \r\n");
+        assert_eq!(fields.pieces(|name| name == b"host").collect::<Vec<_>>(), [b"host: \r\n"]);
+        fields.append(&HeaderName::from_static("b"), b"2");
+        assert_eq!(fields.pieces(|_| true).count(), 2);
     }
 }

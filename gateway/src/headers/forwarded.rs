@@ -61,8 +61,7 @@ pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
         REAL_IP,
     ];
     let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_str().as_bytes());
-    // Looking at each name costs less than looking for each of ours.
-    if !headers.names().any(|name| ours(name) || is_alias(name, &OURS)) {
+    if !headers.may_have_any(&OURS) && !headers.may_have_underscores() {
         headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());
         headers.append(&REAL_IP, arrival.client.text.as_bytes());
         headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());

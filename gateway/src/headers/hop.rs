@@ -43,7 +43,7 @@ static OWN: [HeaderName; 6] =
 
 /// Most messages have none of them, and looking at their names costs less than looking for each.
 fn has_some(headers: &impl Fields) -> bool {
-    headers.names().any(|name| OWN.iter().any(|own| name == own.as_str().as_bytes()))
+    headers.may_have_any(&OWN)
 }
 
 fn strip(headers: &mut impl Fields) {

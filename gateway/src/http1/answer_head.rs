@@ -6,7 +6,6 @@ use http_body::SizeHint;
 
 use super::date::write_date;
 use super::framing::{Framing, length};
-use super::head::write_line;
 use crate::head::{AnswerHead, HeadFields};
 
 /// What of a request its answer depends on.
@@ -50,13 +49,13 @@ pub(super) fn write_answer(
     write_status(*status, &mut to);
     let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
     let is = |name: &[u8], other: &HeaderName| name == other.as_str().as_bytes();
-    for (name, value) in fields.iter() {
-        let own = is(name, &CONTENT_LENGTH)
+    let own = |name: &[u8]| {
+        is(name, &CONTENT_LENGTH)
             || is(name, &TRANSFER_ENCODING)
-            || (is(name, &CONNECTION) && !upgraded);
-        if !own {
-            write_line(name, value, &mut to);
-        }
+            || (is(name, &CONNECTION) && !upgraded)
+    };
+    for piece in fields.pieces(|name| !own(name)) {
+        to.extend_from_slice(piece);
     }
     if !fields.has(&DATE) && !status.is_informational() {
         write_date(&mut to);

@@ -150,8 +150,8 @@ pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         to.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in fields.iter() {
-        write_line(name, value, &mut to);
+    for piece in fields.pieces(|_| true) {
+        to.extend_from_slice(piece);
     }
     match framing {
         Framing::Length(length) if !fields.has(&http::header::CONTENT_LENGTH) => {
@@ -167,11 +167,4 @@ pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
     }
     to.extend_from_slice(b"\r\n");
     to
-}
-
-/// Writes a field's line.
-pub(super) fn write_line(name: &[u8], value: &[u8], to: &mut BytesMut) {
-    for part in [name, b": ", value, b"\r\n"] {
-        to.extend_from_slice(part);
-    }
 }

@@ -1,8 +1,10 @@
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::Io;
@@ -81,11 +83,29 @@ impl Stream {
     ) -> Poll<std::io::Result<bool>> {
         // What waits needs no room.
         ready!(self.io.poll_readable(cx))?;
+        if room == READ && self.read.is_empty() {
+            return self.poll_read_little(cx);
+        }
         // What came with the last piece often leaves room enough for the next.
         if self.read.capacity() - self.read.len() < room / 4 {
             self.read.reserve(room);
         }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read).map_ok(|count| count > 0)
+    }
+
+    /// Reads into memory that all connections of a thread share, and takes only as much of its own as has come:
+    /// most heads are far shorter than what has to be asked for.
+    fn poll_read_little(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        thread_local! {
+            static SHARED: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
+        }
+        SHARED.with_borrow_mut(|shared| {
+            let mut buffer = ReadBuf::new(shared);
+            ready!(AsyncRead::poll_read(Pin::new(&mut self.io), cx, &mut buffer))?;
+            // What was there is of no use any more.
+            self.read = BytesMut::from(buffer.filled());
+            Poll::Ready(Ok(!buffer.filled().is_empty()))
+        })
     }
 
     /// Returns the next piece of the body.
