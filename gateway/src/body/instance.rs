@@ -1,5 +1,4 @@
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ pub(crate) struct InstanceBody {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     /// How the request goes on meanwhile, and how far it had come when the timer was set.
-    progress: Arc<Progress>,
+    progress: Progress,
     seen: u64,
 }
 
@@ -76,7 +75,7 @@ impl InstanceBody {
         inner: Inner,
         idle: Duration,
         deadline: Option<Instant>,
-        progress: Arc<Progress>,
+        progress: Progress,
     ) -> Self {
         progress.set_answering(true);
         Self { inner, idle, deadline, timer: None, progress, seen: 0 }

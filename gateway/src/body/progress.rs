@@ -1,14 +1,17 @@
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::BodyError;
 
-/// What is known about a request while its body is being sent.
+/// What is known about a request while its body is being sent; of one without a body there is nothing to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress(Option<Arc<State>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+struct State {
     pieces: AtomicU64,
     /// Whether the next piece is still to come from the client.
     awaited: AtomicBool,
@@ -31,35 +34,46 @@ pub(crate) enum Blame {
 }
 
 impl Progress {
+    /// Of a request that has a body, or has none.
+    pub(super) fn new(has_body: bool) -> Self {
+        Self(has_body.then(Arc::default))
+    }
+
     /// Returns a number that grows with each piece that was passed on.
     pub(crate) fn pieces(&self) -> u64 {
-        self.pieces.load(Ordering::Relaxed)
+        self.0.as_ref().map_or(0, |state| state.pieces.load(Ordering::Relaxed))
     }
 
     /// Returns why the body ended early, if it did.
     pub(crate) fn failed(&self) -> Option<Blame> {
-        self.failed.get().copied()
+        self.0.as_ref()?.failed.get().copied()
     }
 
     /// Tells whether the next piece is still to come from the client.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.awaited.load(Ordering::Relaxed)
+        self.0.as_ref().is_some_and(|state| state.awaited.load(Ordering::Relaxed))
     }
 
     pub(super) fn add_piece(&self) {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+        if let Some(state) = &self.0 {
+            state.pieces.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_answering(&self) -> bool {
-        self.answering.load(Ordering::Relaxed)
+        self.0.as_ref().is_some_and(|state| state.answering.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_awaited(&self, awaited: bool) {
-        self.awaited.store(awaited, Ordering::Relaxed);
+        if let Some(state) = &self.0 {
+            state.awaited.store(awaited, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_answering(&self, answering: bool) {
-        self.answering.store(answering, Ordering::Relaxed);
+        if let Some(state) = &self.0 {
+            state.answering.store(answering, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn fail(&self, error: &BodyError) {
@@ -68,8 +82,10 @@ impl Progress {
             BodyError::Stalled => Blame::Stalled,
             BodyError::Broken(_) | BodyError::Instance(_) => Blame::Broken,
         };
-        // The first reason is the one that counts.
-        let _ = self.failed.set(blame);
+        if let Some(state) = &self.0 {
+            // The first reason is the one that counts.
+            let _ = state.failed.set(blame);
+        }
         self.set_awaited(false);
     }
 }

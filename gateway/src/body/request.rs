@@ -43,7 +43,7 @@ pub(crate) struct RequestBody {
     inner: ClientBody,
     left: u64,
     carriers: Arc<Carriers>,
-    progress: Arc<Progress>,
+    progress: Progress,
     /// Ends when an instance has had time to say `100 Continue`; the body is held back until it does.
     gate: Option<Pin<Box<Sleep>>>,
     /// How long the client may be silent while the instance is not answering.
@@ -55,10 +55,10 @@ impl RequestBody {
     /// A body of at most `limit` bytes, whose trailers may not carry a lane in.
     pub(crate) fn new(inner: ClientBody, limit: u64, carriers: Arc<Carriers>) -> Self {
         Self {
+            progress: Progress::new(!matches!(inner, ClientBody::None)),
             inner,
             left: limit,
             carriers,
-            progress: Arc::default(),
             gate: None,
             idle: Duration::MAX,
             timer: None,
@@ -85,7 +85,7 @@ impl RequestBody {
             inner: ClientBody::None,
             left: 0,
             carriers: Arc::clone(&self.carriers),
-            progress: Arc::clone(&self.progress),
+            progress: self.progress.clone(),
             gate: None,
             idle: self.idle,
             timer: None,
@@ -93,8 +93,8 @@ impl RequestBody {
     }
 
     /// Returns what is known about the body while it is being sent.
-    pub(crate) fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Ends when the client has been silent for too long.

@@ -13,15 +13,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use super::handle::{Gateway, Peer};
 use super::signs::{Signs, Streams};
 use super::sniff::{Spoken, sniff};
-use super::{Listener, proxy_protocol};
+use super::{Listener, Stop, proxy_protocol};
 use crate::Error;
 use crate::body::{ClientBody, ResponseBody};
 use crate::head::{Answered, RequestHead};
@@ -37,22 +35,22 @@ pub(crate) struct Server {
     stop: Stop,
 }
 
-/// How a server is told to stop, and waited for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stop {
-    accepting: CancellationToken,
-    draining: CancellationToken,
-    pub(crate) connections: TaskTracker,
+/// Counts a connection for as long as it is there.
+struct Counted {
+    gateway: Arc<Gateway>,
+    _room: OwnedSemaphorePermit,
 }
 
-impl Stop {
-    /// Stops accepting, lets requests end within a limit, and cuts off whatever is left.
-    pub(crate) async fn drain(&self, limit: Duration) -> bool {
-        self.accepting.cancel();
-        self.connections.close();
-        let drained = tokio::time::timeout(limit, self.connections.wait()).await.is_ok();
-        self.draining.cancel();
-        drained
+impl Counted {
+    fn new(gateway: &Arc<Gateway>, room: OwnedSemaphorePermit) -> Self {
+        gateway.metrics().connections.fetch_add(1, Ordering::Relaxed);
+        Self { gateway: Arc::clone(gateway), _room: room }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gateway.metrics().connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -89,9 +87,9 @@ impl Server {
             return;
         };
         let (server, tls, named) = (self.clone(), listener.tls.clone(), listener.proxy_protocol);
-        let draining = self.stop.draining.clone();
-        metrics.connections.fetch_add(1, Ordering::Relaxed);
-        self.stop.connections.spawn(async move {
+        let counted = Counted::new(&self.gateway, room);
+        self.stop.spawn(async move {
+            let _counted = counted;
             let serving = async {
                 let (mut stream, mut addr) = (stream, addr);
                 stream.set_nodelay(true)?;
@@ -105,14 +103,9 @@ impl Server {
                     None => server.serve_plain(stream, addr).await,
                 }
             };
-            tokio::select! {
-                ended = serving => if let Err(error) = ended {
-                    debug!(%addr, %error, "connection ended");
-                },
-                () = draining.cancelled() => debug!(%addr, "connection cut off"),
+            if let Err(error) = serving.await {
+                debug!(%addr, %error, "connection ended");
             }
-            server.gateway.metrics().connections.fetch_sub(1, Ordering::Relaxed);
-            drop(room);
         });
     }
 

@@ -166,7 +166,7 @@ async fn send2(
     }
 }
 
-fn from(inner: Inner, to: &Target, progress: Arc<Progress>) -> InstanceBody {
+fn from(inner: Inner, to: &Target, progress: Progress) -> InstanceBody {
     InstanceBody::new(inner, to.timeouts.idle.0, to.deadline, progress)
 }
 
