@@ -4,7 +4,7 @@ use std::sync::Arc;
 use gray_config::{Faults, KeyPath};
 use gray_lb::{Fallback, ServiceName};
 use gray_propagation::HopTag;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method};
 use regex::Regex;
 
@@ -90,6 +90,11 @@ impl Routes {
             let matcher = Matcher::new(&one.matches, &at.key("match"), faults);
             check_prefix(one.strip_prefix.as_deref(), &at.key("stripPrefix"), faults);
             check_prefix(one.add_prefix.as_deref(), &at.key("addPrefix"), faults);
+            if let HostPolicy::Name(name) = &one.host
+                && name.parse::<Authority>().is_err()
+            {
+                faults.error(&at.key("host").key("name"), format!("`{name}` is no host"));
+            }
             routes.push(Arc::new(Route {
                 name: name.into(),
                 service: ServiceName::new(one.service.as_str()),
@@ -274,8 +279,8 @@ mod tests {
     fn names_what_is_wrong() {
         let (_, faults) = routes(
             "[{service: a}, {service: a}, {service: '', match: {path: {regex: '('}, methods: [' ']}, \
-             stripPrefix: x}]",
+             stripPrefix: x, host: {name: 'a b'}}]",
         );
-        assert_eq!(faults.len(), 5, "{faults:?}");
+        assert_eq!(faults.len(), 6, "{faults:?}");
     }
 }

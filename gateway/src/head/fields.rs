@@ -60,6 +60,11 @@ fn mark(name: &[u8]) -> u64 {
     1 << (sum & 63)
 }
 
+/// Whether this can be a value: it has no control character, which could be taken for a line's end, but tabs.
+fn is_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t')
+}
+
 impl HeadFields {
     /// Takes the text of a head, in which fields stand that have been found there: each a name and a value
     /// that are parts of that very text.
@@ -155,8 +160,11 @@ impl HeadFields {
         self.marks & mark(name) != 0
     }
 
-    /// Adds a line behind all others.
+    /// Adds a line behind all others; what cannot be a value (RFC 9110, section 5.5) is left out.
     pub fn append(&mut self, name: &HeaderName, value: &[u8]) {
+        if !is_value(value) {
+            return;
+        }
         let name = name.as_str().as_bytes();
         let line = self.add(name, value);
         self.marks |= mark(name);
@@ -172,10 +180,10 @@ impl HeadFields {
         }
     }
 
-    /// Writes a field as one line, in place of whatever was there.
+    /// Writes a field as one line, in place of whatever was there; what cannot be a value is left out.
     pub fn insert(&mut self, name: &HeaderName, value: &[u8]) {
         let wanted = name.as_str().as_bytes();
-        if !self.may_have(wanted) {
+        if !self.may_have(wanted) || !is_value(value) {
             return self.append(name, value);
         }
         let Some(first) = self.lines.iter().position(|line| self.is(*line, wanted)) else {
@@ -329,6 +337,20 @@ mod tests {
                 prop_assert_eq!(fields.size(), lines.concat().len());
                 prop_assert_eq!(HeaderMap::from(&HeadFields::from(&map)), map.clone());
             }
+        }
+    }
+
+    #[test]
+    fn nothing_that_could_be_another_line_is_written() {
+        let name = HeaderName::from_static("a");
+        for wrong in [&b"1\r\nb: 2"[..], b"1\n", b"\0", b"\x7f"] {
+            let mut fields = HeadFields::default();
+            fields.append(&name, wrong);
+            fields.insert(&name, wrong);
+            assert!(fields.is_empty() && HeaderValue::from_bytes(wrong).is_err());
+            fields.insert(&name, b"right\t\xff");
+            fields.insert(&name, wrong);
+            assert_eq!(fields.first(&name), Some(&b"right\t\xff"[..]));
         }
     }
 
