@@ -53,7 +53,7 @@ impl TrustedProxies {
 
     fn rightmost_untrusted(&self, peer: IpAddr, headers: &impl Lines) -> IpAddr {
         let mut nearest = peer;
-        let lines: Vec<&[u8]> = lines(headers, FORWARDED_FOR).collect();
+        let lines: Vec<&[u8]> = lines(headers, &FORWARDED_FOR).collect();
         // The last line was written by the nearest proxy.
         for line in lines.into_iter().rev() {
             let Some(line) = visible(line) else { return nearest };

@@ -5,7 +5,7 @@ use http::header::COOKIE;
 
 /// Returns the value of the first cookie of that name; names are case-sensitive.
 pub(crate) fn cookie<'a>(headers: &'a dyn Lines, name: &str) -> Option<&'a [u8]> {
-    let pairs = lines(headers, COOKIE).flat_map(|line| line.split(|byte| *byte == b';'));
+    let pairs = lines(headers, &COOKIE).flat_map(|line| line.split(|byte| *byte == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(unquoted(value))

@@ -211,6 +211,7 @@ impl Parts {
                 trusted_proxies: settings.trusted_proxies.clone(),
                 tags: settings.tags.clone(),
                 max_target: properties.limits.target_size.bytes(),
+                max_fields: properties.limits.headers,
                 max_body: properties.limits.body_size.map_or(u64::MAX, |size| size.0),
                 sticky_cookie: cookie
                     .enabled

@@ -60,7 +60,7 @@ pub(crate) fn set(headers: &mut impl Fields, lane: Option<&str>) {
         return;
     }
     let ours = lane.map(|lane| format!("{MEMBER}={lane}"));
-    let others = lines(headers, BAGGAGE).filter_map(visible);
+    let others = lines(headers, &BAGGAGE).filter_map(visible);
     let others = others.flat_map(|line| line.split(',')).map(str::trim);
     let others = others.filter(|member| !member.is_empty() && !is_ours(member));
     let mut all: Vec<&str> = others.chain(ours.as_deref()).collect();

@@ -5,6 +5,9 @@ pub trait Lines: std::fmt::Debug {
     /// Returns the value of a field's line; `place` counts the lines of that name from 0.
     fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]>;
 
+    /// Returns the values of all lines of a field but the first, in their order.
+    fn more(&self, name: &HeaderName) -> Vec<&[u8]>;
+
     /// Returns the value of a field's first line.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.line(name, 0)
@@ -51,8 +54,14 @@ pub trait Fields: Lines {
 }
 
 /// Returns the values of all lines of a field, in their order.
-pub fn lines<L: Lines + ?Sized>(fields: &L, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    (0..).map_while(move |place| fields.line(&name, place))
+pub fn lines<'a, L: Lines + ?Sized>(
+    fields: &'a L,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a, L> {
+    // Few fields have a second line, and one may have thousands: looking for each from the first on would take
+    // the square of that.
+    let more = if fields.line(name, 1).is_some() { fields.more(name) } else { Vec::new() };
+    fields.first(name).into_iter().chain(more)
 }
 
 /// Reads a value that is nothing but visible ASCII, as [`HeaderValue::to_str`] does.
@@ -65,6 +74,10 @@ impl Lines for HeaderMap {
     fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]> {
         let value = if place == 0 { self.get(name) } else { self.get_all(name).iter().nth(place) };
         value.map(HeaderValue::as_bytes)
+    }
+
+    fn more(&self, name: &HeaderName) -> Vec<&[u8]> {
+        self.get_all(name).iter().skip(1).map(HeaderValue::as_bytes).collect()
     }
 }
 
@@ -108,9 +121,9 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let name = HeaderName::from_static("a");
-        assert_eq!(lines(&headers, name.clone()).collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(lines(&headers, &name).collect::<Vec<_>>(), [b"1", b"3"]);
         headers.set(&name, HeaderValue::from_static("4"));
-        assert_eq!(lines(&headers, name.clone()).collect::<Vec<_>>(), [b"4"]);
+        assert_eq!(lines(&headers, &name).collect::<Vec<_>>(), [b"4"]);
         headers.keep(|name| name == b"b");
         assert_eq!((headers.has(&name), headers.len()), (false, 1));
     }

@@ -219,6 +219,12 @@ impl Lines for HeadFields {
         let mut lines = self.lines.iter().filter(|line| self.is(**line, name));
         lines.nth(place).map(|line| self.value(*line))
     }
+
+    fn more(&self, name: &HeaderName) -> Vec<&[u8]> {
+        let name = name.as_str().as_bytes();
+        let lines = self.lines.iter().filter(|line| self.is(**line, name));
+        lines.skip(1).map(|line| self.value(*line)).collect()
+    }
 }
 
 impl Fields for HeadFields {
@@ -252,11 +258,14 @@ impl From<&HeaderMap> for HeadFields {
 
 impl From<&HeadFields> for HeaderMap {
     fn from(fields: &HeadFields) -> Self {
-        let mut headers = Self::with_capacity(fields.len());
+        /// A map refuses to be made for more than it can hold.
+        const MOST: usize = 256;
+        let mut headers = Self::with_capacity(fields.len().min(MOST));
         for (name, value) in fields.iter() {
             let line = HeaderName::from_bytes(name).ok().zip(HeaderValue::from_bytes(value).ok());
             if let Some((name, value)) = line {
-                headers.append(name, value);
+                // It holds more than any limit lets in.
+                let _ = headers.try_append(name, value);
             }
         }
         headers
@@ -325,6 +334,7 @@ mod tests {
                 }
                 prop_assert_eq!(fields.len(), map.len());
                 for name in &names {
+                    prop_assert_eq!(fields.more(name), map.more(name));
                     for place in 0..=map.len() {
                         prop_assert_eq!(fields.line(name, place), map.line(name, place));
                     }

@@ -42,9 +42,8 @@ impl RequestTarget {
 
     /// Takes another path and query in place of its own, which the instance is to see.
     pub fn readdress(&mut self, target: &PathAndQuery) {
-        self.text.clear();
-        self.text.push_str(target.as_str());
-        self.question = target.path().len();
+        self.text = target.to_string();
+        self.question = memchr::memchr(b'?', self.text.as_bytes()).unwrap_or(self.text.len());
     }
 
     /// Forgets the authority: the path alone is what an instance is asked for.
@@ -111,9 +110,9 @@ const fn legal(of_path: bool) -> [bool; 256] {
 
 impl From<&Uri> for RequestTarget {
     fn from(uri: &Uri) -> Self {
-        let target = uri.path_and_query();
-        let text = target.map_or("", PathAndQuery::as_str).to_owned();
-        let question = target.map_or(0, |target| target.path().len());
+        // Where the path is empty it is a slash (RFC 9110, section 4.2.3), which only this writes.
+        let text = uri.path_and_query().map_or_else(String::new, ToString::to_string);
+        let question = memchr::memchr(b'?', text.as_bytes()).unwrap_or(text.len());
         Self { text, question, authority: uri.authority().cloned() }
     }
 }
@@ -163,6 +162,13 @@ mod tests {
         let read = |method: &Method, text: &str| RequestTarget::read(text, method);
         let whole = read(&Method::GET, "http://a.example:80/x?y").unwrap();
         assert_eq!((whole.as_str(), whole.query()), ("/x?y", Some("y")));
+        for (text, query) in [("http://a?x=1", "x=1"), ("http://a?", "")] {
+            let bare = read(&Method::GET, text).unwrap();
+            assert_eq!((bare.path(), bare.query()), ("/", Some(query)));
+            assert_eq!(bare.as_str(), format!("/?{query}"));
+        }
+        let bare = RequestTarget::from(&Uri::from("?x".parse::<PathAndQuery>().unwrap()));
+        assert_eq!((bare.path(), bare.query(), bare.as_str()), ("/", Some("x"), "/?x"));
         assert_eq!(whole.authority().map(Authority::as_str), Some("a.example:80"));
         assert_eq!(read(&Method::OPTIONS, "*").unwrap().path(), "*");
         assert!(read(&Method::CONNECT, "a.example:80").is_ok());

@@ -82,14 +82,14 @@ pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
 
 /// Adds the peer behind whatever stands there already, as one line.
 fn append_for(headers: &mut HeadFields, peer: &Address) {
-    let said = lines(headers, FORWARDED_FOR).filter_map(visible);
+    let said = lines(headers, &FORWARDED_FOR).filter_map(visible);
     let joined = said.chain([&*peer.text]).collect::<Vec<_>>().join(", ");
     headers.insert(&FORWARDED_FOR, joined.as_bytes());
 }
 
 /// Adds the peer to what trusted proxies say in the standard's own header (RFC 7239), where they do.
 fn append_forwarded(headers: &mut HeadFields, peer: IpAddr) {
-    let said = lines(headers, FORWARDED).filter_map(visible);
+    let said = lines(headers, &FORWARDED).filter_map(visible);
     let mut parts: Vec<String> = said.map(str::to_owned).collect();
     if parts.is_empty() {
         return;

@@ -14,7 +14,7 @@ pub(crate) fn strip_request(headers: &mut impl Fields) {
         return;
     }
     let upgrade = if is_upgrade(headers) { value(headers, &UPGRADE) } else { None };
-    let trailers = list(headers, TE).any(|word| word.eq_ignore_ascii_case("trailers"));
+    let trailers = list(headers, &TE).any(|word| word.eq_ignore_ascii_case("trailers"));
     strip(headers);
     if trailers {
         headers.set(&TE, HeaderValue::from_static("trailers"));
@@ -35,7 +35,7 @@ pub(crate) fn strip_response(headers: &mut impl Fields, upgraded: bool) {
 /// Tells whether a message asks for, or grants, another protocol.
 pub(crate) fn is_upgrade(headers: &impl Lines) -> bool {
     headers.has(&UPGRADE)
-        && list(headers, CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
+        && list(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
 }
 
 static OWN: [HeaderName; 6] =
@@ -47,7 +47,7 @@ fn has_some(headers: &impl Fields) -> bool {
 }
 
 fn strip(headers: &mut impl Fields) {
-    let named: Vec<String> = list(headers, CONNECTION).map(str::to_ascii_lowercase).collect();
+    let named: Vec<String> = list(headers, &CONNECTION).map(str::to_ascii_lowercase).collect();
     headers.keep(|name| {
         !OWN.iter().any(|own| name == own.as_str().as_bytes())
             && !named.iter().any(|named| name == named.as_bytes())
@@ -66,7 +66,10 @@ fn restore_upgrade(headers: &mut impl Fields, upgrade: Option<HeaderValue>) {
 }
 
 /// Returns the words of a list field over all its lines.
-fn list(headers: &impl Lines, name: HeaderName) -> impl Iterator<Item = &str> {
+fn list<'a, L: Lines>(
+    headers: &'a L,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> + use<'a, L> {
     let words = lines(headers, name).filter_map(visible).flat_map(|line| line.split(','));
     words.map(str::trim).filter(|word| !word.is_empty())
 }

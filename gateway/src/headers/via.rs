@@ -11,7 +11,7 @@ const PSEUDONYM: &str = "graylane";
 
 /// Returns how often a message has been through a gateway of this name.
 pub(crate) fn passes(headers: &impl Lines) -> usize {
-    let hops = lines(headers, VIA).filter_map(visible).flat_map(|line| line.split(','));
+    let hops = lines(headers, &VIA).filter_map(visible).flat_map(|line| line.split(','));
     hops.filter(|hop| hop.split_ascii_whitespace().nth(1) == Some(PSEUDONYM)).count()
 }
 

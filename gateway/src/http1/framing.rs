@@ -78,7 +78,7 @@ fn said(version: Version, headers: &impl Lines) -> Result<(Option<u64>, bool), &
 
 /// Whether a connection stays after a message (RFC 9112, section 9.3).
 pub(super) fn stays(version: Version, headers: &impl Lines) -> bool {
-    let mut words = lines(headers, CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
+    let mut words = lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
     let mut says = |wanted: &[u8]| words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted));
     if version == Version::HTTP_10 { says(b"keep-alive") } else { !says(b"close") }
 }
@@ -86,7 +86,7 @@ pub(super) fn stays(version: Version, headers: &impl Lines) -> bool {
 /// Reads `Content-Length`; the same one several times is one (RFC 9110, section 8.6).
 pub(super) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
     let mut known = None;
-    for line in lines(headers, CONTENT_LENGTH) {
+    for line in lines(headers, &CONTENT_LENGTH) {
         for word in line.split(|byte| *byte == b',') {
             let length = number(word.trim_ascii()).ok_or("a Content-Length that is no number")?;
             if known.is_some_and(|known| known != length) {

@@ -82,15 +82,22 @@ fn parse_answer(text: &[u8]) -> Result<AnswerHead, &'static str> {
         version: if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
         ..AnswerHead::default()
     };
-    head.fields.read(text, found(parsed.headers));
+    head.fields.read(text, found(parsed.headers)?);
     Ok(head)
 }
 
 /// The fields that were found in a text, as parts of it.
+///
+/// # Errors
+///
+/// A name that is longer than any library takes, so that it would be lost over HTTP/2.
 pub(super) fn found<'a>(
     parsed: &[httparse::Header<'a>],
-) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> {
-    parsed.iter().map(|field| (field.name.as_bytes(), field.value))
+) -> Result<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>, &'static str> {
+    if parsed.iter().any(|field| field.name.len() > usize::from(u16::MAX)) {
+        return Err("a field's name");
+    }
+    Ok(parsed.iter().map(|field| (field.name.as_bytes(), field.value)))
 }
 
 /// Tells whether an answer names a later minor version.

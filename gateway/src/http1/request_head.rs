@@ -76,12 +76,12 @@ impl HeadReader {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
         let most = self.limits.fields;
         let asking = if let Some(fields) = fields.get_mut(..most) {
-            self.parse(text, fields)?
+            self.parse(text, fields)
         } else {
-            self.parse(text, &mut vec![MaybeUninit::uninit(); most])?
+            self.parse(text, &mut vec![MaybeUninit::uninit(); most])
         };
         read.advance(end);
-        Ok(Some(asking))
+        asking.map(Some)
     }
 
     fn parse<'a>(
@@ -115,7 +115,7 @@ impl HeadReader {
         }
         let target = RequestTarget::read(target, &method).map_err(Error::BadRequest)?;
         let mut fields = HeadFields::default();
-        fields.read(text, found(parsed.headers));
+        fields.read(text, found(parsed.headers).map_err(Error::BadRequest)?);
         let framing = Framing::of_request(version, &fields).map_err(Error::BadRequest)?;
         // What follows upon CONNECT is another protocol, which this gateway does not speak.
         let stays = stays(version, &fields) && method != Method::CONNECT;
@@ -147,7 +147,7 @@ fn expects_invitation(fields: &HeadFields) -> bool {
 }
 
 fn takes_trailers(fields: &HeadFields) -> bool {
-    let mut words = lines(fields, TE).flat_map(|line| line.split(|byte| *byte == b','));
+    let mut words = lines(fields, &TE).flat_map(|line| line.split(|byte| *byte == b','));
     words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
@@ -188,7 +188,7 @@ mod tests {
             let (asking, _) = read(text, step).unwrap();
             let Asking { head, framing, stays, expects, trailers } = asking;
             assert_eq!((&head.method, head.target.as_str()), (&Method::GET, "/a?b=%20c"));
-            let values: Vec<_> = lines(&head.fields, HeaderName::from_static("a")).collect();
+            let values: Vec<_> = lines(&head.fields, &HeaderName::from_static("a")).collect();
             assert_eq!(values, [b"1", b"2"]);
             assert_eq!((framing, stays, expects, trailers), (Framing::Empty, true, false, false));
         }

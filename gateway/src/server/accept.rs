@@ -153,6 +153,8 @@ impl Server {
             async move {
                 let (parts, body) = request.into_parts();
                 let (head, body) = (RequestHead::from(&parts), ClientBody::Http2(body));
+                // What it was made from is of no use any more.
+                drop(parts);
                 let answered = gateway.handle(head, body, &peer, None).await;
                 Ok::<_, Infallible>(answered.into_response())
             }

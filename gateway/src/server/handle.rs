@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
 use gray_propagation::Lines as _;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ pub(crate) struct Policy {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) tags: TagPolicy,
     pub(crate) max_target: usize,
+    pub(crate) max_fields: usize,
     pub(crate) max_body: u64,
     /// The attributes of the sticky cookie, where it is given.
     pub(crate) sticky_cookie: Option<(String, u64)>,
@@ -139,6 +140,12 @@ impl Gateway {
         }
         if target.path().len() + target.query().map_or(0, str::len) > self.policy.max_target {
             return Err(Error::TargetTooLong);
+        }
+        // Over HTTP/1.1 nobody comes here with more; over HTTP/2 each cookie may be a line (RFC 9113, section
+        // 8.2.3), and all of them count as one.
+        let most = self.policy.max_fields;
+        if fields.len() > most && fields.len() - fields.more(&COOKIE).len() > most {
+            return Err(Error::HeadTooLarge);
         }
         if fields.line(&HOST, 1).is_some() {
             return Err(Error::BadRequest("the request has more than one Host"));

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,25 @@ pub(crate) struct Stop {
 struct Running {
     next: u64,
     tasks: HashMap<u64, AbortHandle>,
+    /// Those that had ended before they were known.
+    gone: HashSet<u64>,
+    /// Whether whatever comes is cut off at once.
+    is_over: bool,
+}
+
+impl Running {
+    /// Takes a connection up that has been begun, unless it has ended already.
+    fn add(&mut self, number: u64, task: AbortHandle) {
+        if !self.gone.remove(&number) {
+            self.tasks.insert(number, task);
+        }
+    }
+
+    fn remove(&mut self, number: u64) {
+        if self.tasks.remove(&number).is_none() {
+            self.gone.insert(number);
+        }
+    }
 }
 
 /// Takes a connection off when it has ended, in whatever way.
@@ -31,7 +50,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        lock(&self.running).tasks.remove(&self.number);
+        lock(&self.running).remove(self.number);
     }
 }
 
@@ -42,16 +61,26 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 impl Stop {
     /// Serves a connection.
     pub(super) fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
-        // Held until it is known, so that it cannot end before that.
-        let mut running = lock(&self.running);
-        let number = running.next;
-        running.next += 1;
+        let number = self.number();
         let ended = Ended { running: Arc::clone(&self.running), number };
+        // Nothing is locked meanwhile: a runtime that ends drops what it is given here and now.
         let task = self.tracker.spawn(async move {
             let _ended = ended;
             serving.await;
         });
-        running.tasks.insert(number, task.abort_handle());
+        let mut running = lock(&self.running);
+        let is_over = running.is_over;
+        running.add(number, task.abort_handle());
+        drop(running);
+        if is_over {
+            task.abort();
+        }
+    }
+
+    fn number(&self) -> u64 {
+        let mut running = lock(&self.running);
+        running.next += 1;
+        running.next
     }
 
     /// Stops accepting, lets requests end within a limit, and cuts off whatever is left.
@@ -59,12 +88,18 @@ impl Stop {
         self.accepting.cancel();
         self.tracker.close();
         let drained = tokio::time::timeout(limit, self.tracker.wait()).await.is_ok();
-        let left: Vec<AbortHandle> = lock(&self.running).tasks.values().cloned().collect();
-        for task in left {
+        for task in self.end() {
             tracing::debug!("a connection is cut off");
             task.abort();
         }
         drained
+    }
+
+    /// Cuts off whatever comes from now on, and returns what is there.
+    fn end(&self) -> Vec<AbortHandle> {
+        let mut running = lock(&self.running);
+        running.is_over = true;
+        running.tasks.values().cloned().collect()
     }
 }
 
@@ -86,6 +121,29 @@ mod tests {
         assert!(told.await.is_err());
         stop.tracker.wait().await;
         assert!(lock(&stop.running).tasks.is_empty());
-        assert!(stop.drain(Duration::ZERO).await);
+        assert!(stop.drain(Duration::from_secs(1)).await);
+        // Whoever comes as late as that is cut off at once.
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        stop.spawn(async move {
+            let _tell = tell;
+            std::future::pending::<()>().await;
+        });
+        assert!(told.await.is_err());
+        stop.tracker.wait().await;
+        assert!(lock(&stop.running).tasks.is_empty());
+        assert!(lock(&stop.running).gone.is_empty());
+    }
+
+    #[test]
+    fn a_runtime_that_ends_waits_for_nobody() {
+        let stop = Stop::default();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (handle, again) = (runtime.handle().clone(), stop.clone());
+        drop(runtime);
+        // It is dropped where it is spawned.
+        let _entered = handle.enter();
+        again.spawn(std::future::pending());
+        assert!(lock(&stop.running).tasks.is_empty());
     }
 }

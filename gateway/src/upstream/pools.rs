@@ -194,7 +194,7 @@ fn join_cookies(fields: &mut HeadFields) {
     if fields.line(&header::COOKIE, 1).is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = lines(fields, header::COOKIE).collect();
+    let crumbs: Vec<&[u8]> = lines(fields, &header::COOKIE).collect();
     let joined = crumbs.join(&b"; "[..]);
     fields.insert(&header::COOKIE, &joined);
 }
