@@ -133,6 +133,15 @@ async fn http2_with_prior_knowledge_is_understood_in_the_clear() -> anyhow::Resu
             && text.contains("\"cookie\":[\"a=1; b=2\"]"),
         "{text}"
     );
+    // As many fields as over HTTP/1.1, where all cookies are one.
+    for (name, status) in [("cookie", 200), ("x", 431)] {
+        let mut many = client.get(gateway.url("/"));
+        for number in 0..150 {
+            many = many.header(name, number.to_string());
+        }
+        let answer = many.send().await?;
+        ensure!(answer.status() == status, "{name}: {}", answer.status());
+    }
     Ok(())
 }
 
