@@ -113,7 +113,7 @@ pub struct LimitProperties {
     pub connections: usize,
     /// The size of a request's head.
     pub head_size: ByteSize,
-    /// The number of a request's headers.
+    /// The number of a request's headers; over HTTP/2 all cookies count as one.
     pub headers: usize,
     /// The size of a request's target.
     pub target_size: ByteSize,
