@@ -119,12 +119,7 @@ impl Source {
 
 impl Level {
     pub(crate) fn names<'a>(self, subject: &'a Subject<'_>) -> &'a [String] {
-        let place = subject.place();
-        place.map_or(&[], |place| match self {
-            Self::Country => &place.country,
-            Self::Province => &place.province,
-            Self::City => &place.city,
-        })
+        subject.place().map_or(&[], |place| place.names(self))
     }
 }
 

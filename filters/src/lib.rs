@@ -38,7 +38,7 @@ pub use self::place::{
 pub use self::properties::{
     ConditionProperties, GrayGatewayProperties, KeyProperties, NoKey, PercentageProperties,
     RuleProperties, TestProperties, Timestamp, WeekdayWord, WindowProperties, rules_of,
-    warn_of_missing,
+    warn_of_missing, warn_of_places,
 };
 pub use self::rule_set::{Rule, RuleSet, Unknown, Verdict};
 pub use self::senses::Senses;

@@ -10,6 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::condition::Level;
+use crate::names::NameSet;
+
 pub use self::database::{Database, DatabaseError};
 pub(crate) use self::fold::fold;
 pub use self::properties::{OverrideProperties, PlaceProperties};
@@ -40,6 +43,14 @@ impl Place {
         Self { country: names(country), province: names(province), city: names(city) }
     }
 
+    pub(crate) fn names(&self, level: Level) -> &[String] {
+        match level {
+            Level::Country => &self.country,
+            Level::Province => &self.province,
+            Level::City => &self.city,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.country.is_empty() && self.province.is_empty() && self.city.is_empty()
     }
@@ -58,6 +69,13 @@ impl Places {
     pub fn new(mut overrides: Vec<(IpNet, Place)>, databases: Vec<Database>) -> Self {
         overrides.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         Self { overrides, databases }
+    }
+
+    /// Tells whether any address could be in a place of one of these names: what the operator's own
+    /// networks say is known, what databases may say is not.
+    pub(crate) fn may_name(&self, level: Level, names: &NameSet) -> bool {
+        let mut own = self.overrides.iter().flat_map(|(_, place)| place.names(level));
+        !self.databases.is_empty() || own.any(|name| names.contains(name.as_bytes()))
     }
 
     /// Returns where an address is; `None` where nobody knows.

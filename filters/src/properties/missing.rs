@@ -2,26 +2,53 @@ use gray_config::{Faults, KeyPath};
 
 use super::condition::{ConditionProperties, KeyProperties};
 use super::rule::RuleProperties;
-use crate::Senses;
+use crate::condition::Condition;
+use crate::{Places, Rule, Senses};
 
 /// Warns of rules that ask for what the gateway is not configured to find out.
 ///
-/// `at` is where the rules stand.
+/// Takes the rules as they are written and as they were understood; `at` is where they stand.
 pub fn warn_of_missing(
-    rules: &[RuleProperties],
+    written: &[RuleProperties],
+    rules: &[Rule],
     senses: &Senses,
     at: &KeyPath,
     faults: &mut Faults,
 ) {
-    if senses.issued_cookie.is_some() {
-        return;
-    }
-    for (index, rule) in rules.iter().enumerate() {
-        if rule.when.as_ref().is_some_and(needs_issued_cookie) {
+    for (index, rule) in written.iter().enumerate() {
+        let at = at.index(index).key("when");
+        if let Some(understood) = rules.iter().find(|it| *it.name == *rule.name) {
+            warn_of_places(std::slice::from_ref(understood), senses, &at, faults);
+        }
+        let unissued = senses.issued_cookie.is_none();
+        if unissued && rule.when.as_ref().is_some_and(needs_issued_cookie) {
             let message = "no client is given a cookie: `stickyCookie.enabled` is not set in the gateway's \
                            configuration";
-            faults.warning(&at.index(index).key("when"), message);
+            faults.warning(&at, message);
         }
+    }
+}
+
+/// Warns of rules that ask for a place which nothing that the gateway has could say.
+///
+/// `at` is where the place stands.
+pub fn warn_of_places(rules: &[Rule], senses: &Senses, at: &KeyPath, faults: &mut Faults) {
+    let mut conditions = rules.iter().filter_map(|rule| rule.when.as_ref());
+    if conditions.any(|when| needs_places(when, &senses.places)) {
+        let message = "no request can be known to come from there: `places` in the gateway's \
+                       configuration names no database, and none of its own networks is there";
+        faults.warning(at, message);
+    }
+}
+
+fn needs_places(condition: &Condition, places: &Places) -> bool {
+    match condition {
+        Condition::All(parts) | Condition::Any(parts) => {
+            parts.iter().any(|part| needs_places(part, places))
+        }
+        Condition::Not(part) => needs_places(part, places),
+        Condition::Place { level, names, .. } => !places.may_name(*level, names),
+        _ => false,
     }
 }
 

@@ -158,7 +158,7 @@ fn read_spring(
     let mut spring = Spring::default();
     for (document, _) in parsed {
         let mut faults = Faults::default();
-        spring.take(document, &how.prefix, &mut faults);
+        spring.take(document, &how.prefix, &how.senses.load(), &mut faults);
         problems.extend(document.problems(&faults).0);
     }
     let names = parsed.iter().map(|(document, _)| document.name()).collect::<Vec<_>>().join(", ");
@@ -170,7 +170,7 @@ fn read_spring(
 #[cfg(test)]
 mod tests {
     use gray_config::live;
-    use gray_filters::{Head, UserProperties, Users};
+    use gray_filters::{Head, PlaceProperties, UserProperties, Users};
     use gray_lb::{Fallback, Unversioned};
     use gray_propagation::GrayStatus;
     use http::{HeaderMap, HeaderValue, Method};
@@ -217,7 +217,8 @@ kerwin:
     fn parse(texts: &[(&str, &str)]) -> Result<(Revision, Problems), Problems> {
         let mut faults = Faults::default();
         let users = Users::open(&UserProperties::default(), &KeyPath::ROOT, &mut faults);
-        let senses = Senses { users, ..Senses::default() };
+        let places = PlaceProperties::default().open(&KeyPath::ROOT, &mut faults);
+        let senses = Senses { users, places, ..Senses::default() };
         let how = RuleDocuments {
             format: Format::Auto,
             prefix: "kerwin.tool.gray".to_owned(),
@@ -364,6 +365,24 @@ kerwin:
             assert!(revision.lanes.of(&ServiceName::new("order-app")).routed, "{key}");
             assert!(!revision.lanes.of(&ServiceName::new("other-app")).routed, "{key}");
         }
+    }
+
+    #[test]
+    fn a_city_that_nobody_can_be_known_to_be_in_is_warned_of() {
+        let rules = "base: {version: V1}\nlanes: [{name: gray, version: V2}]\nrules:\n\
+                     - {name: local, when: {city: {in: [本地, 深圳市]}}}\n\
+                     - {name: far, when: {any: [{clientIp: {in: [9.9.9.9]}}, {city: {equal: 深圳}}]}}\n";
+        let (_, warnings) = parse(&[("rules.yaml", rules)]).unwrap();
+        let text = warnings.to_string();
+        assert_eq!(warnings.0.len(), 1, "{text}");
+        assert!(text.contains("rules.yaml:5:15: rules[1].when: no request can be known"), "{text}");
+        let gateway = GATEWAY.replace("本地", "深圳");
+        let (_, warnings) = parse(&[("common", COMMON), ("gateway", &gateway)]).unwrap();
+        let text = warnings.to_string();
+        assert!(
+            text.contains("grayCityList: no request can be known to come from there"),
+            "{text}"
+        );
     }
 
     #[test]

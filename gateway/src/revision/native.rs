@@ -59,8 +59,9 @@ pub(super) fn read(
     let NativeProperties { enabled, base, lanes, fallback, services, rules, messages } = properties;
     let (table, switches) =
         LanesProperties { base, lanes, fallback, services }.table(&root, faults);
-    warn_of_missing(&rules, senses, &root.key("rules"), faults);
-    let rules = rules_of(&rules, &switches, lists, &root.key("rules"), faults);
+    let at = root.key("rules");
+    let (written, rules) = (&rules, rules_of(&rules, &switches, lists, &at, faults));
+    warn_of_missing(written, &rules, senses, &at, faults);
     check_messages(&messages, switches.keys().copied().collect(), &root, faults);
     Meaning {
         rules: enabled.then_some(rules),

@@ -1,7 +1,7 @@
 //! The Spring Cloud design's documents, as they are (seed S1).
 
 use gray_config::{Document, Faults, KeyPath};
-use gray_filters::GrayGatewayProperties;
+use gray_filters::{GrayGatewayProperties, Senses, warn_of_places};
 use gray_lb::SpringLanes;
 use gray_mq::MessagesProperties;
 use gray_propagation::Lane;
@@ -18,14 +18,21 @@ pub(super) struct Spring {
 
 impl Spring {
     /// Takes what a document says; keys outside the prefix are other people's.
-    pub(super) fn take(&mut self, document: &Document, prefix: &str, faults: &mut Faults) {
+    pub(super) fn take(
+        &mut self,
+        document: &Document,
+        prefix: &str,
+        senses: &Senses,
+        faults: &mut Faults,
+    ) {
         self.lanes.take(document, prefix, faults);
         let at = KeyPath::ROOT.dotted(prefix).key("gateway");
         if document.contains(&at) {
             let read: Option<GrayGatewayProperties> = document.read(&at, faults);
             let read = read.unwrap_or_default();
             // What is wrong is said where it stands.
-            let _ = read.rules(&at, faults);
+            let rules = read.rules(&at, faults);
+            warn_of_places(&rules, senses, &at.key("grayCityList"), faults);
             let keys: Vec<&str> = document.keys(&at).collect();
             let earlier = self.gateway.take().unwrap_or_default();
             self.gateway = Some(read.over(earlier, |key| keys.contains(&key)));

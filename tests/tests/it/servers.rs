@@ -1,11 +1,12 @@
-//! The starter's layer around servers that are not axum's: hyper's own, and tonic's.
+//! The starter's layers around servers that are not axum's, and clients that go where they are told to.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use futures_util::future::{Ready, ready};
-use gray_starter::{GrayLayer, Starter, StarterProperties, current_status};
+use gray_starter::{GrayLayer, GrayStatus, Starter, StarterProperties, current_status, scope};
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -51,7 +52,7 @@ impl<B> Service<Request<B>> for Tell {
 }
 
 /// Asks in several lanes: by a tag, without one, with one that is malformed, and with one nobody knows.
-async fn tells_the_lane(addr: std::net::SocketAddr, path: &str, h2: bool) -> anyhow::Result<()> {
+async fn tells_the_lane(addr: SocketAddr, path: &str, h2: bool) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy();
     let client = if h2 { client.http2_prior_knowledge() } else { client };
     let client = client.build()?;
@@ -97,11 +98,41 @@ async fn hypers_own_server_serves_in_the_lane() -> anyhow::Result<()> {
 #[tokio::test]
 async fn tonics_own_server_serves_in_the_lane() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let starter = starter(folder.path())?;
+    let addr = on_tonic(&starter(folder.path())?).await?;
+    tells_the_lane(addr, "/graylane.test.Tell/Ask", true).await
+}
+
+async fn on_tonic(starter: &Starter) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let server = tonic::transport::Server::builder().layer(starter.layer()).add_service(Tell);
     tokio::spawn(server.serve_with_incoming(incoming));
-    tells_the_lane(addr, "/graylane.test.Tell/Ask", true).await
+    Ok(addr)
+}
+
+/// A client that goes where it is told to, with the layer around its channel.
+#[tokio::test]
+async fn tonics_own_client_calls_in_the_lane() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let starter = starter(folder.path())?;
+    let addr = on_tonic(&starter).await?;
+    let channel = tonic::transport::Endpoint::new(format!("http://{addr}"))?.connect().await?;
+    let client = tonic::client::Grpc::new(starter.propagate().layer(channel));
+    let ask = async || {
+        let mut client = client.clone();
+        client.ready().await?;
+        let path = http::uri::PathAndQuery::from_static("/graylane.test.Tell/Ask");
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let answer = client.server_streaming(tonic::Request::new(()), path, codec).await?;
+        let lane = answer.metadata().get("x-lane").context("it tells no lane")?;
+        anyhow::Ok(lane.to_str()?.to_owned())
+    };
+    for status in [GrayStatus::Prod, GrayStatus::Gray("elsewhere".parse()?)] {
+        let told = scope(gray_starter::Context::of(status), ask()).await?;
+        ensure!(told == status.to_string(), "{status}: {told}");
+    }
+    // Outside of any request it is the copy's own lane.
+    ensure!(ask().await? == "GRAY", "a call of the copy's own accord left its lane");
+    Ok(())
 }
