@@ -121,7 +121,7 @@ impl Explainer<'_> {
             headers.insert(HOST, host);
         }
         let client = self.proxies.client(peer, &headers).address;
-        crate::headers::strip_request(&mut headers);
+        crate::headers::strip_request(&mut headers, true);
         let named = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = uri.host().or(named.map(without_port));
         let head = Head {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gray_filters::{Classified, Verdict};
@@ -99,6 +100,7 @@ impl<U> Proxy<U> {
         let wire = wire(calling, &route.service, &call.head.fields);
         let key = hash_key(calling, call);
         self.write(call, route);
+        let named = call.head.fields.has(&HOST);
         let (mut tried, mut failed) = (Vec::new(), None);
         loop {
             let Some(trail) = &mut call.trail else { return Err(Error::NoRules) };
@@ -107,7 +109,7 @@ impl<U> Proxy<U> {
             let picked = picked.map_err(|none| failed.take().unwrap_or(none))?;
             let addr = picked.member.instance().addr;
             let fields = &mut call.head.fields;
-            name_host(fields, &route.host, addr);
+            name_host(fields, &route.host, named, addr);
             fields.insert(&HOP_HEADER, route.hop(picked.fallback).as_bytes());
             trail.in_flight = Some(picked.member.begin());
             trail.picked = Some(picked);
@@ -146,7 +148,7 @@ impl<U> Proxy<U> {
         route: &Route,
         trail: &Trail,
         key: Option<u64>,
-        tried: &[std::net::SocketAddr],
+        tried: &[SocketAddr],
     ) -> Result<Picked, Error> {
         let lanes = trail.revision.lanes.of(&route.service);
         let status = trail.verdict.status;
@@ -183,10 +185,13 @@ fn hash_key<B>(calling: &Calling, call: &Call<B>) -> Option<u64> {
     })
 }
 
-fn name_host(fields: &mut HeadFields, policy: &HostPolicy, addr: std::net::SocketAddr) {
+fn name_host(fields: &mut HeadFields, policy: &HostPolicy, named: bool, addr: SocketAddr) {
     match policy {
-        HostPolicy::Keep => {}
-        HostPolicy::Instance => fields.insert(&HOST, addr.to_string().as_bytes()),
+        HostPolicy::Keep if named => {}
+        // Clients of HTTP/1.0 need name none, and an instance of HTTP/1.1 must be told one.
+        HostPolicy::Keep | HostPolicy::Instance => {
+            fields.insert(&HOST, addr.to_string().as_bytes());
+        }
         HostPolicy::Name(name) => fields.insert(&HOST, name.as_bytes()),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum BodyError {
 fn without_lanes(mut frame: Frame<Bytes>, carriers: &Carriers) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         carriers.strip(trailers);
-        headers::strip_response(trailers, false);
+        headers::strip_trailers(trailers);
     }
     frame
 }

@@ -6,11 +6,13 @@
 mod answer;
 mod call;
 mod fields;
+mod host;
 mod request;
 mod target;
 
 pub use self::answer::{AnswerHead, Answered};
 pub use self::call::Call;
 pub use self::fields::HeadFields;
+pub(crate) use self::host::is_host;
 pub use self::request::RequestHead;
 pub use self::target::RequestTarget;

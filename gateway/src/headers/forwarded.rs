@@ -16,6 +16,17 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// What says who the client is.
+pub(super) static OURS: [HeaderName; 7] = [
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PREFIX,
+    FORWARDED_PROTO,
+    REAL_IP,
+];
+
 /// How a request came to the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival<'a> {
@@ -51,15 +62,6 @@ impl Address {
 /// Says who the client is. What an untrusted peer said about that is thrown away first, in every
 /// spelling.
 pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
-    static OURS: [HeaderName; 7] = [
-        FORWARDED,
-        FORWARDED_FOR,
-        FORWARDED_HOST,
-        FORWARDED_PORT,
-        FORWARDED_PREFIX,
-        FORWARDED_PROTO,
-        REAL_IP,
-    ];
     let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_str().as_bytes());
     if !headers.may_have_any(&OURS) && !headers.may_have_underscores() {
         headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());

@@ -1,25 +1,40 @@
 //! Fields that concern one connection only (RFC 9110, section 7.6.1).
 
 use gray_propagation::{Fields, Lines, lines, visible};
-use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
+/// What goes with an upgrade to HTTP/2 (RFC 7540, section 3.2.1), which is obsolete.
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Removes what was meant for the gateway from a request; an upgrade stays asked for.
+/// Removes what was meant for the gateway from a request; an upgrade stays asked for where the connection
+/// can be given away.
 ///
 /// `TE: trailers` is said anew where the client said it, since the gateway passes trailers on.
-pub(crate) fn strip_request(headers: &mut impl Fields) {
+pub(crate) fn strip_request(headers: &mut impl Fields, can_upgrade: bool) {
     if !has_some(headers) {
         return;
     }
-    let upgrade = if is_upgrade(headers) { value(headers, &UPGRADE) } else { None };
+    let upgrade = if can_upgrade && is_upgrade(headers) { protocols(headers) } else { None };
     let trailers = list(headers, &TE).any(|word| word.eq_ignore_ascii_case("trailers"));
     strip(headers);
     if trailers {
         headers.set(&TE, HeaderValue::from_static("trailers"));
     }
     restore_upgrade(headers, upgrade);
+}
+
+/// Returns the protocols that a request asks for. Those of HTTP itself are none: over a connection that has been
+/// given away to them, requests would follow in lanes that nobody has chosen for them, and that nobody sees.
+fn protocols(headers: &impl Lines) -> Option<HeaderValue> {
+    const OF_HTTP: [&str; 4] = ["h2", "h2c", "http", "tls"];
+    let is_other = |protocol: &&str| {
+        let name = protocol.split('/').next().unwrap_or_default().trim();
+        !OF_HTTP.iter().any(|of_http| name.eq_ignore_ascii_case(of_http))
+    };
+    let others: Vec<&str> = list(headers, &UPGRADE).filter(is_other).collect();
+    if others.is_empty() { None } else { HeaderValue::try_from(others.join(", ")).ok() }
 }
 
 /// Removes what was meant for the gateway from an answer; `upgraded` keeps the upgrade it grants.
@@ -38,8 +53,8 @@ pub(crate) fn is_upgrade(headers: &impl Lines) -> bool {
         && list(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
 }
 
-static OWN: [HeaderName; 6] =
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+static OWN: [HeaderName; 7] =
+    [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Most messages have none of them, and looking at their names costs less than looking for each.
 fn has_some(headers: &impl Fields) -> bool {
@@ -47,10 +62,13 @@ fn has_some(headers: &impl Fields) -> bool {
 }
 
 fn strip(headers: &mut impl Fields) {
-    let named: Vec<String> = list(headers, &CONNECTION).map(str::to_ascii_lowercase).collect();
+    let words = lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
+    let named: Vec<Vec<u8>> = words.map(|word| word.trim_ascii().to_ascii_lowercase()).collect();
+    let host = HOST.as_str().as_bytes();
     headers.keep(|name| {
         !OWN.iter().any(|own| name == own.as_str().as_bytes())
-            && !named.iter().any(|named| name == named.as_bytes())
+            // Whom a request is for concerns everybody (RFC 9110, section 7.6.1).
+            && (name == host || !named.iter().any(|named| name == &**named))
     });
 }
 
@@ -61,7 +79,9 @@ fn value(headers: &impl Lines, name: &HeaderName) -> Option<HeaderValue> {
 fn restore_upgrade(headers: &mut impl Fields, upgrade: Option<HeaderValue>) {
     if let Some(protocol) = upgrade {
         headers.set(&UPGRADE, protocol);
-        headers.set(&CONNECTION, HeaderValue::from_static("upgrade"));
+        let both = headers.has(&TE);
+        let named = HeaderValue::from_static(if both { "upgrade, te" } else { "upgrade" });
+        headers.set(&CONNECTION, named);
     }
 }
 
@@ -90,7 +110,7 @@ mod tests {
     #[track_caller]
     fn check(before: &[(&'static str, &'static str)], after: &[(&'static str, &'static str)]) {
         let mut stripped = headers(before);
-        strip_request(&mut stripped);
+        strip_request(&mut stripped, true);
         assert_eq!(stripped, headers(after));
     }
 
@@ -118,5 +138,33 @@ mod tests {
             &[("upgrade", "websocket"), ("connection", "upgrade")],
         );
         check(&[("upgrade", "h2c")], &[]);
+        check(
+            &[("connection", "upgrade, te"), ("upgrade", "a, b/1"), ("te", "trailers")],
+            &[("upgrade", "a, b/1"), ("connection", "upgrade, te"), ("te", "trailers")],
+        );
+    }
+
+    #[test]
+    fn no_connection_is_given_away_to_http_itself() {
+        for protocol in ["h2c", "H2C", "HTTP/2.0", "h2, http/1.1", "TLS/1.2"] {
+            let settings = ("http2-settings", "AAMAAABkAAQAAP__");
+            check(&[("connection", "upgrade"), ("upgrade", protocol), settings], &[]);
+        }
+        check(
+            &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c, websocket")],
+            &[("upgrade", "websocket"), ("connection", "upgrade")],
+        );
+        let mut elsewhere = headers(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        strip_request(&mut elsewhere, false);
+        assert!(elsewhere.is_empty());
+    }
+
+    #[test]
+    fn a_request_keeps_its_host_whatever_is_named() {
+        check(&[("connection", "host, x"), ("host", "a"), ("x", "1")], &[("host", "a")]);
+        let mut odd = headers(&[("x-one", "1")]);
+        odd.insert(CONNECTION, HeaderValue::from_bytes(b"\xff, x-one").unwrap());
+        strip_request(&mut odd, true);
+        assert!(odd.is_empty());
     }
 }

@@ -2,6 +2,8 @@ use gray_propagation::{Lines, lines};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 
+use crate::head::HeadFields;
+
 /// How the end of a body is found (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -78,13 +80,16 @@ fn said(version: Version, headers: &impl Lines) -> Result<(Option<u64>, bool), &
 
 /// Whether a connection stays after a message (RFC 9112, section 9.3).
 pub(super) fn stays(version: Version, headers: &impl Lines) -> bool {
-    let mut words = lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
-    let mut says = |wanted: &[u8]| words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted));
-    if version == Version::HTTP_10 { says(b"keep-alive") } else { !says(b"close") }
+    let says = |wanted: &[u8]| {
+        let mut words =
+            lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted))
+    };
+    !says(b"close") && (version != Version::HTTP_10 || says(b"keep-alive"))
 }
 
 /// Reads `Content-Length`; the same one several times is one (RFC 9110, section 8.6).
-pub(super) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
+pub(crate) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
     let mut known = None;
     for line in lines(headers, &CONTENT_LENGTH) {
         for word in line.split(|byte| *byte == b',') {
@@ -96,6 +101,22 @@ pub(super) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> 
         }
     }
     Ok(known)
+}
+
+/// Writes `Content-Length` as one line of one number, where it was said otherwise (RFC 9110, section 8.6).
+///
+/// # Errors
+///
+/// Says what is wrong with it.
+pub(crate) fn settle_length(headers: &mut HeadFields) -> Result<(), &'static str> {
+    let Some(first) = headers.first(&CONTENT_LENGTH) else { return Ok(()) };
+    let is_number = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+    let is_plain = is_number && (first.len() == 1 || !first.starts_with(b"0"));
+    let plain = is_plain && headers.line(&CONTENT_LENGTH, 1).is_none();
+    if let (false, Some(length)) = (plain, length(headers)?) {
+        headers.insert(&CONTENT_LENGTH, length.to_string().as_bytes());
+    }
+    Ok(())
 }
 
 /// Digits only: no sign, no blank, no more than fits.

@@ -29,6 +29,8 @@ pub(super) struct Inner {
     invitation: &'static [u8],
     /// Counts requests: a body belongs to one of them.
     number: u64,
+    /// Whether what is left of the body is read over by the connection itself.
+    abandoned: bool,
     /// The connection's task, while somebody else may read the body.
     task: Option<Waker>,
 }
@@ -36,7 +38,8 @@ pub(super) struct Inner {
 impl Shared {
     pub(super) fn new(io: Io) -> Self {
         let stream = Stream::new(io);
-        Self(Arc::new(Mutex::new(Inner { stream, invitation: &[], number: 0, task: None })))
+        let (invitation, task) = (&[][..], None);
+        Self(Arc::new(Mutex::new(Inner { stream, invitation, number: 0, abandoned: false, task })))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -47,11 +50,12 @@ impl Shared {
     pub(super) fn begin(&self, framing: Framing, expected: bool) -> IncomingBody {
         let mut inner = self.lock();
         inner.number += 1;
+        inner.abandoned = false;
         inner.stream.rest = Rest::of(framing);
         inner.invitation = if expected { INVITATION } else { &[] };
         let number = inner.number;
         drop(inner);
-        IncomingBody { shared: self.clone(), number }
+        IncomingBody { shared: self.clone(), number, ended: false }
     }
 
     /// Asks for nothing any more, where nobody has begun to ask: the answer says what becomes of it. Tells
@@ -92,6 +96,11 @@ impl Shared {
 }
 
 impl Inner {
+    /// Has whoever still reads the body told that it does not come whole.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
     /// Writes what is left of the invitation.
     fn poll_invite(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.invitation.is_empty() {
@@ -125,6 +134,8 @@ impl Sink for Shared {
 pub(crate) struct IncomingBody {
     shared: Shared,
     number: u64,
+    /// Whether all of it has been read here.
+    ended: bool,
 }
 
 impl Body for IncomingBody {
@@ -135,10 +146,13 @@ impl Body for IncomingBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let mut inner = self.shared.lock();
-        // The next request has begun only because all of this one had been read.
-        if inner.number != self.number || inner.stream.rest.is_over() {
+        let Self { shared, number, ended } = self.get_mut();
+        if *ended {
             return Poll::Ready(None);
+        }
+        let mut inner = shared.lock();
+        if inner.number != *number || inner.abandoned {
+            return Poll::Ready(Some(Err(Cut::Unreadable("no end that is waited for"))));
         }
         if inner.invitation.len() == INVITATION.len() && !inner.stream.read.is_empty() {
             // Who has sent some of it waits for nothing.
@@ -149,6 +163,7 @@ impl Body for IncomingBody {
         }
         let frame = inner.stream.poll_frame(cx);
         let over = inner.stream.rest.is_over();
+        *ended = over;
         let task = if over { inner.task.take() } else { None };
         drop(inner);
         // From here on it watches for the client.
@@ -157,16 +172,51 @@ impl Body for IncomingBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let inner = self.shared.lock();
-        inner.number != self.number || inner.stream.rest.is_over()
+        self.ended
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::with_exact(0);
+        }
         let inner = self.shared.lock();
-        if inner.number == self.number {
+        if inner.number == self.number && !inner.abandoned {
             inner.stream.rest.size_hint()
         } else {
-            SizeHint::with_exact(0)
+            SizeHint::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Somebody else would pass on what came so far as if it were all.
+    #[tokio::test]
+    async fn a_body_that_the_connection_reads_over_does_not_end_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let shared = Shared::new(Io::Tcp(listener.accept().await.unwrap().0));
+        for is_abandoned in [false, true] {
+            let mut body = shared.begin(Framing::Length(4), false);
+            client.write_all(b"ab").await.unwrap();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
+            if is_abandoned {
+                shared.lock().abandon();
+            }
+            client.write_all(b"cd").await.unwrap();
+            let rest = body.frame().await.unwrap();
+            assert_eq!(rest.is_err(), is_abandoned, "{rest:?}");
+            assert_eq!(body.is_end_stream(), !is_abandoned);
+        }
+        // Nor does one whose connection has gone on to another request.
+        let mut body = shared.begin(Framing::Length(4), false);
+        let _next = shared.begin(Framing::Length(4), false);
+        assert!(body.frame().await.unwrap().is_err());
     }
 }

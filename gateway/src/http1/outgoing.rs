@@ -42,12 +42,17 @@ pub(super) struct Outgoing<B> {
     chunked: bool,
     /// Whether fields are sent behind it.
     trailers: bool,
+    /// How many bytes have been written.
+    written: u64,
+    /// Whether the connection takes no more for now.
+    stuck: bool,
 }
 
 impl<B> Outgoing<B> {
     /// A message whose head is written into `head` already.
     pub(super) const fn new(head: BytesMut, body: Option<B>, chunked: bool) -> Self {
-        Self { buffer: head, piece: Bytes::new(), body, chunked, trailers: true }
+        let piece = Bytes::new();
+        Self { buffer: head, piece, body, chunked, trailers: true, written: 0, stuck: false }
     }
 
     /// Leaves out what may stand behind the body.
@@ -58,6 +63,16 @@ impl<B> Outgoing<B> {
     /// Nothing.
     pub(super) fn none() -> Self {
         Self::new(BytesMut::new(), None, false)
+    }
+
+    /// Returns how many bytes have been written.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Tells whether it is the connection that is waited for, rather than more of the body.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// The body, while some of it is still to come.
@@ -85,12 +100,14 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     ) -> Poll<Result<std::io::Result<()>, B::Error>> {
         loop {
             let more = self.gather(cx)?;
+            self.stuck = true;
             if let Err(error) = ready!(self.poll_drain(cx, to)) {
                 return Poll::Ready(Ok(Err(error)));
             }
             if self.is_done() {
                 return to.poll_flush(cx).map(Ok);
             }
+            self.stuck = false;
             if !more && self.buffer.is_empty() {
                 // What is written over TLS may wait to be sent.
                 return match to.poll_flush(cx) {
@@ -110,10 +127,12 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         while !self.buffer.is_empty() {
             let count = ready!(to.poll_write(cx, &self.buffer))?;
             self.buffer.advance(some(count)?);
+            self.written += count as u64;
         }
         while !self.piece.is_empty() {
             let count = ready!(to.poll_write(cx, &self.piece))?;
             self.piece.advance(some(count)?);
+            self.written += count as u64;
             if self.piece.is_empty() && self.chunked {
                 self.buffer.extend_from_slice(b"\r\n");
             }

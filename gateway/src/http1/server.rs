@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -5,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
@@ -43,8 +44,15 @@ pub(crate) trait Handler: Sync {
     fn refuse(&self, error: Error) -> Answered<Self::Body>;
 }
 
-/// A client's connection that is used otherwise from here on, and what has come on it already.
-pub(crate) type Upgraded = (Io, Bytes);
+/// A client's connection that is used otherwise from here on.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) io: Io,
+    /// What has come on it already.
+    pub(crate) read: Bytes,
+    /// Dropped when it is used no more: until then it counts as a connection.
+    pub(crate) held: oneshot::Sender<Infallible>,
+}
 
 /// Gives the connection once an upgrade has been granted.
 #[derive(Debug)]
@@ -59,6 +67,9 @@ pub(crate) enum Ended {
     /// The body of an answer ended early.
     #[error("an answer was cut short")]
     CutShort,
+    /// The client took nothing of an answer for too long.
+    #[error("the client does not read its answer")]
+    Unread,
     /// The connection broke.
     #[error(transparent)]
     Broken(#[from] io::Error),
@@ -104,7 +115,7 @@ pub(crate) async fn serve(
         let upgraded = answered.head.status == StatusCode::SWITCHING_PROTOCOLS;
         let stays = connection.answer(asked, answered).await?;
         if let Some(grant) = grant.filter(|_| upgraded) {
-            connection.hand_over(grant);
+            connection.hand_over(grant).await;
             return Ok(());
         }
         // What was sent in the hope of an upgrade is no request.
@@ -117,7 +128,10 @@ pub(crate) async fn serve(
 
 /// Gets ready to give a connection away where a request asks for another protocol.
 fn granting(asking: &Asking) -> Option<(oneshot::Sender<Upgraded>, Upgrading)> {
-    let asked = asking.framing == Framing::Empty && is_upgrade(&asking.head.fields);
+    // There is none in HTTP/1.0 (RFC 9110, section 7.8), and behind a body it could not be told apart from it.
+    let asked = asking.framing == Framing::Empty
+        && asking.head.version == Version::HTTP_11
+        && is_upgrade(&asking.head.fields);
     asked.then(|| {
         let (grant, granted) = oneshot::channel();
         (grant, Upgrading(granted))
@@ -145,6 +159,8 @@ struct Served {
     patience: Duration,
     head_time: Duration,
     keep_alive: Duration,
+    /// How long the client may take nothing of an answer.
+    write_time: Duration,
 }
 
 impl Served {
@@ -164,6 +180,7 @@ impl Served {
             patience: limits.head_time.0,
             head_time: limits.head_time.0,
             keep_alive: limits.keep_alive.0,
+            write_time: limits.write_time.0,
         }
     }
 
@@ -231,7 +248,8 @@ impl Served {
         if !asked.trailers {
             outgoing = outgoing.without_trailers();
         }
-        let shared = &mut self.shared;
+        let Self { shared, watch, write_time, .. } = self;
+        let mut unread = None;
         let written = poll_fn(|cx| {
             if let Poll::Ready(written) = outgoing.poll_write(cx, shared) {
                 return Poll::Ready(match written {
@@ -240,10 +258,21 @@ impl Served {
                     Err(_) => Err(Ended::CutShort),
                 });
             }
-            shared.poll_gone(cx).map(|()| Err(Ended::Gone))
+            if shared.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Ended::Gone));
+            }
+            // Where the instance is waited for, that has limits of its own.
+            let waits = outgoing.is_stuck().then(|| outgoing.written());
+            unread = waits.map(|written| match unread {
+                Some((before, since)) if before == written => (before, since),
+                _ => (written, Instant::now()),
+            });
+            let Some((_, since)) = unread else { return Poll::Pending };
+            ready!(watch.poll_until(cx, since + *write_time));
+            Poll::Ready(Err(Ended::Unread))
         });
         let written = written.await;
-        if let Err(Ended::CutShort) = written {
+        if let Err(Ended::CutShort | Ended::Unread) = written {
             // Or else what came so far would look like all of it, where it ends with the connection.
             shared.lock().stream.io.abort();
         }
@@ -255,7 +284,7 @@ impl Served {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let version = http::Version::HTTP_11;
+        let version = Version::HTTP_11;
         let asked = Asked { version, head_only: false, stays: false, trailers: false };
         self.answer(asked, answered).await?;
         Ok(self.linger().await?)
@@ -268,6 +297,10 @@ impl Served {
         let mut seen = 0;
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
+            if !inner.stream.rest.is_over() {
+                // What is read here is missing for whoever still reads it.
+                inner.abandon();
+            }
             while !inner.stream.rest.is_over() && seen < MOST {
                 match inner.stream.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
@@ -313,7 +346,9 @@ impl Served {
 
     /// Says that nothing more is said.
     async fn shut(&self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.shared.lock().stream.io).poll_shutdown(cx)).await
+        let shut = poll_fn(|cx| Pin::new(&mut self.shared.lock().stream.io).poll_shutdown(cx));
+        // Over TLS that is written too, and the client may take nothing.
+        tokio::time::timeout(self.write_time, shut).await?
     }
 
     /// Whether the client has sent something beyond its request.
@@ -321,11 +356,14 @@ impl Served {
         !self.shared.lock().stream.read.is_empty()
     }
 
-    /// Hands the connection over to whoever waits for it.
-    fn hand_over(self, grant: oneshot::Sender<Upgraded>) {
+    /// Hands the connection over to whoever waits for it, and waits until it is used no more.
+    async fn hand_over(self, grant: oneshot::Sender<Upgraded>) {
         if let Some((io, read)) = self.shared.into_parts() {
+            let (held, ended) = oneshot::channel();
             // Nobody waits where the instance has gone meanwhile.
-            let _ = grant.send((io, read.freeze()));
+            let _ = grant.send(Upgraded { io, read: read.freeze(), held });
+            // It is never sent anything.
+            let _ = ended.await;
         }
     }
 }

@@ -124,6 +124,8 @@ pub struct LimitProperties {
     pub head_time: HumanDuration,
     /// How long a connection may be idle between requests.
     pub keep_alive: HumanDuration,
+    /// How long a client may take nothing of its answer.
+    pub write_time: HumanDuration,
     /// Streams at a time on one HTTP/2 connection.
     pub streams: u32,
     /// Idle connections kept to each instance.
@@ -147,6 +149,7 @@ impl Default for LimitProperties {
             body_size: None,
             head_time: HumanDuration::secs(10),
             keep_alive: HumanDuration::secs(60),
+            write_time: HumanDuration::secs(60),
             streams: 200,
             idle_upstream: 128,
             attempts: 3,

@@ -165,8 +165,10 @@ impl Server {
         let mut connection = pin!(http.serve_connection(io, service));
         tokio::select! {
             served = connection.as_mut() => return served.map_err(io::Error::other),
-            () = self.stop.accepting.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.stop.accepting.cancelled() => {},
+            () = signs.idle(self.limits.head_time.0, self.limits.keep_alive.0) => {},
         }
+        connection.as_mut().graceful_shutdown();
         // It ends when the client has acknowledged that, which one that is frozen never does.
         tokio::select! {
             served = connection.as_mut() => served.map_err(io::Error::other),

@@ -7,16 +7,18 @@ use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
 use gray_propagation::Lines as _;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{
+    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE,
+};
 use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
-use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead};
+use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead, is_host};
 use crate::headers::{self, Address, Arrival, REQUEST_ID, RequestId};
-use crate::http1::{Io, Upgrading};
+use crate::http1::{Io, Upgraded, Upgrading, content_length, settle_length};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::Proxy;
@@ -78,7 +80,7 @@ impl Gateway {
     /// Answers a request; whatever happens, the client gets an answer and the request is noted.
     pub(crate) async fn handle(
         &self,
-        head: RequestHead,
+        mut head: RequestHead,
         body: ClientBody,
         peer: &Peer,
         upgrading: Option<Upgrading>,
@@ -96,8 +98,11 @@ impl Gateway {
         let mut ending = Ending::begin(self.observer.clone(), arrived);
         let wants_decision = self.policy.decision_header && head.fields.has(&EXPLAIN);
         let version = head.version;
-        let (served, trail) = match self.check(&head) {
-            Ok(()) => self.serve(head, body, peer, client, &id).await,
+        let (served, trail) = match self.check(&head).and_then(|()| settle(&mut head)) {
+            Ok(()) => {
+                headers::strip_request(&mut head.fields, upgrading.is_some());
+                self.serve(head, body, peer, client, &id).await
+            }
             Err(error) => (Err(error), None),
         };
         let (mut answered, error) = match served {
@@ -150,12 +155,18 @@ impl Gateway {
         if fields.line(&HOST, 1).is_some() {
             return Err(Error::BadRequest("the request has more than one Host"));
         }
-        if *version >= Version::HTTP_11 && target.authority().is_none() && !fields.has(&HOST) {
+        let named = *version == Version::HTTP_2 && target.authority().is_some();
+        if *version >= Version::HTTP_11 && !named && !fields.has(&HOST) {
             return Err(Error::BadRequest("the request has no Host"));
         }
-        let length = fields.text(&CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        if length.is_some_and(|length: u64| length > self.policy.max_body) {
-            return Err(Error::BodyTooLarge);
+        if target.path() == "*" && *method != Method::OPTIONS {
+            return Err(Error::BadRequest("only OPTIONS is asked of the whole server"));
+        }
+        if fields.has(&CONTENT_LENGTH) {
+            let length = content_length(fields).map_err(Error::BadRequest)?;
+            if length.is_some_and(|length| length > self.policy.max_body) {
+                return Err(Error::BodyTooLarge);
+            }
         }
         if headers::passes(fields) >= MAX_PASSES {
             return Err(Error::Loop);
@@ -166,7 +177,7 @@ impl Gateway {
     /// Classifies a request, and passes it on; what became of it is told in any case.
     async fn serve(
         &self,
-        mut head: RequestHead,
+        head: RequestHead,
         body: ClientBody,
         peer: &Peer,
         client: ClientAddr,
@@ -174,8 +185,6 @@ impl Gateway {
     ) -> (Result<Answered<InstanceBody>, Error>, Option<Trail>) {
         let carriers = Arc::clone(&self.proxy.carriers);
         let body = RequestBody::new(body, self.policy.max_body, carriers);
-        settle_host(&mut head);
-        headers::strip_request(&mut head.fields);
         let (mut chosen, refused) = self.policy.tags.chosen(peer.address.ip, &head.fields);
         if let Some(error) = refused {
             tracing::debug!(%error, "signed tag refused");
@@ -269,12 +278,35 @@ fn own_answer(error: &Error, method: &Method, id: &RequestId) -> Answered<Respon
     problem::answer(error, method, id.as_str()).map(ResponseBody::of_own)
 }
 
-/// Makes `Host` say what was asked for, which the target knows better (RFC 9112, section 3.2.2; HTTP/2
-/// has no `Host` at all).
-fn settle_host(head: &mut RequestHead) {
-    if let Some(authority) = head.target.authority() {
-        head.fields.insert(&HOST, authority.as_str().as_bytes());
+/// Makes a request say in one way only what could be said in several.
+///
+/// # Errors
+///
+/// What cannot be said.
+fn settle(head: &mut RequestHead) -> Result<(), Error> {
+    let RequestHead { method, target, version, fields } = head;
+    // The target knows better (RFC 9112, section 3.2.2; HTTP/2 has no `Host` at all).
+    if let Some(authority) = target.authority() {
+        fields.insert(&HOST, authority.as_str().as_bytes());
     }
+    if fields.first(&HOST).is_some_and(|host| !is_host(host)) {
+        return Err(Error::BadRequest("the request's host is none"));
+    }
+    settle_length(fields).map_err(Error::BadRequest)?;
+    if *version == Version::HTTP_10 {
+        // It means nothing there (RFC 9110, section 10.1.1).
+        fields.remove(&EXPECT);
+    }
+    if fields.has(&MAX_FORWARDS) && (*method == Method::OPTIONS || *method == Method::TRACE) {
+        // Whoever is asked last answers (RFC 9110, section 7.6.2), and this gateway knows nothing to answer.
+        let left = fields.text(&MAX_FORWARDS).and_then(|left| left.trim().parse::<u64>().ok());
+        match left.map(|left| left.checked_sub(1)) {
+            Some(None) => return Err(Error::Method(method.clone())),
+            Some(Some(left)) => fields.insert(&MAX_FORWARDS, left.to_string().as_bytes()),
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// Says how a request was decided, in one line.
@@ -296,7 +328,7 @@ fn decision_of(trail: &Trail) -> String {
 
 /// Passes bytes both ways between two upgraded connections, until one ends or both are idle.
 async fn join(client: Upgrading, mut instance: Io, read: Bytes, idle: std::time::Duration) {
-    let Ok((mut client, sent)) = client.0.await else { return };
+    let Ok(Upgraded { io: mut client, read: sent, held: _held }) = client.0.await else { return };
     // What either has said already, right behind its answer or its request.
     if client.write_all(&read).await.is_err() || instance.write_all(&sent).await.is_err() {
         return;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// How a client with prior knowledge of HTTP/2 begins (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub(super) async fn sniff(stream: &TcpStream, limit: Duration) -> io::Result<Spo
 }
 
 async fn peek(stream: &TcpStream) -> io::Result<Spoken> {
-    const PAUSE: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_millis(100);
+    let mut pause = Duration::from_millis(2);
     let mut first = [0; PREFACE.len()];
     loop {
         let count = stream.peek(&mut first).await?;
@@ -36,6 +37,7 @@ async fn peek(stream: &TcpStream) -> io::Result<Spoken> {
             return Ok(Spoken::Http2);
         }
         // What was seen stays readable, so the socket cannot tell when more has come.
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
     }
 }

@@ -139,3 +139,29 @@ impl Lease {
         let _ = self.0.idle.push(connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Tokio tells a task that has done much to wait, which once looked like a connection that is alive.
+    #[tokio::test]
+    async fn however_many_connections_have_ended_none_of_them_is_used() {
+        const MANY: usize = 200;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Arc::new(Endpoint::new(MANY));
+        for _ in 0..MANY {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            // It is known to be readable before it is asked.
+            drop(listener.accept().await.unwrap());
+            stream.readable().await.unwrap();
+            let connection = Connection::new(Io::Tcp(stream));
+            Lease::of(Arc::clone(&endpoint)).give_back(connection);
+        }
+        assert_eq!(endpoint.idle.len(), MANY);
+        assert!(endpoint.idle().is_none());
+        assert!(endpoint.idle.is_empty());
+    }
+}

@@ -143,7 +143,8 @@ async fn send2(
     call.body.may_stall(to.timeouts.idle.0);
     let progress = call.body.progress();
     let none = call.body.none();
-    let request = absolute(&call.head, to, std::mem::replace(&mut call.body, none));
+    let body = std::mem::replace(&mut call.body, none);
+    let request = absolute(&call.head, to, body).map_err(Unanswered::Failed)?;
     let answer = within(to.timeouts.first_byte.0, &progress, sender.try_send_request(request));
     match answer.await {
         None => Err(Unanswered::Failed(Error::Timeout)),
@@ -200,7 +201,15 @@ fn join_cookies(fields: &mut HeadFields) {
 }
 
 /// HTTP/2 carries scheme and host in the target instead of a header.
-fn absolute(head: &RequestHead, to: &Target, body: RequestBody) -> Request<RequestBody> {
+///
+/// # Errors
+///
+/// A target that HTTP/2 has no words for.
+fn absolute(
+    head: &RequestHead,
+    to: &Target,
+    body: RequestBody,
+) -> Result<Request<RequestBody>, Error> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
@@ -209,14 +218,14 @@ fn absolute(head: &RequestHead, to: &Target, body: RequestBody) -> Request<Reque
     *request.headers_mut() = headers;
     let address = to.addr.to_string();
     let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
-    let host = head.fields.text(&header::HOST).unwrap_or(&address);
+    let host = head.fields.text(&header::HOST).filter(|host| !host.is_empty());
+    let host = host.unwrap_or(&address);
     let path = match head.target.as_str() {
         "" => "/",
         path => path,
     };
     let built = Uri::builder().scheme(scheme).authority(host).path_and_query(path);
-    if let Ok(uri) = built.build() {
-        *request.uri_mut() = uri;
-    }
-    request
+    let wrong = |_| Error::BadRequest("the request's target is none over HTTP/2");
+    *request.uri_mut() = built.build().map_err(wrong)?;
+    Ok(request)
 }

@@ -35,6 +35,7 @@ mod fallback;
 mod flips;
 mod forging;
 mod interop;
+mod letter;
 mod listening;
 mod lists;
 mod messages;

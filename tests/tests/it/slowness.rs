@@ -326,6 +326,39 @@ async fn a_client_that_does_not_read_holds_its_instance_up() -> anyhow::Result<(
     Ok(())
 }
 
+/// Or else a client could hold instances for as long as it likes.
+#[tokio::test]
+async fn a_client_that_takes_nothing_for_long_is_cut_off() -> anyhow::Result<()> {
+    let (addr, written) = endless(true).await?;
+    let gateway = gateway(&[addr], "limits: {writeTime: 2s}\n")?;
+    let mut stream = TcpStream::connect(gateway.addr).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    // Slow is not silent.
+    let mut read = vec![0; 1 << 20];
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stream.read_exact(&mut read).await?;
+    }
+    let held = settled(&written).await?;
+    eventually(Duration::from_secs(10), async || {
+        let open = gateway.metric("graylane_connections").await?;
+        ensure!(open == 0.0, "{open} connections");
+        Ok(())
+    })
+    .await?;
+    let mut taken = 0;
+    let error = loop {
+        match stream.read(&mut read).await {
+            Ok(0) => anyhow::bail!("what came looks like all of it"),
+            Ok(count) => taken += count,
+            Err(error) => break error,
+        }
+        ensure!(taken < UNDERWAY, "it goes on after {held} bytes");
+    };
+    ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_instance_that_does_not_read_holds_its_client_up() -> anyhow::Result<()> {
     let (addr, _) = endless(false).await?;
