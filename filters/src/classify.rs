@@ -53,6 +53,16 @@ pub trait Subject<R> {
     fn decided(&mut self, classified: Classified<R>);
 }
 
+impl<R, T: Subject<R>> Subject<R> for &mut T {
+    fn head(&self) -> Head<'_> {
+        T::head(self)
+    }
+
+    fn decided(&mut self, classified: Classified<R>) {
+        T::decided(self, classified);
+    }
+}
+
 /// Attaches a [`Classified`] to each request.
 ///
 /// It loads the revision once; nothing that happens to the request later looks at another one.
@@ -91,14 +101,6 @@ where
     }
 }
 
-/// Returns a host without its port.
-pub fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -126,7 +128,7 @@ mod tests {
         fn head(&self) -> Head<'_> {
             let client = std::net::Ipv4Addr::LOCALHOST.into();
             let (method, headers) = (&self.method, &self.headers);
-            Head { method, path: "/", query: None, host: None, headers, client }
+            Head { method, path: "/", query: None, target_host: None, headers, client }
         }
 
         fn decided(&mut self, classified: Classified<RuleSet>) {
@@ -145,14 +147,5 @@ mod tests {
 
         assert_eq!(classified.verdict.status, GrayStatus::All);
         assert!(!classified.revision.is_on());
-    }
-
-    #[test]
-    fn a_host_is_known_without_its_port() {
-        for (host, expected) in
-            [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
-        {
-            assert_eq!(without_port(host), expected);
-        }
     }
 }

@@ -1,12 +1,11 @@
 use std::net::{IpAddr, SocketAddr};
 
-use gray_propagation::{Lines, lines, visible};
-use http::header::HeaderName;
+use gray_propagation::{FieldName, Lines, lines, visible};
 
 use crate::CidrSet;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static FORWARDED_FOR: FieldName = FieldName::from_static("x-forwarded-for");
+static REAL_IP: FieldName = FieldName::from_static("x-real-ip");
 
 /// Who sent a request, and whether the peer's own word about it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +97,11 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(peer: &str, lines: &[(HeaderName, &str)], expected: &str) {
+    fn check(peer: &str, lines: &[(&FieldName, &str)], expected: &str) {
         let proxies = CidrSet::parse(["10.0.0.0/8", "fd00::/8"]).unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(name, HeaderValue::from_str(value).unwrap());
+            headers.append(&***name, HeaderValue::from_str(value).unwrap());
         }
         let client = TrustedProxies::new(proxies).client(peer.parse().unwrap(), &headers);
         assert_eq!(client.address, expected.parse::<IpAddr>().unwrap());
@@ -110,30 +109,30 @@ mod tests {
 
     #[test]
     fn an_untrusted_peer_is_the_client_whatever_it_says() {
-        check("9.9.9.9", &[(FORWARDED_FOR, "1.1.1.1"), (REAL_IP, "1.1.1.1")], "9.9.9.9");
+        check("9.9.9.9", &[(&FORWARDED_FOR, "1.1.1.1"), (&REAL_IP, "1.1.1.1")], "9.9.9.9");
         check("::ffff:9.9.9.9", &[], "9.9.9.9");
     }
 
     #[test]
     fn a_trusted_peer_is_believed_up_to_the_first_stranger() {
         check("10.0.0.1", &[], "10.0.0.1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1, 2.2.2.2, 10.0.0.2")], "2.2.2.2");
-        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1"), (FORWARDED_FOR, "2.2.2.2")], "2.2.2.2");
-        check("10.0.0.1", &[(FORWARDED_FOR, "10.0.0.3, 10.0.0.2")], "10.0.0.3");
-        check("10.0.0.1", &[(REAL_IP, "3.3.3.3")], "3.3.3.3");
-        check("10.0.0.1", &[(REAL_IP, "3.3.3.3"), (REAL_IP, "4.4.4.4")], "10.0.0.1");
-        check("::ffff:10.0.0.1", &[(REAL_IP, "3.3.3.3")], "3.3.3.3");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "1.1.1.1, 2.2.2.2, 10.0.0.2")], "2.2.2.2");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "1.1.1.1"), (&FORWARDED_FOR, "2.2.2.2")], "2.2.2.2");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "10.0.0.3, 10.0.0.2")], "10.0.0.3");
+        check("10.0.0.1", &[(&REAL_IP, "3.3.3.3")], "3.3.3.3");
+        check("10.0.0.1", &[(&REAL_IP, "3.3.3.3"), (&REAL_IP, "4.4.4.4")], "10.0.0.1");
+        check("::ffff:10.0.0.1", &[(&REAL_IP, "3.3.3.3")], "3.3.3.3");
     }
 
     #[test]
     fn reads_every_spelling_and_stops_at_garbage() {
-        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1:4711")], "1.1.1.1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "[2001:db8::1]:80")], "2001:db8::1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "\"[2001:db8::1]\"")], "2001:db8::1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "fe80::1%eth0")], "fe80::1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "::ffff:1.1.1.1")], "1.1.1.1");
-        check("10.0.0.1", &[(FORWARDED_FOR, "1.1.1.1, unknown, 10.0.0.2")], "10.0.0.2");
-        check("10.0.0.1", &[(FORWARDED_FOR, "unknown")], "10.0.0.1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "1.1.1.1:4711")], "1.1.1.1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "[2001:db8::1]:80")], "2001:db8::1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "\"[2001:db8::1]\"")], "2001:db8::1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "fe80::1%eth0")], "fe80::1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "::ffff:1.1.1.1")], "1.1.1.1");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "1.1.1.1, unknown, 10.0.0.2")], "10.0.0.2");
+        check("10.0.0.1", &[(&FORWARDED_FOR, "unknown")], "10.0.0.1");
     }
 
     /// A second reading of the rule: every hop from the right, until one is not trusted.
@@ -156,7 +155,7 @@ mod tests {
         ) {
             let proxies = TrustedProxies::new(CidrSet::parse(["10.0.0.0/8"]).unwrap());
             let mut headers = HeaderMap::new();
-            headers.insert(FORWARDED_FOR, HeaderValue::try_from(hops.join(", ")).unwrap());
+            headers.insert(&*FORWARDED_FOR, HeaderValue::try_from(hops.join(", ")).unwrap());
             let client = proxies.client(peer.parse().unwrap(), &headers);
             prop_assert_eq!(client.address, reference(peer, &hops));
         }
@@ -166,6 +165,6 @@ mod tests {
     fn ten_thousand_hops_are_read_to_their_end() {
         let mut hops = vec!["10.0.0.1"; 10_000];
         hops[0] = "1.1.1.1";
-        check("10.0.0.2", &[(FORWARDED_FOR, &hops.join(","))], "1.1.1.1");
+        check("10.0.0.2", &[(&FORWARDED_FOR, &hops.join(","))], "1.1.1.1");
     }
 }

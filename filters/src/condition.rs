@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::HeaderName;
+use gray_propagation::FieldName;
 
 use crate::cidr::CidrSet;
 use crate::cookie::cookie;
@@ -43,7 +43,7 @@ pub(crate) enum Condition {
 /// Where a text of the request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    Header(HeaderName),
+    Header(FieldName),
     Query(String),
     Cookie(String),
     Path,
@@ -111,7 +111,7 @@ impl Source {
             Self::Cookie(name) => f(cookie(head.headers, name)),
             Self::Path => f(Some(head.path.as_bytes())),
             Self::Method => f(Some(head.method.as_str().as_bytes())),
-            Self::Host => f(head.host.map(str::as_bytes)),
+            Self::Host => f(head.host().map(str::as_bytes)),
             Self::User => f(subject.user()),
         }
     }

@@ -195,7 +195,8 @@ mod tests {
     use std::sync::Arc;
 
     use gray_config::{Faults, KeyPath};
-    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+    use gray_propagation::FieldName;
+    use http::{HeaderMap, HeaderValue, Method};
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
 
@@ -204,7 +205,7 @@ mod tests {
     use crate::senses::Subject;
     use crate::{Head, NameSet, OverrideProperties, PlaceProperties, Senses};
 
-    const X: HeaderName = HeaderName::from_static("x");
+    static X: FieldName = FieldName::from_static("x");
 
     const CITIES: [&str; 3] = ["a", "b", "nowhere"];
 
@@ -260,7 +261,7 @@ mod tests {
         let networks = prop::collection::vec((0..8_u8, 29..=32_u8), 0..4);
         prop_oneof![
             3 => test().prop_map(|test| Condition::Text(Source::Path, test)),
-            3 => test().prop_map(|test| Condition::Text(Source::Header(X), test)),
+            3 => test().prop_map(|test| Condition::Text(Source::Header(X.clone()), test)),
             2 => (networks, any::<bool>()).prop_map(|(networks, inside)| {
                 let network = |(last, bits)| format!("10.0.0.{last}/{bits}").parse().unwrap();
                 let set = Arc::new(CidrSet::new(networks.into_iter().map(network)));
@@ -273,7 +274,7 @@ mod tests {
                 |(quarters, salt, address, without_key)| {
                     let salt = if salt { "s" } else { "t" };
                     let share = Share::new(f64::from(quarters) * 25.0, salt).unwrap();
-                    let key = if address { Key::ClientIp } else { Key::Text(Source::Header(X)) };
+                    let key = if address { Key::ClientIp } else { Key::Text(Source::Header(X.clone())) };
                     Condition::Percentage(Percentage { share, by: vec![key], without_key })
                 },
             ),
@@ -323,14 +324,14 @@ mod tests {
             headers.iter().enumerate().any(|(place, header)| {
                 let mut map = HeaderMap::new();
                 if let Some(header) = header {
-                    map.insert(X, HeaderValue::from_str(header).unwrap());
+                    map.insert(&*X, HeaderValue::from_str(header).unwrap());
                 }
                 let last = u8::try_from((index + place) % 9).unwrap();
                 let head = Head {
                     method: &Method::GET,
                     path,
                     query: None,
-                    host: None,
+                    target_host: None,
                     headers: &map,
                     client: IpAddr::from([10, 0, 0, last]),
                 };

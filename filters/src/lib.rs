@@ -26,7 +26,7 @@ mod user;
 mod window;
 
 pub use self::cidr::{CidrSet, InvalidCidr};
-pub use self::classify::{Classified, Classify, ClassifyLayer, Subject, without_port};
+pub use self::classify::{Classified, Classify, ClassifyLayer, Subject};
 pub use self::client_addr::{ClientAddr, TrustedProxies};
 pub use self::explain::{ConditionReport, Explanation, RuleReport};
 pub use self::head::Head;

@@ -102,7 +102,7 @@ fn decide(world: &World) {
         method: &Method::GET,
         path: "/order/1",
         query: None,
-        host: Some("a.example"),
+        target_host: Some("a.example"),
         headers: &world.headers,
         client: world.client,
     };

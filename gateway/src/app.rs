@@ -8,6 +8,7 @@ use gray_config::{
     ConfigSource, FileSource, Follow, Health, Live, Merged, Problems, Publisher, Snapshot, follow,
     live,
 };
+use gray_filters::ClassifyLayer;
 use gray_lb::{
     Balancer, Directory, DirectoryHealth, Discovery, FileDiscovery, Maintenance, maintain,
 };
@@ -218,6 +219,7 @@ impl Parts {
                     .then(|| (cookie.name.clone(), cookie.max_age.0.as_secs())),
                 decision_header: properties.propagation.decision_header,
             },
+            classify: ClassifyLayer::new(revision.clone()),
             revision,
             proxy: Arc::new(Proxy {
                 routes: std::mem::take(&mut settings.routes),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use gray_filters::{Explanation, Head, TrustedProxies, without_port};
+use gray_filters::{Explanation, Head, TrustedProxies};
 use gray_lb::{Balancer, Directory, Fallback, Member, NoInstance, Want};
 use gray_propagation::{Carriers, GRAY_HEADER, GrayStatus, HOP_HEADER};
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -122,13 +122,11 @@ impl Explainer<'_> {
         }
         let client = self.proxies.client(peer, &headers).address;
         crate::headers::strip_request(&mut headers, true);
-        let named = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = uri.host().or(named.map(without_port));
         let head = Head {
             method: &method,
             path: uri.path(),
             query: uri.query(),
-            host,
+            target_host: uri.host(),
             headers: &headers,
             client,
         };
@@ -153,7 +151,7 @@ impl Explainer<'_> {
             error: None,
             writes: Vec::new(),
         };
-        let hop = self.follow(&method, host, uri.path(), status, &mut answer);
+        let hop = self.follow(&head, status, &mut answer);
         answer.writes = self.writes(status, hop, &headers);
         Ok(answer)
     }
@@ -173,9 +171,7 @@ impl Explainer<'_> {
     /// Says where the request goes from here; returns what the instance is told about the hop.
     fn follow(
         &self,
-        method: &Method,
-        host: Option<&str>,
-        path: &str,
+        head: &Head<'_>,
         status: GrayStatus,
         answer: &mut Answer,
     ) -> Option<HeaderValue> {
@@ -183,7 +179,7 @@ impl Explainer<'_> {
             answer.error = Some(crate::Error::NoRules.to_string());
             return None;
         }
-        let Some(route) = self.routes.resolve(method, host, path) else {
+        let Some(route) = self.routes.resolve(head) else {
             answer.error = Some(crate::Error::NoRoute.to_string());
             return None;
         };

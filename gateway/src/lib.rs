@@ -12,6 +12,7 @@ mod body;
 pub mod check;
 mod error;
 pub mod explain;
+mod field;
 mod head;
 mod headers;
 mod http1;

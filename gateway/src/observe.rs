@@ -76,7 +76,7 @@ pub(crate) struct Ending(Option<Box<Noted>>);
 pub(crate) struct Noted {
     pub(crate) observer: Observer,
     pub(crate) arrived: Arrived,
-    pub(crate) trail: Option<Trail>,
+    pub(crate) trail: Option<Box<Trail>>,
     pub(crate) status: StatusCode,
     pub(crate) error: Option<&'static str>,
     pub(crate) head_at: Instant,
@@ -105,7 +105,7 @@ impl Ending {
         &mut self,
         status: StatusCode,
         error: Option<&'static str>,
-        trail: Option<Trail>,
+        trail: Option<Box<Trail>>,
     ) {
         if let Some(noted) = &mut self.0 {
             noted.status = status;

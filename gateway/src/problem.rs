@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http_body_util::Full;
 use serde::Serialize;
 
 use crate::Error;
+use crate::field::{CACHE_CONTROL, CONTENT_TYPE};
 use crate::head::Answered;
 
 #[derive(Serialize)]

@@ -1,14 +1,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gray_filters::{Classified, Verdict};
+use gray_filters::{Classified, Subject, Verdict};
 use gray_lb::{Balancer, Picked, ServiceName, Want};
-use gray_propagation::{Carriers, HOP_HEADER, Lines as _, TAG_HEADER};
-use http::header::{CONTENT_TYPE, HOST, HeaderName};
+use gray_propagation::{Carriers, FieldName, Lines as _};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
+use crate::field::{CONTENT_TYPE, HOP, HOST, TAG};
 use crate::head::{Answered, Call, HeadFields};
 use crate::observe::Trail;
 use crate::properties::{HashBy, HostPolicy, Protocol};
@@ -22,7 +22,7 @@ pub struct Calling {
     /// What its instances speak.
     pub protocol: Protocol,
     /// The header that consistent hashing keeps to; the client's address where there is none.
-    pub hash_header: Option<HeaderName>,
+    pub hash_header: Option<FieldName>,
 }
 
 impl Calling {
@@ -30,7 +30,7 @@ impl Calling {
     pub fn new(protocol: Protocol, hash_by: &HashBy) -> Option<Self> {
         let hash_header = match hash_by {
             HashBy::ClientIp => None,
-            HashBy::Header(name) => Some(name.parse().ok()?),
+            HashBy::Header(name) => Some(name.parse::<http::HeaderName>().ok()?.into()),
         };
         Some(Self { protocol, hash_header })
     }
@@ -70,14 +70,15 @@ impl<U> Proxy<U> {
     where
         U: Upstream<B>,
     {
-        let trail = call.trail.get_or_insert_with(|| Trail::of(unclassified()));
+        let trail = call.trail.get_or_insert_with(|| Box::new(Trail::of(unclassified())));
         if trail.revision.awaited {
             return Err(Error::NoRules);
         }
-        let head = &call.head;
-        let route = self.routes.resolve(&head.method, head.host(), head.target.path());
+        let route = self.routes.resolve(&Subject::head(call));
         let route = Arc::clone(route.ok_or(Error::NoRoute)?);
-        trail.route = Some(Arc::clone(&route));
+        if let Some(trail) = &mut call.trail {
+            trail.route = Some(Arc::clone(&route));
+        }
         let Some(total) = route.timeouts.total else {
             return self.serve(call, &route, None).await;
         };
@@ -110,7 +111,7 @@ impl<U> Proxy<U> {
             let addr = picked.member.instance().addr;
             let fields = &mut call.head.fields;
             name_host(fields, &route.host, named, addr);
-            fields.insert(&HOP_HEADER, route.hop(picked.fallback).as_bytes());
+            fields.insert(&HOP, route.hop(picked.fallback).as_bytes());
             trail.in_flight = Some(picked.member.begin());
             trail.picked = Some(picked);
             trail.attempts += 1;
@@ -135,7 +136,7 @@ impl<U> Proxy<U> {
         let Call { head, trail: Some(trail), .. } = call else { return };
         self.carriers.inject(trail.verdict.status, &mut head.fields);
         if let Some(probe) = &trail.probe {
-            head.fields.insert(&TAG_HEADER, probe.tag().as_bytes());
+            head.fields.insert(&TAG, probe.tag().as_bytes());
         }
         match route.rewrite(head.target.as_str()) {
             Some(target) => head.target.readdress(&target),

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gray_config::{Faults, KeyPath};
+use gray_filters::Head;
 use gray_lb::{Fallback, ServiceName};
 use gray_propagation::HopTag;
 use http::uri::{Authority, PathAndQuery};
@@ -110,8 +111,8 @@ impl Routes {
     }
 
     /// Finds the route of a request.
-    pub fn resolve(&self, method: &Method, host: Option<&str>, path: &str) -> Option<&Arc<Route>> {
-        self.0.iter().find(|route| route.matcher.takes(method, host, path))
+    pub fn resolve(&self, head: &Head<'_>) -> Option<&Arc<Route>> {
+        self.0.iter().find(|route| route.matcher.takes(head))
     }
 
     /// Returns all routes, in order.
@@ -190,12 +191,13 @@ impl Matcher {
         Self { host, path, methods }
     }
 
-    fn takes(&self, method: &Method, host: Option<&str>, path: &str) -> bool {
+    fn takes(&self, head: &Head<'_>) -> bool {
+        let Head { method, path, .. } = *head;
         (self.methods.is_empty() || self.methods.contains(method))
             && self
                 .host
                 .as_deref()
-                .is_none_or(|pattern| host.is_some_and(|it| host_fits(pattern, it)))
+                .is_none_or(|pattern| head.host().is_some_and(|it| host_fits(pattern, it)))
             && match &self.path {
                 None => true,
                 Some(PathMatch::Prefix(prefix)) => below(path, prefix).is_some(),
@@ -236,7 +238,11 @@ mod tests {
         assert_eq!(faults, [""; 0]);
         let words: Vec<&str> = request.split(' ').collect();
         let method: Method = words[0].parse().unwrap();
-        let found = routes.resolve(&method, words.get(2).copied(), words[1]);
+        let (path, headers) = (words[1], http::HeaderMap::new());
+        let (target_host, client) = (words.get(2).copied(), std::net::Ipv4Addr::LOCALHOST.into());
+        let head =
+            Head { method: &method, path, query: None, target_host, headers: &headers, client };
+        let found = routes.resolve(&head);
         assert_eq!(found.is_some(), expected, "{matches} for {request}");
     }
 

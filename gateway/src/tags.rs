@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use gray_filters::TrustedProxies;
-use gray_propagation::{
-    Carriers, GrayStatus, Hop, InvalidTag, Lines, PATH_HEADER, Probe, TAG_HEADER, TagKeys,
-};
+use gray_propagation::{Carriers, GrayStatus, Hop, InvalidTag, Lines, Probe, TagKeys};
 use http::HeaderValue;
 
+use crate::field::{PATH, TAG};
 use crate::head::HeadFields;
 use crate::observe::Trail;
 
@@ -42,7 +41,7 @@ impl TagPolicy {
         peer: IpAddr,
         headers: &impl Lines,
     ) -> (Option<Chosen>, Option<InvalidTag>) {
-        let signed = if self.keys.is_empty() { None } else { headers.first(&TAG_HEADER) };
+        let signed = if self.keys.is_empty() { None } else { headers.first(&TAG) };
         let signed = signed.and_then(|value| HeaderValue::from_bytes(value).ok());
         let signed = signed.map(|value| {
             let verified = self.keys.verify(&value, SystemTime::now());
@@ -73,9 +72,9 @@ pub(crate) fn take_over(trail: &mut Trail, status: GrayStatus) {
 /// Removes what services reported from an answer, and puts the whole report there where one was
 /// asked for.
 pub(crate) fn report(headers: &mut HeadFields, trail: Option<&Trail>) {
-    let reported = headers.first(&PATH_HEADER).and_then(|it| HeaderValue::from_bytes(it).ok());
+    let reported = headers.first(&PATH).and_then(|it| HeaderValue::from_bytes(it).ok());
     if reported.is_some() {
-        headers.remove(&PATH_HEADER);
+        headers.remove(&PATH);
     }
     let Some(trail) = trail.filter(|trail| trail.probe.is_some()) else { return };
     let mut calls = Vec::new();
@@ -97,6 +96,6 @@ pub(crate) fn report(headers: &mut HeadFields, trail: Option<&Trail>) {
         ..Hop::default()
     };
     if let Some(value) = own.to_header() {
-        headers.insert(&PATH_HEADER, value.as_bytes());
+        headers.insert(&PATH, value.as_bytes());
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Source: W3C Baggage, section 3.2 (a list of `key=value;property` members, several lines allowed).
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 
-use crate::{Fields, lines, visible};
+use crate::{FieldName, Fields, lines, visible};
 
-pub(crate) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+pub(crate) static BAGGAGE: FieldName = FieldName::from_static("baggage");
 const MEMBER: &str = "gray";
 
 /// The longest header that is passed on (W3C Baggage, section 3.3.2).
@@ -14,20 +14,20 @@ const MAX_BAGGAGE: usize = 8192;
 
 /// Returns the members that are not ours, as one line.
 pub(crate) fn others(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(BAGGAGE) {
+    if !headers.contains_key(&*BAGGAGE) {
         return None;
     }
     let mut copy = HeaderMap::new();
-    for line in headers.get_all(BAGGAGE) {
-        copy.append(BAGGAGE, line.clone());
+    for line in headers.get_all(&*BAGGAGE) {
+        copy.append(&*BAGGAGE, line.clone());
     }
     set(&mut copy, None);
-    copy.remove(BAGGAGE).filter(|line| line.len() <= MAX_BAGGAGE)
+    copy.remove(&*BAGGAGE).filter(|line| line.len() <= MAX_BAGGAGE)
 }
 
 /// Returns the value of our member.
 pub(crate) fn ours(headers: &HeaderMap) -> Option<String> {
-    let lines = headers.get_all(BAGGAGE).iter().filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(&*BAGGAGE).iter().filter_map(|line| line.to_str().ok());
     let mut members = lines.flat_map(|line| line.split(',')).map(str::trim);
     let (_, value) = members.find(|member| is_ours(member))?.split_once('=')?;
     Some(value.split(';').next().unwrap_or_default().trim().to_owned())
@@ -37,7 +37,7 @@ pub(crate) fn ours(headers: &HeaderMap) -> Option<String> {
 pub(crate) fn add(headers: &mut HeaderMap, members: Option<&HeaderValue>) {
     let Some(members) = members.and_then(|members| members.to_str().ok()) else { return };
     let present: Vec<String> = headers
-        .get_all(BAGGAGE)
+        .get_all(&*BAGGAGE)
         .iter()
         .filter_map(|it| Some(it.to_str().ok()?.to_owned()))
         .collect();
@@ -50,7 +50,7 @@ pub(crate) fn add(headers: &mut HeaderMap, members: Option<&HeaderValue>) {
         && let Ok(value) = HeaderValue::try_from(joined)
         && !value.is_empty()
     {
-        headers.insert(BAGGAGE, value);
+        headers.insert(&*BAGGAGE, value);
     }
 }
 
@@ -89,17 +89,17 @@ mod tests {
     fn check(lines: &[&'static str], lane: Option<&str>, expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(BAGGAGE, HeaderValue::from_static(line));
+            headers.append(&*BAGGAGE, HeaderValue::from_static(line));
         }
         set(&mut headers, lane);
-        assert_eq!(headers.get(BAGGAGE).map(|value| value.to_str().unwrap()), expected);
-        assert!(headers.get_all(BAGGAGE).iter().count() <= 1);
+        assert_eq!(headers.get(&*BAGGAGE).map(|value| value.to_str().unwrap()), expected);
+        assert!(headers.get_all(&*BAGGAGE).iter().count() <= 1);
     }
 
     #[test]
     fn there_is_room_for_our_member() {
         let ours = "gray=blue";
-        let name = HeaderName::from_static("baggage");
+        let name = http::HeaderName::from_static("baggage");
         for (length, kept) in [(8191, false), (8182, true), (8183, false), (20, true)] {
             let mut headers = HeaderMap::new();
             let other = format!("a={}", "x".repeat(length - 2));

@@ -1,18 +1,18 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    Context, Fields, GrayStatus, HOP_HEADER, Lane, Lines, Probe, TAG_HEADER, TRACEPARENT,
-    TRACESTATE, baggage, traceparent, visible,
+    Context, FieldName, Fields, GrayStatus, Lane, Lines, Probe, TAG_HEADER, TRACEPARENT,
+    TRACESTATE, baggage, field, traceparent, visible,
 };
 
 /// The header that carries a [`GrayStatus`] from hop to hop.
 pub const GRAY_HEADER: HeaderName = HeaderName::from_static("gray");
 
 /// The tag of Alibaba MSE's agents: never let in, even where it is not written.
-const MSE_TAG: HeaderName = HeaderName::from_static("x-mse-tag");
+static MSE_TAG: FieldName = FieldName::from_static("x-mse-tag");
 
 /// What is never let in, whatever is written.
-static OWN: [HeaderName; 4] = [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER];
+static OWN: [&FieldName; 4] = [&field::GRAY, &MSE_TAG, &field::HOP, &field::TAG];
 
 /// The header names that together carry one verdict to the next hop.
 ///
@@ -21,7 +21,7 @@ static OWN: [HeaderName; 4] = [GRAY_HEADER, MSE_TAG, HOP_HEADER, TAG_HEADER];
 /// the W3C `baggage` member `gray` carries it as well.
 #[derive(Clone, Debug, Default)]
 pub struct Carriers {
-    extra: Vec<HeaderName>,
+    extra: Vec<FieldName>,
     baggage: bool,
 }
 
@@ -29,7 +29,8 @@ impl Carriers {
     /// Adds header names that carry the lane's name beside the `gray` header.
     #[must_use]
     pub fn with_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.extra.extend(names.into_iter().filter(|name| *name != GRAY_HEADER));
+        let others = names.into_iter().filter(|name| *name != GRAY_HEADER);
+        self.extra.extend(others.map(FieldName::from));
         self
     }
 
@@ -46,7 +47,7 @@ impl Carriers {
     /// baggage of the request (seen with the OpenTelemetry agents).
     pub fn inject(&self, status: GrayStatus, headers: &mut impl Fields) {
         self.strip(headers);
-        headers.set(&GRAY_HEADER, status.to_header_value());
+        headers.set(&field::GRAY, status.to_header_value());
         let tag = status.lane().map(Lane::as_str);
         for name in &self.extra {
             if let Some(Ok(value)) = tag.map(HeaderValue::from_str) {
@@ -65,10 +66,10 @@ impl Carriers {
     ///
     /// Two lines are as good as none: nobody can say which one was meant.
     pub fn extract(&self, headers: &impl Lines) -> Option<GrayStatus> {
-        if headers.line(&GRAY_HEADER, 1).is_some() {
+        if headers.line(&field::GRAY, 1).is_some() {
             return None;
         }
-        visible(headers.first(&GRAY_HEADER)?)?.parse().ok()
+        visible(headers.first(&field::GRAY)?)?.parse().ok()
     }
 
     /// Reads what came with a call; `own` is the status where it came with no tag, or a malformed
@@ -114,7 +115,7 @@ impl Carriers {
 
     /// Reads the lane that carriers beside the `gray` header name.
     fn extract_lane(&self, headers: &HeaderMap) -> Option<GrayStatus> {
-        let named = self.extra.iter().find_map(|name| headers.get(name));
+        let named = self.extra.iter().find_map(|name| headers.get(&**name));
         let named = named.and_then(|value| value.to_str().ok().map(str::to_owned));
         let lane = named.or_else(|| baggage::ours(headers).filter(|_| self.baggage))?;
         lane.parse().ok().map(GrayStatus::Gray)
@@ -122,7 +123,7 @@ impl Carriers {
 
     /// Returns the names of the headers that carry the verdict.
     pub fn names(&self) -> impl Iterator<Item = HeaderName> {
-        std::iter::once(GRAY_HEADER).chain(self.extra.iter().cloned())
+        std::iter::once(GRAY_HEADER).chain(self.extra.iter().map(|name| (**name).clone()))
     }
 
     /// Removes every carrier, and every name that an upstream could take for one.
@@ -133,15 +134,15 @@ impl Carriers {
             baggage::set(headers, None);
         }
         // Few messages have any.
-        let some = headers.may_have_any(&OWN) || headers.may_have_any(&self.extra);
+        let some = headers.may_have_any(OWN) || headers.may_have_any(&self.extra);
         if some || headers.may_have_underscores() {
             headers.keep(|name| !self.is_carrier(name));
         }
     }
 
     fn is_carrier(&self, name: &[u8]) -> bool {
-        let is = |other: &HeaderName| name == other.as_str().as_bytes();
-        OWN.iter().any(is) || self.extra.iter().any(is) || self.is_alias(name)
+        let is = |other: &FieldName| name == other.as_bytes();
+        OWN.into_iter().any(is) || self.extra.iter().any(is) || self.is_alias(name)
     }
 
     fn is_alias(&self, name: &[u8]) -> bool {
@@ -151,7 +152,7 @@ impl Carriers {
         }
         let plain = String::from_utf8_lossy(name).replace('_', "-");
         let plain = plain.trim_matches('-');
-        let own = [MSE_TAG, HOP_HEADER, TAG_HEADER];
+        let own = [&MSE_TAG, &field::HOP, &field::TAG];
         own.iter().any(|name| name.as_str() == plain)
             || self.names().any(|carrier| carrier.as_str() == plain)
     }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn lets_no_known_tag_in_even_where_it_is_not_written() {
         let mut headers = HeaderMap::new();
-        headers.insert(MSE_TAG, HeaderValue::from_static("gray"));
+        headers.insert(&*MSE_TAG, HeaderValue::from_static("gray"));
         headers.insert("baggage", HeaderValue::from_static("gray=gray"));
 
         Carriers::default().inject(GrayStatus::Prod, &mut headers);

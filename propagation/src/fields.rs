@@ -1,25 +1,27 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::FieldName;
+
 /// The fields of a message's head, to be looked at, however they are kept.
 pub trait Lines: std::fmt::Debug {
     /// Returns the value of a field's line; `place` counts the lines of that name from 0.
-    fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]>;
+    fn line(&self, name: &FieldName, place: usize) -> Option<&[u8]>;
 
     /// Returns the values of all lines of a field but the first, in their order.
-    fn more(&self, name: &HeaderName) -> Vec<&[u8]>;
+    fn more(&self, name: &FieldName) -> Vec<&[u8]>;
 
     /// Returns the value of a field's first line.
-    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+    fn first(&self, name: &FieldName) -> Option<&[u8]> {
         self.line(name, 0)
     }
 
     /// Returns the value of a field's first line, where it is nothing but visible ASCII.
-    fn text(&self, name: &HeaderName) -> Option<&str> {
+    fn text(&self, name: &FieldName) -> Option<&str> {
         visible(self.first(name)?)
     }
 
     /// Tells whether there is such a field.
-    fn has(&self, name: &HeaderName) -> bool {
+    fn has(&self, name: &FieldName) -> bool {
         self.first(name).is_some()
     }
 }
@@ -30,8 +32,8 @@ pub trait Fields: Lines {
     fn names(&self) -> impl Iterator<Item = &[u8]>;
 
     /// Tells whether any of these fields may be there; `false` only where none is.
-    fn may_have_any(&self, names: &[HeaderName]) -> bool {
-        names.iter().any(|name| self.has(name))
+    fn may_have_any<'a>(&self, names: impl IntoIterator<Item = &'a FieldName>) -> bool {
+        names.into_iter().any(|name| self.has(name))
     }
 
     /// Tells whether any name may have an underscore; `false` only where none has.
@@ -40,15 +42,15 @@ pub trait Fields: Lines {
     }
 
     /// Writes a field as one line, in place of whatever was there.
-    fn set(&mut self, name: &HeaderName, value: HeaderValue);
+    fn set(&mut self, name: &FieldName, value: HeaderValue);
 
     /// Removes every line whose name is not to be kept.
     fn keep(&mut self, keep: impl Fn(&[u8]) -> bool);
 
     /// Removes all lines of a field.
-    fn drop_all(&mut self, name: &HeaderName) {
+    fn drop_all(&mut self, name: &FieldName) {
         if self.has(name) {
-            self.keep(|other| other != name.as_str().as_bytes());
+            self.keep(|other| other != name.as_bytes());
         }
     }
 }
@@ -56,7 +58,7 @@ pub trait Fields: Lines {
 /// Returns the values of all lines of a field, in their order.
 pub fn lines<'a, L: Lines + ?Sized>(
     fields: &'a L,
-    name: &HeaderName,
+    name: &FieldName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, L> {
     // Few fields have a second line, and one may have thousands: looking for each from the first on would take
     // the square of that.
@@ -71,13 +73,14 @@ pub fn visible(value: &[u8]) -> Option<&str> {
 }
 
 impl Lines for HeaderMap {
-    fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]> {
-        let value = if place == 0 { self.get(name) } else { self.get_all(name).iter().nth(place) };
+    fn line(&self, name: &FieldName, place: usize) -> Option<&[u8]> {
+        let value =
+            if place == 0 { self.get(&**name) } else { self.get_all(&**name).iter().nth(place) };
         value.map(HeaderValue::as_bytes)
     }
 
-    fn more(&self, name: &HeaderName) -> Vec<&[u8]> {
-        self.get_all(name).iter().skip(1).map(HeaderValue::as_bytes).collect()
+    fn more(&self, name: &FieldName) -> Vec<&[u8]> {
+        self.get_all(&**name).iter().skip(1).map(HeaderValue::as_bytes).collect()
     }
 }
 
@@ -86,8 +89,8 @@ impl Fields for HeaderMap {
         self.keys().map(|name| name.as_str().as_bytes())
     }
 
-    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
-        self.insert(name, value);
+    fn set(&mut self, name: &FieldName, value: HeaderValue) {
+        self.insert(&**name, value);
     }
 
     fn keep(&mut self, keep: impl Fn(&[u8]) -> bool) {
@@ -120,7 +123,7 @@ mod tests {
         for (name, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let name = HeaderName::from_static("a");
+        let name = FieldName::from_static("a");
         assert_eq!(lines(&headers, &name).collect::<Vec<_>>(), [b"1", b"3"]);
         headers.set(&name, HeaderValue::from_static("4"));
         assert_eq!(lines(&headers, &name).collect::<Vec<_>>(), [b"4"]);

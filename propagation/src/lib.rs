@@ -16,6 +16,7 @@
 mod baggage;
 mod carriers;
 mod context;
+mod field_name;
 mod fields;
 mod hop;
 mod lane;
@@ -28,6 +29,7 @@ mod traceparent;
 
 pub use self::carriers::{Carriers, GRAY_HEADER};
 pub use self::context::Context;
+pub use self::field_name::{FieldName, field};
 pub use self::fields::{Fields, Lines, lines, visible};
 pub use self::hop::{HOP_HEADER, HopTag};
 pub use self::lane::{InvalidLane, Lane};

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::Fields;
+use crate::{FieldName, Fields};
 
 /// The header of W3C Trace Context that names the trace and its parent span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The header of W3C Trace Context that vendors add to.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+static PARENT: FieldName = FieldName::from_static("traceparent");
+static STATE: FieldName = FieldName::from_static("tracestate");
 
 /// Returns the `traceparent` that came, if exactly one came and it is well-formed (W3C Trace Context,
 /// section 3.2.2).
@@ -48,17 +51,16 @@ pub(crate) fn is_valid(text: &[u8]) -> bool {
 /// Adds an unsampled `traceparent` where there is none that can be used; what cannot is taken away
 /// (W3C Trace Context, section 4.3).
 pub(crate) fn ensure(headers: &mut impl Fields) {
-    if headers.line(&TRACEPARENT, 1).is_none() && headers.first(&TRACEPARENT).is_some_and(is_valid)
-    {
+    if headers.line(&PARENT, 1).is_none() && headers.first(&PARENT).is_some_and(is_valid) {
         return;
     }
     // The vendors' state belongs to the trace that it came with.
-    headers.drop_all(&TRACEPARENT);
-    headers.drop_all(&TRACESTATE);
+    headers.drop_all(&PARENT);
+    headers.drop_all(&STATE);
     let (trace, span) = (unique(), unique());
     let text = format!("00-{:032x}-{:016x}-00", trace.max(1), low(span).max(1));
     if let Ok(value) = HeaderValue::try_from(text) {
-        headers.set(&TRACEPARENT, value);
+        headers.set(&PARENT, value);
     }
 }
 

@@ -130,7 +130,7 @@ impl Compiler<'_> {
                 let name = name.map_err(|_| "this is no header name".to_owned());
                 let name = self.faults.check(&at.key("name"), name);
                 let test = self.text(test, &at);
-                Some(Condition::Text(Source::Header(name?), test?))
+                Some(Condition::Text(Source::Header(name?.into()), test?))
             }
             P::Query(test) => self.named(test, &at.key("query"), Source::Query),
             P::Cookie(test) => self.named(test, &at.key("cookie"), Source::Cookie),
@@ -272,8 +272,9 @@ impl Compiler<'_> {
             KeyProperties::Cookie(name) => Key::Text(Source::Cookie(name.clone())),
             KeyProperties::Query(name) => Key::Text(Source::Query(name.clone())),
             KeyProperties::Header(name) => {
-                let parsed = name.parse().map_err(|_| format!("{name:?} is no header name"));
-                Key::Text(Source::Header(self.faults.check(at, parsed)?))
+                let parsed = name.parse::<HeaderName>();
+                let parsed = parsed.map_err(|_| format!("{name:?} is no header name"));
+                Key::Text(Source::Header(self.faults.check(at, parsed)?.into()))
             }
         })
     }

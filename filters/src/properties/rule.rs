@@ -214,8 +214,8 @@ mod tests {
         }
         let client: IpAddr = words.get(3).unwrap_or(&"9.9.9.9").parse().unwrap();
         let method: Method = words[0].parse().unwrap();
-        let host = headers.get("host").and_then(|host| host.to_str().ok());
-        let head = Head { method: &method, path, query, host, headers: &headers, client };
+        let headers = &headers;
+        let head = Head { method: &method, path, query, target_host: None, headers, client };
         let rules = RuleSet::new(rules, live(senses()).1);
         let hit = rules.classify(&head).rule.is_some();
         assert_eq!(hit, expected, "{condition} for {request}: {:#?}", rules.explain(&head));
@@ -336,7 +336,7 @@ mod tests {
                 method: &method,
                 path: "/",
                 query: None,
-                host: None,
+                target_host: None,
                 headers: &headers,
                 client,
             };

@@ -121,12 +121,12 @@ impl GrayGatewayProperties {
                 expires: None,
             });
         };
-        let name = self.gray_head_key.parse();
+        let name = self.gray_head_key.parse::<http::HeaderName>();
         let name = name.map_err(|_| format!("{:?} is no header name", self.gray_head_key));
         if let Some(name) = faults.check(&at.key("grayHeadKey"), name) {
             let value = self.gray_head_value.as_bytes().into();
             let test = Test { operator: Operator::Equal(value), ignore_case: false };
-            rule("grayHead", Condition::Text(Source::Header(name), test));
+            rule("grayHead", Condition::Text(Source::Header(name.into()), test));
         }
         if !self.gray_ip_list.is_empty() {
             match CidrSet::parse(self.gray_ip_list.iter().map(String::as_str)) {

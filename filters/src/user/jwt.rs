@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use gray_propagation::Lines;
-use http::header::AUTHORIZATION;
+use gray_propagation::{FieldName, Lines};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use schemars::JsonSchema;
@@ -130,6 +129,8 @@ impl Jwts {
     }
 }
 
+static AUTHORIZATION: FieldName = FieldName::from_static("authorization");
+
 fn bearer(headers: &dyn Lines) -> Option<&str> {
     let (scheme, token) = headers.text(&AUTHORIZATION)?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -204,7 +205,7 @@ mod tests {
     fn check(properties: &JwtProperties, token: &str, expected: Option<&str>) {
         let mut headers = http::HeaderMap::new();
         let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
-        headers.insert(AUTHORIZATION, value);
+        headers.insert(&*AUTHORIZATION, value);
         let user = Jwts::open(properties).unwrap().user(&headers);
         assert_eq!(user.as_deref(), expected);
     }

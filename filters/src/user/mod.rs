@@ -3,6 +3,7 @@
 mod jwt;
 
 use gray_config::{Faults, KeyPath};
+use gray_propagation::FieldName;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ pub struct Users(Vec<Finder>);
 
 #[derive(Debug)]
 enum Finder {
-    Header(HeaderName),
+    Header(FieldName),
     Cookie(String),
     Query(String),
     Jwt(Box<Jwts>),
@@ -64,8 +65,11 @@ impl Users {
             let at = at.key("from").index(index);
             finders.extend(match source {
                 UserSource::Header(name) => {
-                    let name = name.parse().map_err(|_| format!("{name:?} is no header name"));
-                    faults.check(&at.key("header"), name).map(Finder::Header)
+                    let name = name
+                        .parse::<HeaderName>()
+                        .map_err(|_| format!("{name:?} is no header name"));
+                    let name = faults.check(&at.key("header"), name);
+                    name.map(|name| Finder::Header(name.into()))
                 }
                 UserSource::Cookie(name) => Some(Finder::Cookie(name.clone())),
                 UserSource::Query(name) => Some(Finder::Query(name.clone())),

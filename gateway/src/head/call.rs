@@ -8,29 +8,29 @@ use crate::revision::Revision;
 #[derive(Debug)]
 pub struct Call<B> {
     /// Its head.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// Its body.
     pub body: B,
     /// Who sent it.
     pub client: ClientAddr,
     /// What has become of it; nothing while nobody has classified it.
-    pub trail: Option<Trail>,
+    pub trail: Option<Box<Trail>>,
 }
 
 impl<B> Subject<Revision> for Call<B> {
     fn head(&self) -> Head<'_> {
-        let RequestHead { method, target, fields, .. } = &self.head;
+        let RequestHead { method, target, fields, .. } = &*self.head;
         Head {
             method,
             path: target.path(),
             query: target.query(),
-            host: self.head.host(),
+            target_host: target.authority().map(http::uri::Authority::host),
             headers: fields,
             client: self.client.address,
         }
     }
 
     fn decided(&mut self, classified: Classified<Revision>) {
-        self.trail = Some(Trail::of(classified));
+        self.trail = Some(Box::new(Trail::of(classified)));
     }
 }

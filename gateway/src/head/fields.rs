@@ -1,7 +1,8 @@
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
-use gray_propagation::{Fields, Lines};
+use gray_propagation::{FieldName, Fields, Lines};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The fields of a head: a text, and which parts of it are lines.
@@ -53,51 +54,46 @@ impl Line {
     }
 }
 
-/// The mark of a name, by which most names that are not there are known not to be.
-fn mark(name: &[u8]) -> u64 {
-    let (first, last) = (name.first().copied().unwrap_or_default(), name.last().copied());
-    let sum = name.len() * 7 + usize::from(first) * 5 + usize::from(last.unwrap_or_default());
-    1 << (sum & 63)
-}
-
 /// Whether this can be a value: it has no control character, which could be taken for a line's end, but tabs.
 fn is_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t')
+    // It looks at all of them, so that it can look at several at once.
+    let wrong = |byte: u8| byte.is_ascii_control() && byte != b'\t';
+    !value.iter().fold(false, |found, byte| found | wrong(*byte))
 }
 
 impl HeadFields {
     /// Takes the text of a head, in which fields stand that have been found there: each a name and a value
-    /// that are parts of that very text.
+    /// that are parts of that very text. `None` where a field's line does not end with CR LF.
     pub(crate) fn read<'a>(
-        &mut self,
         head: &'a [u8],
         found: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
-    ) {
+    ) -> Option<Self> {
         /// How many fields and bytes a gateway adds, for which there is room from the beginning.
-        const MORE: (usize, usize) = (12, 384);
+        const MORE: (usize, usize) = (16, 640);
         let place = |part: &[u8]| part.as_ptr().addr() - head.as_ptr().addr();
-        *self = Self::default();
-        self.lines.reserve(found.len() + MORE.0);
-        self.text.reserve(head.len() + MORE.1);
-        self.text.extend_from_slice(head);
+        let mut fields = Self::spare();
+        fields.lines.reserve(found.len() + MORE.0);
+        fields.text.reserve(head.len() + MORE.1);
+        fields.text.extend_from_slice(head);
         for (name, value) in found {
             let line = Line::new(place(name), name.len(), value.len());
             // Most come as they are written here; others are, behind the head.
             let is_plain = place(value) == line.value().start
                 && head.get(line.name().end..line.value().start) == Some(COLON)
                 && head.get(line.value().end..line.end()) == Some(END);
-            let line = if is_plain { line } else { self.add(name, value) };
-            self.push(line);
+            let line = if is_plain {
+                line
+            } else {
+                let behind = head.get(place(value) + value.len()..).unwrap_or_default();
+                let blank = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+                behind.get(blank..).filter(|behind| behind.starts_with(END))?;
+                fields.add(name, value)
+            };
+            fields.underscores |= lower(&mut fields.text, line.name());
+            fields.marks |= FieldName::mark_of(fields.name(line));
+            fields.lines.push(line);
         }
-    }
-
-    /// Takes a line up that stands in the text.
-    fn push(&mut self, line: Line) {
-        let Some(name) = self.text.get_mut(line.name()) else { return };
-        name.make_ascii_lowercase();
-        self.underscores |= name.contains(&b'_');
-        self.marks |= mark(name);
-        self.lines.push(line);
+        Some(fields)
     }
 
     /// Writes a line behind the text.
@@ -156,36 +152,52 @@ impl HeadFields {
         line.name as usize == name.len() && self.name(line) == name
     }
 
-    fn may_have(&self, name: &[u8]) -> bool {
-        self.marks & mark(name) != 0
+    #[inline]
+    fn may_have(&self, name: &FieldName) -> bool {
+        self.marks & name.mark() != 0
+    }
+
+    fn find(&self, name: &[u8], place: usize) -> Option<&[u8]> {
+        let mut lines = self.lines.iter().filter(|line| self.is(**line, name));
+        lines.nth(place).map(|line| self.value(*line))
     }
 
     /// Adds a line behind all others; what cannot be a value (RFC 9110, section 5.5) is left out.
-    pub fn append(&mut self, name: &HeaderName, value: &[u8]) {
+    pub fn append(&mut self, name: &FieldName, value: &[u8]) {
         if !is_value(value) {
             return;
         }
-        let name = name.as_str().as_bytes();
-        let line = self.add(name, value);
-        self.marks |= mark(name);
-        self.underscores |= name.contains(&b'_');
-        self.lines.push(line);
+        let line = self.add(name.as_bytes(), value);
+        self.push(line, name);
     }
 
     /// Adds a line behind all others, with the value of another field's first one, where there is one.
-    pub(crate) fn append_copy(&mut self, name: &HeaderName, other: &HeaderName) {
-        let value = self.first(other).map(<[u8]>::to_vec);
-        if let Some(value) = value {
-            self.append(name, &value);
-        }
+    pub(crate) fn append_copy(&mut self, name: &FieldName, other: &FieldName) {
+        let other = other.as_bytes();
+        let Some(from) = self.lines.iter().find(|line| self.is(**line, other)).copied() else {
+            return;
+        };
+        let (start, text) = (self.text.len(), name.as_bytes());
+        self.text.extend_from_slice(text);
+        self.text.extend_from_slice(COLON);
+        self.text.extend_from_within(from.value());
+        self.text.extend_from_slice(END);
+        self.push(Line::new(start, text.len(), from.value().len()), name);
+    }
+
+    /// Takes a line up that has been written.
+    fn push(&mut self, line: Line, name: &FieldName) {
+        self.marks |= name.mark();
+        self.underscores |= name.has_underscores();
+        self.lines.push(line);
     }
 
     /// Writes a field as one line, in place of whatever was there; what cannot be a value is left out.
-    pub fn insert(&mut self, name: &HeaderName, value: &[u8]) {
-        let wanted = name.as_str().as_bytes();
-        if !self.may_have(wanted) || !is_value(value) {
+    pub fn insert(&mut self, name: &FieldName, value: &[u8]) {
+        if !self.may_have(name) || !is_value(value) {
             return self.append(name, value);
         }
+        let wanted = name.as_bytes();
         let Some(first) = self.lines.iter().position(|line| self.is(*line, wanted)) else {
             return self.append(name, value);
         };
@@ -201,27 +213,48 @@ impl HeadFields {
     }
 
     /// Removes all lines of a field.
-    pub fn remove(&mut self, name: &HeaderName) {
-        let wanted = name.as_str().as_bytes();
-        if self.may_have(wanted) {
-            let text = &self.text;
+    pub fn remove(&mut self, name: &FieldName) {
+        if self.may_have(name) {
+            let (text, wanted) = (&self.text, name.as_bytes());
             self.lines.retain(|line| text.get(line.name()) != Some(wanted));
         }
     }
 }
 
+/// Turns a part of a text into lower case, eight bytes at once where it has as many; tells whether an underscore is
+/// in it.
+fn lower(text: &mut [u8], part: Range<usize>) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    let (mut place, mut left) = (part.start, part.len());
+    let mut underscores = 0;
+    while left > 0 {
+        let Some(eight) = text.get_mut(place..place + 8).and_then(|it| it.as_mut_array::<8>())
+        else {
+            let rest = text.get_mut(place..place + left).unwrap_or_default();
+            rest.make_ascii_lowercase();
+            return underscores != 0 || rest.contains(&b'_');
+        };
+        let word = u64::from_le_bytes(*eight);
+        // What stands behind the part is none of it.
+        let mask = if left < 8 { (1 << (8 * left)) - 1 } else { u64::MAX };
+        let low = word & (EACH * 0x7f);
+        let upper = (low + EACH * 0x3f) & !(low + EACH * 0x25) & !word & (EACH * 0x80) & mask;
+        *eight = (word | (upper >> 2)).to_le_bytes();
+        let other = (word ^ (EACH * 0x5f)) | !mask;
+        underscores |= other.wrapping_sub(EACH) & !other & (EACH * 0x80);
+        (place, left) = (place + 8, left.saturating_sub(8));
+    }
+    underscores != 0
+}
+
 impl Lines for HeadFields {
-    fn line(&self, name: &HeaderName, place: usize) -> Option<&[u8]> {
-        let name = name.as_str().as_bytes();
-        if !self.may_have(name) {
-            return None;
-        }
-        let mut lines = self.lines.iter().filter(|line| self.is(**line, name));
-        lines.nth(place).map(|line| self.value(*line))
+    #[inline]
+    fn line(&self, name: &FieldName, place: usize) -> Option<&[u8]> {
+        if self.may_have(name) { self.find(name.as_bytes(), place) } else { None }
     }
 
-    fn more(&self, name: &HeaderName) -> Vec<&[u8]> {
-        let name = name.as_str().as_bytes();
+    fn more(&self, name: &FieldName) -> Vec<&[u8]> {
+        let name = name.as_bytes();
         let lines = self.lines.iter().filter(|line| self.is(**line, name));
         lines.skip(1).map(|line| self.value(*line)).collect()
     }
@@ -236,7 +269,7 @@ impl Fields for HeadFields {
         self.underscores
     }
 
-    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+    fn set(&mut self, name: &FieldName, value: HeaderValue) {
         self.insert(name, value.as_bytes());
     }
 
@@ -246,11 +279,46 @@ impl Fields for HeadFields {
     }
 }
 
+thread_local! {
+    /// The memory of heads that are no more, for the next ones of this thread.
+    static SPARE: RefCell<Vec<(Vec<u8>, Vec<Line>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl HeadFields {
+    /// Nothing, with the memory of another head where there is some.
+    fn spare() -> Self {
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        let (text, lines) = spare.ok().flatten().unwrap_or_default();
+        Self { text, lines, marks: 0, underscores: false }
+    }
+}
+
+impl Drop for HeadFields {
+    fn drop(&mut self) {
+        /// How many are kept, and how large they may be: so much memory a thread has for nothing.
+        const MOST: (usize, usize, usize) = (16, 4 << 10, 64);
+        let (size, lines) = (self.text.capacity(), self.lines.capacity());
+        if size == 0 || size > MOST.1 || lines > MOST.2 {
+            return;
+        }
+        self.text.clear();
+        self.lines.clear();
+        let memory = (std::mem::take(&mut self.text), std::mem::take(&mut self.lines));
+        // A thread that ends keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MOST.0 {
+                spare.push(memory);
+            }
+        });
+    }
+}
+
 impl From<&HeaderMap> for HeadFields {
     fn from(headers: &HeaderMap) -> Self {
         let mut fields = Self::default();
         for (name, value) in headers {
-            fields.append(name, value.as_bytes());
+            fields.append(&FieldName::from(name.clone()), value.as_bytes());
         }
         fields
     }
@@ -311,23 +379,23 @@ mod tests {
         #[test]
         fn they_hold_what_a_header_map_would(changes in prop::collection::vec(change(), 0..24)) {
             let (mut fields, mut map) = (HeadFields::default(), HeaderMap::new());
-            let names = NAMES.map(HeaderName::from_static);
+            let names = NAMES.map(FieldName::from_static);
             for change in changes {
                 match change {
                     Change::Append(name, value) => {
                         fields.append(&names[name], value.as_bytes());
-                        map.append(&names[name], HeaderValue::try_from(value).unwrap());
+                        map.append(&*names[name], HeaderValue::try_from(value).unwrap());
                     }
                     Change::Insert(name, value) => {
                         fields.insert(&names[name], value.as_bytes());
-                        map.insert(&names[name], HeaderValue::try_from(value).unwrap());
+                        map.insert(&*names[name], HeaderValue::try_from(value).unwrap());
                     }
                     Change::Remove(name) => {
                         fields.remove(&names[name]);
-                        map.remove(&names[name]);
+                        map.remove(&*names[name]);
                     }
                     Change::Keep(name) => {
-                        let wanted = names[name].as_str().as_bytes();
+                        let wanted = names[name].as_bytes();
                         fields.keep(|other| other != wanted);
                         map.keep(|other| other != wanted);
                     }
@@ -350,9 +418,40 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Against what the library does byte by byte; what stands beside the part stays as it is.
+        #[test]
+        fn a_part_of_a_text_is_turned_into_lower_case(
+            text in prop::collection::vec(any::<u8>(), 0..40),
+            (start, length) in (0_usize..40, 0_usize..40),
+        ) {
+            let start = start.min(text.len());
+            let part = start..(start + length).min(text.len());
+            let (mut ours, mut theirs) = (text.clone(), text);
+            theirs[part.clone()].make_ascii_lowercase();
+            prop_assert_eq!(lower(&mut ours, part.clone()), theirs[part].contains(&b'_'));
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn memory_that_is_used_again_has_nothing_of_what_was_there() {
+        for number in 0..40 {
+            let head = format!("Secret_{number}: {number}\r\n\r\n");
+            let (name, value) = head.trim_end().split_once(": ").unwrap();
+            let found = [(name.as_bytes(), value.as_bytes())];
+            let fields = HeadFields::read(head.as_bytes(), found.into_iter()).unwrap();
+            assert_eq!((fields.len(), fields.underscores), (1, true));
+            drop(fields);
+            let fields = HeadFields::read(b"A: 1\r\n\r\n", std::iter::empty()).unwrap();
+            assert!(fields.is_empty() && fields.marks == 0 && !fields.underscores);
+            assert_eq!(fields.text, b"A: 1\r\n\r\n");
+        }
+    }
+
     #[test]
     fn nothing_that_could_be_another_line_is_written() {
-        let name = HeaderName::from_static("a");
+        let name = FieldName::from_static("a");
         for wrong in [&b"1\r\nb: 2"[..], b"1\n", b"\0", b"\x7f"] {
             let mut fields = HeadFields::default();
             fields.append(&name, wrong);
@@ -368,13 +467,12 @@ mod tests {
     fn names_are_read_in_lower_case_and_values_as_they_are() {
         let head = b"X-A: One\r\nHost:\r\n\r\n";
         let found = [(&head[0..3], &head[5..8]), (&head[10..14], &head[15..15])];
-        let mut fields = HeadFields::default();
-        fields.read(head, found.into_iter());
+        let mut fields = HeadFields::read(head, found.into_iter()).unwrap();
         let lines: Vec<_> = fields.iter().collect();
         assert_eq!(lines, [(&b"x-a"[..], &b"One"[..]), (b"host", b"")]);
         assert_eq!(fields.pieces(|_| true).collect::<Vec<_>>().concat(), b"x-a: One\r\nhost: \r\n");
         assert_eq!(fields.pieces(|name| name == b"host").collect::<Vec<_>>(), [b"host: \r\n"]);
-        fields.append(&HeaderName::from_static("b"), b"2");
+        fields.append(&FieldName::from_static("b"), b"2");
         assert_eq!(fields.pieces(|_| true).count(), 2);
     }
 }

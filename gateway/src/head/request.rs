@@ -1,6 +1,3 @@
-use gray_filters::without_port;
-use gray_propagation::Lines as _;
-use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Version};
 
@@ -17,14 +14,6 @@ pub struct RequestHead {
     pub version: Version,
     /// The fields.
     pub fields: HeadFields,
-}
-
-impl RequestHead {
-    /// Returns the host that was asked for, without its port.
-    pub fn host(&self) -> Option<&str> {
-        let of_target = self.target.authority().map(http::uri::Authority::host);
-        of_target.or_else(|| self.fields.text(&HOST).map(without_port))
-    }
 }
 
 impl From<&Parts> for RequestHead {

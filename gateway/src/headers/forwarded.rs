@@ -3,28 +3,24 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gray_propagation::{Fields as _, Lines as _, lines, visible};
-use http::header::{FORWARDED, HOST, HeaderName};
+use gray_propagation::{FieldName, Fields as _, Lines as _, lines, visible};
 
 use super::alias::is_alias;
+use crate::field::{
+    FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PREFIX, FORWARDED_PROTO,
+    HOST, REAL_IP,
+};
 use crate::head::HeadFields;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
 /// What says who the client is.
-pub(super) static OURS: [HeaderName; 7] = [
-    FORWARDED,
-    FORWARDED_FOR,
-    FORWARDED_HOST,
-    FORWARDED_PORT,
-    FORWARDED_PREFIX,
-    FORWARDED_PROTO,
-    REAL_IP,
+pub(super) static OURS: [&FieldName; 7] = [
+    &FORWARDED,
+    &FORWARDED_FOR,
+    &FORWARDED_HOST,
+    &FORWARDED_PORT,
+    &FORWARDED_PREFIX,
+    &FORWARDED_PROTO,
+    &REAL_IP,
 ];
 
 /// How a request came to the gateway.
@@ -62,8 +58,8 @@ impl Address {
 /// Says who the client is. What an untrusted peer said about that is thrown away first, in every
 /// spelling.
 pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
-    let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_str().as_bytes());
-    if !headers.may_have_any(&OURS) && !headers.may_have_underscores() {
+    let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_bytes());
+    if !headers.may_have_any(OURS) && !headers.may_have_underscores() {
         headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());
         headers.append(&REAL_IP, arrival.client.text.as_bytes());
         headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());
@@ -110,7 +106,7 @@ mod tests {
     fn forged() -> HeadFields {
         let mut headers = HeadFields::default();
         for name in ["x-forwarded-for", "x_forwarded_for", "x-real-ip", "forwarded"] {
-            headers.append(&HeaderName::from_static(name), b"6.6.6.6");
+            headers.append(&FieldName::from_static(name), b"6.6.6.6");
         }
         headers.append(&FORWARDED_PROTO, b"ftp");
         headers.append(&HOST, b"shop.example");

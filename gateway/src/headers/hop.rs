@@ -1,12 +1,11 @@
 //! Fields that concern one connection only (RFC 9110, section 7.6.1).
 
-use gray_propagation::{Fields, Lines, lines, visible};
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use gray_propagation::{FieldName, Fields, Lines, lines, visible};
+use http::header::HeaderValue;
 
-/// What goes with an upgrade to HTTP/2 (RFC 7540, section 3.2.1), which is obsolete.
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use crate::field::{
+    CONNECTION, HOST, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE,
+};
 
 /// Removes what was meant for the gateway from a request; an upgrade stays asked for where the connection
 /// can be given away.
@@ -53,26 +52,34 @@ pub(crate) fn is_upgrade(headers: &impl Lines) -> bool {
         && list(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
 }
 
-static OWN: [HeaderName; 7] =
-    [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+/// `HTTP2-Settings` goes with an upgrade to HTTP/2 (RFC 7540, section 3.2.1), which is obsolete.
+static OWN: [&FieldName; 7] = [
+    &CONNECTION,
+    &HTTP2_SETTINGS,
+    &KEEP_ALIVE,
+    &PROXY_CONNECTION,
+    &TE,
+    &TRANSFER_ENCODING,
+    &UPGRADE,
+];
 
 /// Most messages have none of them, and looking at their names costs less than looking for each.
 fn has_some(headers: &impl Fields) -> bool {
-    headers.may_have_any(&OWN)
+    headers.may_have_any(OWN)
 }
 
 fn strip(headers: &mut impl Fields) {
     let words = lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
     let named: Vec<Vec<u8>> = words.map(|word| word.trim_ascii().to_ascii_lowercase()).collect();
-    let host = HOST.as_str().as_bytes();
+    let host = HOST.as_bytes();
     headers.keep(|name| {
-        !OWN.iter().any(|own| name == own.as_str().as_bytes())
+        !OWN.iter().any(|own| name == own.as_bytes())
             // Whom a request is for concerns everybody (RFC 9110, section 7.6.1).
             && (name == host || !named.iter().any(|named| name == &**named))
     });
 }
 
-fn value(headers: &impl Lines, name: &HeaderName) -> Option<HeaderValue> {
+fn value(headers: &impl Lines, name: &FieldName) -> Option<HeaderValue> {
     HeaderValue::from_bytes(headers.first(name)?).ok()
 }
 
@@ -88,7 +95,7 @@ fn restore_upgrade(headers: &mut impl Fields, upgrade: Option<HeaderValue>) {
 /// Returns the words of a list field over all its lines.
 fn list<'a, L: Lines>(
     headers: &'a L,
-    name: &HeaderName,
+    name: &FieldName,
 ) -> impl Iterator<Item = &'a str> + use<'a, L> {
     let words = lines(headers, name).filter_map(visible).flat_map(|line| line.split(','));
     words.map(str::trim).filter(|word| !word.is_empty())
@@ -96,7 +103,7 @@ fn list<'a, L: Lines>(
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderName};
 
     use super::*;
 
@@ -163,7 +170,7 @@ mod tests {
     fn a_request_keeps_its_host_whatever_is_named() {
         check(&[("connection", "host, x"), ("host", "a"), ("x", "1")], &[("host", "a")]);
         let mut odd = headers(&[("x-one", "1")]);
-        odd.insert(CONNECTION, HeaderValue::from_bytes(b"\xff, x-one").unwrap());
+        odd.insert(&*CONNECTION, HeaderValue::from_bytes(b"\xff, x-one").unwrap());
         strip_request(&mut odd, true);
         assert!(odd.is_empty());
     }

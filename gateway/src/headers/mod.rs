@@ -9,6 +9,6 @@ mod via;
 
 pub(crate) use self::forwarded::{Address, Arrival, forward};
 pub(crate) use self::hop::{is_upgrade, strip_request, strip_response};
-pub(crate) use self::request_id::{REQUEST_ID, RequestId};
+pub(crate) use self::request_id::RequestId;
 pub(crate) use self::trailer::strip_trailers;
 pub(crate) use self::via::{passes, sign};

@@ -1,10 +1,8 @@
 use std::fmt;
 
 use gray_propagation::Lines;
-use http::header::HeaderName;
 
-/// The header that carries a [`RequestId`].
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::field::REQUEST_ID;
 
 /// By which a request is found again in all logs.
 #[derive(Clone, Debug)]
@@ -64,7 +62,8 @@ mod tests {
 
     #[test]
     fn only_a_trusted_peer_chooses_it() {
-        let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("abc"))]);
+        let headers =
+            HeaderMap::from_iter([((*REQUEST_ID).clone(), HeaderValue::from_static("abc"))]);
         assert_eq!(RequestId::of(&headers, true).as_str(), "abc");
         assert_eq!(RequestId::of(&headers, false).as_str().len(), 32);
     }

@@ -1,53 +1,52 @@
 //! Fields behind a body (RFC 9110, section 6.5.1): what only a head may say is taken off.
 
-use gray_propagation::Fields;
-use http::header::{
+use crate::field::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, EXPECT, HOST, HeaderName, MAX_FORWARDS, PRAGMA, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TRAILER, VIA, WWW_AUTHENTICATE,
+    COOKIE, EXPECT, HOST, MAX_FORWARDS, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
+    REQUEST_ID, SET_COOKIE, TRAILER, VIA, WWW_AUTHENTICATE,
 };
+use gray_propagation::{FieldName, Fields};
 
 use super::alias::is_alias;
 use super::forwarded::OURS;
 use super::hop::strip_response;
-use super::request_id::REQUEST_ID;
 
 /// How a message is framed, whom it is for, what is in it, and who sent it: whoever has begun with it knows that
 /// already, and one who joins both parts would take the later word.
-static OF_HEADS: [HeaderName; 18] = [
-    AUTHORIZATION,
-    CACHE_CONTROL,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    COOKIE,
-    EXPECT,
-    HOST,
-    MAX_FORWARDS,
-    PRAGMA,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    RANGE,
-    SET_COOKIE,
-    TRAILER,
-    VIA,
-    WWW_AUTHENTICATE,
+static OF_HEADS: [&FieldName; 19] = [
+    &AUTHORIZATION,
+    &CACHE_CONTROL,
+    &CONTENT_ENCODING,
+    &CONTENT_LENGTH,
+    &CONTENT_RANGE,
+    &CONTENT_TYPE,
+    &COOKIE,
+    &EXPECT,
+    &HOST,
+    &MAX_FORWARDS,
+    &PRAGMA,
+    &PROXY_AUTHENTICATE,
+    &PROXY_AUTHORIZATION,
+    &RANGE,
+    &REQUEST_ID,
+    &SET_COOKIE,
+    &TRAILER,
+    &VIA,
+    &WWW_AUTHENTICATE,
 ];
 
 /// Removes what is none of a trailer's, in every spelling, and what concerns one connection.
 pub(crate) fn strip_trailers(trailers: &mut impl Fields) {
     strip_response(trailers, false);
-    let is = |name: &[u8], other: &HeaderName| name == other.as_str().as_bytes();
     trailers.keep(|name| {
-        let known = OF_HEADS.iter().chain(&OURS).chain([&REQUEST_ID]).any(|own| is(name, own));
+        let known = OF_HEADS.iter().chain(&OURS).any(|own| name == own.as_bytes());
         !known && !is_alias(name, &OF_HEADS) && !is_alias(name, &OURS)
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::*;
 

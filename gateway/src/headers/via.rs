@@ -2,8 +2,8 @@
 
 use gray_propagation::{Lines, lines, visible};
 use http::Version;
-use http::header::VIA;
 
+use crate::field::VIA;
 use crate::head::HeadFields;
 
 /// The name under which this gateway signs.

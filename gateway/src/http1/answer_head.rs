@@ -1,11 +1,11 @@
 use bytes::BytesMut;
 use gray_propagation::Lines as _;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
 use http::{StatusCode, Version};
 use http_body::SizeHint;
 
 use super::date::write_date;
 use super::framing::{Framing, length};
+use crate::field::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use crate::head::{AnswerHead, HeadFields};
 
 /// What of a request its answer depends on.
@@ -48,11 +48,10 @@ pub(super) fn write_answer(
     let mut to = BytesMut::with_capacity(160 + fields.size());
     write_status(*status, &mut to);
     let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
-    let is = |name: &[u8], other: &HeaderName| name == other.as_str().as_bytes();
     let own = |name: &[u8]| {
-        is(name, &CONTENT_LENGTH)
-            || is(name, &TRANSFER_ENCODING)
-            || (is(name, &CONNECTION) && !upgraded)
+        name == CONTENT_LENGTH.as_bytes()
+            || name == TRANSFER_ENCODING.as_bytes()
+            || (name == CONNECTION.as_bytes() && !upgraded)
     };
     for piece in fields.pieces(|name| !own(name)) {
         to.extend_from_slice(piece);
@@ -123,7 +122,7 @@ mod tests {
         let mut head = AnswerHead { status, ..AnswerHead::default() };
         head.fields.append(&DATE, b"now");
         for (name, value) in lines {
-            head.fields.append(&HeaderName::from_static(name), value.as_bytes());
+            head.fields.append(&gray_propagation::FieldName::from_static(name), value.as_bytes());
         }
         let hint = hint.map_or_else(SizeHint::new, SizeHint::with_exact);
         let framed = frame(asked, &head, &hint);

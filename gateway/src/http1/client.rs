@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gray_propagation::Lines as _;
-use http::header::UPGRADE;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
@@ -14,9 +13,10 @@ use super::Io;
 use super::framing::{Framing, length, stays};
 use super::head::{Scan, read_answer, write_request};
 use super::outgoing::Outgoing;
-use super::stream::{Cut, READ, Rest, Stream};
+use super::stream::{Cut, Rest, Stream};
 use super::watch::Watch;
 use crate::body::{BodyError, Progress, RequestBody};
+use crate::field::UPGRADE;
 use crate::head::{AnswerHead, Answered, RequestHead};
 
 /// A connection to an instance, which carries one request at a time.
@@ -157,34 +157,35 @@ impl Exchange {
         let broken = |error| Lost::Answer(Cut::Broken(error));
         self.send(cx)?;
         loop {
-            let read = &mut self.connection.stream.read;
-            let head = read_answer(read, &mut self.scan);
-            match head.map_err(|what| Lost::Answer(Cut::Unreadable(what)))? {
-                Some(head) if head.status == StatusCode::CONTINUE => {
-                    if let Some(body) = self.outgoing.body() {
-                        body.go_on();
-                    }
-                    self.send(cx)?;
-                    continue;
-                }
-                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    let unasked = Cut::Unreadable("an upgrade that nobody asked for");
-                    let answered =
-                        if self.upgrades { Ok(head) } else { Err(Lost::Answer(unasked)) };
-                    return Poll::Ready(answered);
-                }
-                // What an instance says before its answer is not passed on.
-                Some(head) if head.status.is_informational() => continue,
-                Some(head) => return Poll::Ready(Ok(head)),
-                None => {}
-            }
-            match ready!(self.connection.stream.poll_read(cx, READ)) {
-                Ok(true) => {}
-                Ok(false) => {
+            let Self { connection, scan, .. } = self;
+            let taken = connection.stream.poll_head(cx, |read| match read_answer(read, scan) {
+                Ok(Some((head, end))) => (Some(Ok(head)), end),
+                Ok(None) => (None, 0),
+                Err(what) => (Some(Err(what)), 0),
+            });
+            let head = match ready!(taken) {
+                Ok(Some(head)) => head.map_err(|what| Lost::Answer(Cut::Unreadable(what)))?,
+                Ok(None) => {
                     let ended = || std::io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Err(broken(self.broken.take().unwrap_or_else(ended))));
                 }
                 Err(error) => return Poll::Ready(Err(broken(error))),
+            };
+            match head.status {
+                StatusCode::CONTINUE => {
+                    if let Some(body) = self.outgoing.body() {
+                        body.go_on();
+                    }
+                    self.send(cx)?;
+                }
+                StatusCode::SWITCHING_PROTOCOLS if !self.upgrades => {
+                    let unasked = Cut::Unreadable("an upgrade that nobody asked for");
+                    return Poll::Ready(Err(Lost::Answer(unasked)));
+                }
+                StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(head)),
+                // What an instance says before its answer is not passed on.
+                status if status.is_informational() => {}
+                _ => return Poll::Ready(Ok(head)),
             }
         }
     }

@@ -1,7 +1,7 @@
 use gray_propagation::{Lines, lines};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 
+use crate::field::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use crate::head::HeadFields;
 
 /// How the end of a body is found (RFC 9112, section 6).
@@ -188,7 +188,8 @@ mod tests {
         for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::CONTINUE] {
             assert_eq!(of_status(status, &[("content-length", "17")]), Ok(Framing::Empty));
         }
-        let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("17"))]);
+        let headers =
+            HeaderMap::from_iter([((*CONTENT_LENGTH).clone(), HeaderValue::from_static("17"))]);
         let of = |method: &Method, version| {
             Framing::of_answer(method, StatusCode::OK, version, &headers)
         };

@@ -1,25 +1,36 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use gray_propagation::Lines as _;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 
 use super::framing::Framing;
-use crate::head::{AnswerHead, RequestHead};
+use crate::field::{CONNECTION, CONTENT_LENGTH, TE};
+use crate::head::{AnswerHead, HeadFields, RequestHead};
 
 /// How long the head of an answer may be, and how many fields it may have.
 const MAX_HEAD: usize = 256 << 10;
 const MAX_FIELDS: usize = 256;
 
 /// Finds the end of a head while it comes, and looks at each line once.
+///
+/// Most heads come whole: that is tried first, and only where it fails is their end looked for, since who sends
+/// one byte after the other would have all of them read anew each time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
     /// Where the line begins whose end has not come.
     line: usize,
+    /// Whether it has been tried to read it as it came.
+    tried: bool,
 }
 
 impl Scan {
+    /// Tells, once, that what has come may be tried.
+    pub(super) fn first(&mut self) -> bool {
+        !std::mem::replace(&mut self.tried, true)
+    }
+
     /// Returns where the head ends: behind its empty line.
     ///
     /// # Errors
@@ -47,57 +58,73 @@ impl Scan {
 ///
 /// Says what is wrong with it.
 pub(super) fn read_answer(
-    read: &mut BytesMut,
+    read: &[u8],
     scan: &mut Scan,
-) -> Result<Option<AnswerHead>, &'static str> {
-    let Some(end) = scan.end(read)? else {
-        return if read.len() > MAX_HEAD {
-            Err("an answer whose head does not end")
-        } else {
-            Ok(None)
-        };
+) -> Result<Option<(AnswerHead, usize)>, &'static str> {
+    // An empty line before it would be read over.
+    let begins = !matches!(read.first(), None | Some(b'\r' | b'\n'));
+    let tried = if begins && scan.first() { parse_answer(read)? } else { None };
+    let read = match tried {
+        Some(_) => tried,
+        None => match scan.end(read)? {
+            Some(end) => parse_answer(read.get(..end).unwrap_or_default())?,
+            None if read.len() > MAX_HEAD => return Err("an answer whose head does not end"),
+            None => return Ok(None),
+        },
     };
     *scan = Scan::default();
-    let head = parse_answer(read.get(..end).unwrap_or_default())?;
-    read.advance(end);
-    Ok(Some(head))
+    match read {
+        Some((_, end)) if end > MAX_HEAD => Err("an answer whose head does not end"),
+        Some(read) => Ok(Some(read)),
+        None => Err("an answer whose head is no head"),
+    }
 }
 
-fn parse_answer(text: &[u8]) -> Result<AnswerHead, &'static str> {
+/// Reads a head at the beginning of what has come; `None` where that is not all of it.
+fn parse_answer(text: &[u8]) -> Result<Option<(AnswerHead, usize)>, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let status = config.parse_response_with_uninit_headers(&mut parsed, text, &mut fields);
-    match status {
-        Ok(httparse::Status::Complete(_)) => {}
+    let end = match status {
+        Ok(httparse::Status::Complete(end)) => end,
         Err(httparse::Error::Version) if is_later(text) => {
             return parse_answer(&as_if_known(text, b"HTTP/1.".len()));
         }
-        Ok(httparse::Status::Partial) => return Err("an answer whose head is no head"),
+        Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(reason(error)),
-    }
+    };
+    let text = text.get(..end).unwrap_or_default();
     let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let mut head = AnswerHead {
+    let head = AnswerHead {
         status: code.ok_or("an answer without a status")?,
         version: if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
-        ..AnswerHead::default()
+        fields: fields_of(text, parsed.headers)?,
     };
-    head.fields.read(text, found(parsed.headers)?);
-    Ok(head)
+    Ok(Some((head, end)))
 }
 
-/// The fields that were found in a text, as parts of it.
+/// The fields that were found in the text of a whole head, as parts of it.
 ///
 /// # Errors
 ///
-/// A name that is longer than any library takes, so that it would be lost over HTTP/2.
-pub(super) fn found<'a>(
-    parsed: &[httparse::Header<'a>],
-) -> Result<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>, &'static str> {
+/// A line that does not end with CR LF: some take LF alone for an end, others do not. A name that is longer than
+/// any library takes, so that it would be lost over HTTP/2.
+pub(super) fn fields_of(
+    text: &[u8],
+    parsed: &[httparse::Header<'_>],
+) -> Result<HeadFields, &'static str> {
+    const END: &[u8] = b"\r\n";
     if parsed.iter().any(|field| field.name.len() > usize::from(u16::MAX)) {
         return Err("a field's name");
     }
-    Ok(parsed.iter().map(|field| (field.name.as_bytes(), field.value)))
+    // The line before all fields, and the empty one behind them.
+    let first = parsed.first().map(|field| field.name.as_ptr().addr() - text.as_ptr().addr());
+    let first = first.unwrap_or(text.len() - text.len().min(END.len()));
+    let found = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
+    let fields = HeadFields::read(text, found);
+    let ends = text.get(..first).is_some_and(|line| line.ends_with(END)) && text.ends_with(END);
+    fields.filter(|_| ends).ok_or("a line that does not end with CR LF")
 }
 
 /// Tells whether an answer names a later minor version.
@@ -161,7 +188,7 @@ pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
         to.extend_from_slice(piece);
     }
     match framing {
-        Framing::Length(length) if !fields.has(&http::header::CONTENT_LENGTH) => {
+        Framing::Length(length) if !fields.has(&CONTENT_LENGTH) => {
             let line = format!("content-length: {length}\r\n");
             to.extend_from_slice(line.as_bytes());
         }

@@ -1,13 +1,12 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, BytesMut};
 use gray_propagation::{Lines as _, lines};
-use http::header::{EXPECT, TE};
 use http::{Method, Version};
 
 use super::framing::{Framing, stays};
-use super::head::{Scan, as_if_known, found, reason};
+use super::head::{Scan, as_if_known, fields_of, reason};
 use crate::Error;
+use crate::field::{EXPECT, TE};
 use crate::head::{HeadFields, RequestHead, RequestTarget};
 
 /// So many fields are read without asking for memory.
@@ -38,7 +37,7 @@ pub(super) struct HeadReader {
 /// The head of a request, and what it says about how it is spoken.
 #[derive(Debug)]
 pub(super) struct Asking {
-    pub(super) head: RequestHead,
+    pub(super) head: Box<RequestHead>,
     pub(super) framing: Framing,
     /// Whether another request may follow.
     pub(super) stays: bool,
@@ -53,17 +52,42 @@ impl HeadReader {
         Self { limits, scan: Scan::default(), empty_lines: 0 }
     }
 
-    /// Takes the head of a request from what has come; `None` where that is not all of it.
+    /// Takes the head of a request from what has come, and says how much of that is of no use any more; `None`
+    /// where it is not all of it.
     ///
     /// # Errors
     ///
     /// Why the request is refused. Where the next one begins is unknown then.
-    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<Asking>, Error> {
-        while self.empty_lines < EMPTY_LINES && read.starts_with(b"\r\n") {
-            read.advance(2);
+    pub(super) fn next(&mut self, read: &[u8]) -> (Result<Option<Asking>, Error>, usize) {
+        let mut empty = 0;
+        while self.empty_lines < EMPTY_LINES
+            && read.get(empty..).is_some_and(|read| read.starts_with(b"\r\n"))
+        {
+            empty += 2;
             self.empty_lines += 1;
         }
+        match self.take(read.get(empty..).unwrap_or_default()) {
+            Ok(Some((asking, end))) => {
+                (self.scan, self.empty_lines) = (Scan::default(), 0);
+                (Ok(Some(asking)), empty + end)
+            }
+            Ok(None) => (Ok(None), empty),
+            Err(error) => (Err(error), empty),
+        }
+    }
+
+    fn take(&mut self, read: &[u8]) -> Result<Option<(Asking, usize)>, Error> {
+        if read.is_empty() {
+            return Ok(None);
+        }
         let limit = self.limits.size;
+        if read.len() <= limit
+            && !matches!(read.first(), Some(b'\r' | b'\n'))
+            && self.scan.first()
+            && let Some(taken) = self.parse(read)?
+        {
+            return Ok(Some(taken));
+        }
         let end = self.scan.end(read).map_err(Error::BadRequest)?;
         if end.unwrap_or(read.len()) > limit {
             let line = memchr::memchr(b'\n', read).unwrap_or(read.len());
@@ -71,40 +95,40 @@ impl HeadReader {
             return Err(if line > limit { Error::TargetTooLong } else { Error::HeadTooLarge });
         }
         let Some(end) = end else { return Ok(None) };
-        (self.scan, self.empty_lines) = (Scan::default(), 0);
-        let text = read.get(..end).unwrap_or_default();
-        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-        let most = self.limits.fields;
-        let asking = if let Some(fields) = fields.get_mut(..most) {
-            self.parse(text, fields)
-        } else {
-            self.parse(text, &mut vec![MaybeUninit::uninit(); most])
-        };
-        read.advance(end);
-        asking.map(Some)
+        let taken = self.parse(read.get(..end).unwrap_or_default())?;
+        taken.map(Some).ok_or(Error::BadRequest("no request line"))
     }
 
-    fn parse<'a>(
+    /// Reads a head at the beginning of what has come; `None` where that is not all of it.
+    fn parse(&self, text: &[u8]) -> Result<Option<(Asking, usize)>, Error> {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+        let most = self.limits.fields;
+        if let Some(fields) = fields.get_mut(..most) {
+            self.parse_into(text, fields)
+        } else {
+            self.parse_into(text, &mut vec![MaybeUninit::uninit(); most])
+        }
+    }
+
+    fn parse_into<'a>(
         &self,
         text: &'a [u8],
         fields: &mut [MaybeUninit<httparse::Header<'a>>],
-    ) -> Result<Asking, Error> {
+    ) -> Result<Option<(Asking, usize)>, Error> {
         let mut parsed = httparse::Request::new(&mut []);
-        match parsed.parse_with_uninit_headers(text, fields) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(Error::BadRequest("no request line")),
+        let end = match parsed.parse_with_uninit_headers(text, fields) {
+            Ok(httparse::Status::Complete(end)) => end,
+            Ok(httparse::Status::Partial) => return Ok(None),
             Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
             Err(httparse::Error::Version) => match version(text) {
                 Some((b'1', b'2'..)) => {
-                    let known = as_if_known(text, line(text).len() - 1);
-                    return self
-                        .parse(&known, &mut vec![MaybeUninit::uninit(); self.limits.fields]);
+                    return self.parse(&as_if_known(text, line(text).len() - 1));
                 }
                 Some((b'1', _)) | None => return Err(Error::BadRequest("a version")),
                 Some(_) => return Err(Error::Version),
             },
             Err(error) => return Err(Error::BadRequest(reason(error))),
-        }
+        };
         let method = parsed.method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes());
         let method = method.map_err(|_| Error::BadRequest("a method"))?;
@@ -114,15 +138,15 @@ impl HeadReader {
             return Err(Error::TargetTooLong);
         }
         let target = RequestTarget::read(target, &method).map_err(Error::BadRequest)?;
-        let mut fields = HeadFields::default();
-        fields.read(text, found(parsed.headers).map_err(Error::BadRequest)?);
+        let text = text.get(..end).unwrap_or_default();
+        let fields = fields_of(text, parsed.headers).map_err(Error::BadRequest)?;
         let framing = Framing::of_request(version, &fields).map_err(Error::BadRequest)?;
         // What follows upon CONNECT is another protocol, which this gateway does not speak.
         let stays = stays(version, &fields) && method != Method::CONNECT;
         let expects = version == Version::HTTP_11 && expects_invitation(&fields);
         let trailers = version == Version::HTTP_11 && takes_trailers(&fields);
-        let head = RequestHead { method, target, version, fields };
-        Ok(Asking { head, framing, stays, expects, trailers })
+        let head = Box::new(RequestHead { method, target, version, fields });
+        Ok(Some((Asking { head, framing, stays, expects, trailers }, end)))
     }
 }
 
@@ -153,7 +177,8 @@ fn takes_trailers(fields: &HeadFields) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use bytes::{Buf as _, BytesMut};
+    use gray_propagation::FieldName;
 
     use super::*;
 
@@ -164,7 +189,9 @@ mod tests {
         let (mut reader, mut buffer) = (HeadReader::new(LIMITS), BytesMut::new());
         for piece in text.chunks(step) {
             buffer.extend_from_slice(piece);
-            if let Some(head) = reader.next(&mut buffer)? {
+            let (taken, count) = reader.next(&buffer);
+            buffer.advance(count);
+            if let Some(head) = taken? {
                 return Ok((head, buffer.to_vec()));
             }
         }
@@ -188,7 +215,7 @@ mod tests {
             let (asking, _) = read(text, step).unwrap();
             let Asking { head, framing, stays, expects, trailers } = asking;
             assert_eq!((&head.method, head.target.as_str()), (&Method::GET, "/a?b=%20c"));
-            let values: Vec<_> = lines(&head.fields, &HeaderName::from_static("a")).collect();
+            let values: Vec<_> = lines(&head.fields, &FieldName::from_static("a")).collect();
             assert_eq!(values, [b"1", b"2"]);
             assert_eq!((framing, stays, expects, trailers), (Framing::Empty, true, false, false));
         }

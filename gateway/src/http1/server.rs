@@ -35,7 +35,7 @@ pub(crate) trait Handler: Sync {
     /// it asks for another protocol.
     fn handle(
         &self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: Option<IncomingBody>,
         upgrading: Option<Upgrading>,
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
@@ -99,7 +99,7 @@ pub(crate) async fn serve(
         };
         let (grant, upgrading) = granting(&asking).unzip();
         let asks_upgrade = grant.is_some();
-        let (head, body, mut asked) = connection.begin(*asking);
+        let (head, body, mut asked) = connection.begin(asking);
         // In a box: a connection without a request has no room for one.
         let mut handling = Box::pin(handler.handle(head, body, upgrading));
         let answered = poll_fn(|cx| {
@@ -140,7 +140,7 @@ fn granting(asking: &Asking) -> Option<(oneshot::Sender<Upgraded>, Upgrading)> {
 
 /// What comes next on a connection.
 enum Next {
-    Request(Box<Asking>),
+    Request(Asking),
     Refused(Error),
     Nothing,
 }
@@ -191,27 +191,23 @@ impl Served {
         stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Next> {
         let mut inner = self.shared.lock();
-        let stream = &mut inner.stream;
-        loop {
-            if !stream.read.is_empty() {
-                match self.heads.next(&mut stream.read) {
-                    Ok(Some(asking)) => return Poll::Ready(Next::Request(Box::new(asking))),
-                    Ok(None) => {}
-                    Err(error) => return Poll::Ready(Next::Refused(error)),
-                }
-                if !self.begun && !stream.read.is_empty() {
-                    (self.begun, self.since) = (true, None);
-                }
-            }
-            match stream.poll_read(cx, READ) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Next::Nothing),
-                Poll::Pending => break,
-            }
+        let heads = &mut self.heads;
+        let next = inner.stream.poll_head(cx, |read| {
+            let (taken, count) = heads.next(read);
+            (taken.transpose(), count)
+        });
+        match next {
+            Poll::Ready(Ok(Some(Ok(asking)))) => return Poll::Ready(Next::Request(asking)),
+            Poll::Ready(Ok(Some(Err(error)))) => return Poll::Ready(Next::Refused(error)),
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Next::Nothing),
+            Poll::Pending => {}
         }
-        if stream.read.is_empty() {
+        let read = &mut inner.stream.read;
+        if read.is_empty() {
             // An idle connection needs no memory.
-            stream.read = BytesMut::new();
+            *read = BytesMut::new();
+        } else if !self.begun {
+            (self.begun, self.since) = (true, None);
         }
         drop(inner);
         if !self.begun && stop.poll(cx).is_ready() {
@@ -224,7 +220,7 @@ impl Served {
     }
 
     /// Returns a request's head and body, and what its answer depends on.
-    fn begin(&mut self, asking: Asking) -> (RequestHead, Option<IncomingBody>, Asked) {
+    fn begin(&mut self, asking: Asking) -> (Box<RequestHead>, Option<IncomingBody>, Asked) {
         (self.begun, self.since, self.patience) = (false, None, self.keep_alive);
         let Asking { head, framing, stays, expects, trailers } = asking;
         let head_only = head.method == Method::HEAD;

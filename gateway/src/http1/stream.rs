@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -75,6 +75,59 @@ impl Stream {
         Self { io, read: BytesMut::new(), rest: Rest::Nothing }
     }
 
+    /// Reads until a head can be taken off what has come: `take` is shown it, and says how much of it is of no use
+    /// any more. `None` where nothing more will come.
+    pub(super) fn poll_head<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&[u8]) -> (Option<T>, usize),
+    ) -> Poll<std::io::Result<Option<T>>> {
+        loop {
+            if self.read.is_empty() {
+                ready!(self.io.poll_readable(cx))?;
+                // Most heads come whole, and have been taken before anybody else needs that memory.
+                let (taken, count) = ready!(self.poll_shared(cx, &mut take))?;
+                if taken.is_some() || count == 0 {
+                    return Poll::Ready(Ok(taken));
+                }
+                continue;
+            }
+            let (taken, count) = take(&self.read);
+            self.read.advance(count);
+            if taken.is_some() {
+                return Poll::Ready(Ok(taken));
+            }
+            if !self.read.is_empty() && !ready!(self.poll_read(cx, READ))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Reads into memory that all connections of a thread share, and keeps only what is not taken off it: most
+    /// heads are far shorter than what has to be asked for.
+    fn poll_shared<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> (Option<T>, usize),
+    ) -> Poll<std::io::Result<(Option<T>, usize)>> {
+        thread_local! {
+            static SHARED: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
+        }
+        SHARED.with_borrow_mut(|shared| {
+            let mut buffer = ReadBuf::new(shared);
+            ready!(AsyncRead::poll_read(Pin::new(&mut self.io), cx, &mut buffer))?;
+            let come = buffer.filled();
+            if come.is_empty() {
+                return Poll::Ready(Ok((None, 0)));
+            }
+            let (taken, count) = take(come);
+            let rest = come.get(count..).unwrap_or_default();
+            // What was there is of no use any more.
+            self.read = if rest.is_empty() { BytesMut::new() } else { BytesMut::from(rest) };
+            Poll::Ready(Ok((taken, come.len())))
+        })
+    }
+
     /// Reads what has come; `false` where nothing more will.
     pub(super) fn poll_read(
         &mut self,
@@ -84,28 +137,14 @@ impl Stream {
         // What waits needs no room.
         ready!(self.io.poll_readable(cx))?;
         if room == READ && self.read.is_empty() {
-            return self.poll_read_little(cx);
+            let read = ready!(self.poll_shared(cx, |_| (None::<()>, 0)))?;
+            return Poll::Ready(Ok(read.1 > 0));
         }
         // What came with the last piece often leaves room enough for the next.
         if self.read.capacity() - self.read.len() < room / 4 {
             self.read.reserve(room);
         }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read).map_ok(|count| count > 0)
-    }
-
-    /// Reads into memory that all connections of a thread share, and takes only as much of its own as has come:
-    /// most heads are far shorter than what has to be asked for.
-    fn poll_read_little(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
-        thread_local! {
-            static SHARED: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
-        }
-        SHARED.with_borrow_mut(|shared| {
-            let mut buffer = ReadBuf::new(shared);
-            ready!(AsyncRead::poll_read(Pin::new(&mut self.io), cx, &mut buffer))?;
-            // What was there is of no use any more.
-            self.read = BytesMut::from(buffer.filled());
-            Poll::Ready(Ok(!buffer.filled().is_empty()))
-        })
     }
 
     /// Returns the next piece of the body.

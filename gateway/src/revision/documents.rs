@@ -239,7 +239,7 @@ kerwin:
             method: &method,
             path: "/",
             query: None,
-            host: None,
+            target_host: None,
             headers: &headers,
             client: ip.parse().unwrap(),
         };

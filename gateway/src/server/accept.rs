@@ -152,7 +152,7 @@ impl Server {
             let (gateway, peer) = (Arc::clone(&gateway), Arc::clone(&peer));
             async move {
                 let (parts, body) = request.into_parts();
-                let (head, body) = (RequestHead::from(&parts), ClientBody::Http2(body));
+                let (head, body) = (Box::new(RequestHead::from(&parts)), ClientBody::Http2(body));
                 // What it was made from is of no use any more.
                 drop(parts);
                 let answered = gateway.handle(head, body, &peer, None).await;
@@ -202,7 +202,7 @@ impl Handler for Answering<'_> {
 
     async fn handle(
         &self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: Option<IncomingBody>,
         upgrading: Option<Upgrading>,
     ) -> Answered<ResponseBody> {

@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,17 +6,19 @@ use bytes::Bytes;
 use gray_config::Live;
 use gray_filters::{ClassifyLayer, ClientAddr, TrustedProxies};
 use gray_propagation::Lines as _;
-use http::header::{
-    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE,
-};
+use http::header::HeaderValue;
 use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
+use tower::util::ServiceFn;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
+use crate::field::{
+    CONTENT_LENGTH, COOKIE, DECISION, EXPECT, EXPLAIN, HOST, MAX_FORWARDS, REQUEST_ID, SET_COOKIE,
+};
 use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead, is_host};
-use crate::headers::{self, Address, Arrival, REQUEST_ID, RequestId};
+use crate::headers::{self, Address, Arrival, RequestId};
 use crate::http1::{Io, Upgraded, Upgrading, content_length, settle_length};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
@@ -32,9 +33,6 @@ const MAX_PASSES: usize = 10;
 
 /// How long an upgraded connection may be idle where no route says so.
 const DEFAULT_IDLE: std::time::Duration = std::time::Duration::from_mins(1);
-
-const EXPLAIN: HeaderName = HeaderName::from_static("x-graylane-explain");
-const DECISION: HeaderName = HeaderName::from_static("x-graylane-decision");
 
 /// Who a connection is from.
 #[derive(Clone, Debug)]
@@ -67,6 +65,7 @@ pub(crate) struct Policy {
 pub(crate) struct Gateway {
     pub(crate) policy: Policy,
     pub(crate) revision: Live<Revision>,
+    pub(crate) classify: ClassifyLayer<Revision>,
     pub(crate) proxy: Arc<Proxy<Pools>>,
     pub(crate) observer: Observer,
     pub(crate) upgrades: tokio_util::task::TaskTracker,
@@ -80,7 +79,7 @@ impl Gateway {
     /// Answers a request; whatever happens, the client gets an answer and the request is noted.
     pub(crate) async fn handle(
         &self,
-        mut head: RequestHead,
+        mut head: Box<RequestHead>,
         body: ClientBody,
         peer: &Peer,
         upgrading: Option<Upgrading>,
@@ -106,14 +105,16 @@ impl Gateway {
             Err(error) => (Err(error), None),
         };
         let (mut answered, error) = match served {
-            Ok(answered) => (self.take_answer(answered, upgrading, version, trail.as_ref()), None),
+            Ok(answered) => {
+                (self.take_answer(answered, upgrading, version, trail.as_deref()), None)
+            }
             Err(error) => {
                 let code = error.code();
                 (own_answer(&error, &method, &id), Some(code))
             }
         };
-        tags::report(&mut answered.head.fields, trail.as_ref());
-        self.adorn(&mut answered.head.fields, trail.as_ref(), &id, wants_decision);
+        tags::report(&mut answered.head.fields, trail.as_deref());
+        self.adorn(&mut answered.head.fields, trail.as_deref(), &id, wants_decision);
         ending.answered(answered.head.status, error, trail);
         answered.map(|body| body.with_ending(ending))
     }
@@ -177,12 +178,12 @@ impl Gateway {
     /// Classifies a request, and passes it on; what became of it is told in any case.
     async fn serve(
         &self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: ClientBody,
         peer: &Peer,
         client: ClientAddr,
         id: &RequestId,
-    ) -> (Result<Answered<InstanceBody>, Error>, Option<Trail>) {
+    ) -> (Result<Answered<InstanceBody>, Error>, Option<Box<Trail>>) {
         let carriers = Arc::clone(&self.proxy.carriers);
         let body = RequestBody::new(body, self.policy.max_body, carriers);
         let (mut chosen, refused) = self.policy.tags.chosen(peer.address.ip, &head.fields);
@@ -190,8 +191,8 @@ impl Gateway {
             tracing::debug!(%error, "signed tag refused");
             self.metrics().refused_tags.fetch_add(1, Relaxed);
         }
-        let inner = service_fn(move |mut call: Call<RequestBody>| {
-            // It is called once.
+        let mut call = Call { head, body, client, trail: None };
+        let inner = within(|call| {
             if let (Some(chosen), Some(trail)) = (chosen.take(), &mut call.trail) {
                 take_over(trail, chosen.status);
                 trail.probe = chosen.probe;
@@ -208,17 +209,11 @@ impl Gateway {
             headers::sign(fields, version);
             fields.insert(&REQUEST_ID, id.as_bytes());
             fields.remove(&EXPLAIN);
-            async move {
-                let served = self.proxy.call(&mut call).await;
-                Ok::<_, Infallible>((served, call.trail))
-            }
+            self.proxy.call(call)
         });
-        let call = Call { head, body, client, trail: None };
         // Whatever is in it is always ready.
-        match ClassifyLayer::new(self.revision.clone()).layer(inner).call(call).await {
-            Ok(served) => served,
-            Err(never) => match never {},
-        }
+        let served = self.classify.layer(inner).call(&mut call).await;
+        (served, call.trail)
     }
 
     /// Turns an instance's answer into the client's.
@@ -276,6 +271,14 @@ impl Gateway {
 fn own_answer(error: &Error, method: &Method, id: &RequestId) -> Answered<ResponseBody> {
     tracing::debug!(request = %id, %error, "request not served");
     problem::answer(error, method, id.as_str()).map(ResponseBody::of_own)
+}
+
+/// The inner service of a request: it is called once.
+fn within<'a, F, T>(f: F) -> ServiceFn<F>
+where
+    F: FnMut(&'a mut Call<RequestBody>) -> T,
+{
+    service_fn(f)
 }
 
 /// Makes a request say in one way only what could be said in several.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use gray_propagation::{Lines as _, lines};
-use http::{HeaderMap, Request, Uri, Version, header};
+use http::{HeaderMap, Request, Uri, Version};
 use http_body::Body as _;
 use hyper::client::conn::http2;
 use papaya::HashMap;
@@ -12,6 +12,7 @@ use super::endpoint::{Endpoint, Lease, Sender};
 use super::{Failed, Target, Upstream, UpstreamError, UpstreamTls, Wire};
 use crate::Error;
 use crate::body::{Blame, BodyError, Inner, InstanceBody, Progress, RequestBody, within};
+use crate::field::{COOKIE, EXPECT, HOST, UPGRADE};
 use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead};
 use crate::http1::{Connection, Lost};
 
@@ -88,9 +89,7 @@ impl Upstream<RequestBody> for Pools {
 /// Tells whether a request may be sent a second time: one without a body, by a method that does no more when
 /// it is done twice (RFC 9110, section 9.2.2).
 fn is_repeatable(call: &Call<RequestBody>) -> bool {
-    call.head.method.is_idempotent()
-        && call.body.is_end_stream()
-        && !call.head.fields.has(&header::UPGRADE)
+    call.head.method.is_idempotent() && call.body.is_end_stream() && !call.head.fields.has(&UPGRADE)
 }
 
 /// Whether the connection broke before an answer began.
@@ -184,7 +183,7 @@ fn failure(error: hyper::Error, progress: &Progress) -> Error {
 /// Holds the body back until the instance agrees to it, where the client asked for that (RFC 9110,
 /// section 10.1.1).
 fn expect_continue(fields: &HeadFields, body: &mut RequestBody) {
-    let expected = fields.first(&header::EXPECT);
+    let expected = fields.first(&EXPECT);
     if expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
         body.hold_back();
     }
@@ -192,12 +191,12 @@ fn expect_continue(fields: &HeadFields, body: &mut RequestBody) {
 
 /// Joins the crumbs that HTTP/2 allows (RFC 9113, section 8.2.3).
 fn join_cookies(fields: &mut HeadFields) {
-    if fields.line(&header::COOKIE, 1).is_none() {
+    if fields.line(&COOKIE, 1).is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = lines(fields, &header::COOKIE).collect();
+    let crumbs: Vec<&[u8]> = lines(fields, &COOKIE).collect();
     let joined = crumbs.join(&b"; "[..]);
-    fields.insert(&header::COOKIE, &joined);
+    fields.insert(&COOKIE, &joined);
 }
 
 /// HTTP/2 carries scheme and host in the target instead of a header.
@@ -214,11 +213,11 @@ fn absolute(
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
     let mut headers = HeaderMap::from(&head.fields);
-    headers.remove(header::HOST);
+    headers.remove(&*HOST);
     *request.headers_mut() = headers;
     let address = to.addr.to_string();
     let scheme = if matches!(to.wire, Wire::Tls(_)) { "https" } else { "http" };
-    let host = head.fields.text(&header::HOST).filter(|host| !host.is_empty());
+    let host = head.fields.text(&HOST).filter(|host| !host.is_empty());
     let host = host.unwrap_or(&address);
     let path = match head.target.as_str() {
         "" => "/",

@@ -69,6 +69,8 @@ struct Running {
     committed: u64,
     /// Where the queue ended when it was last heard of.
     end: Option<u64>,
+    /// How often a broker gave nothing that had something.
+    empty: u32,
     /// What the other side has committed, as far as is known: base, or each lane.
     other: BTreeMap<Lane, u64>,
 }
@@ -84,6 +86,7 @@ impl<B: MessageBroker> Reader<B> {
     /// Reads until it is stopped, or may not go on; what is being handled then is waited for.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let Some(start) = stop.run_until_cancelled(self.start()).await else { return };
+        debug!(group = %self.role.group, topic = self.topic.name, queue = %self.queue, start, "reading");
         let mut running = Running {
             progress: Progress::new(start),
             handled: JoinSet::new(),
@@ -91,6 +94,7 @@ impl<B: MessageBroker> Reader<B> {
             counters: HashMap::new(),
             committed: start,
             end: None,
+            empty: 0,
             other: BTreeMap::new(),
         };
         let ended = self.read(&mut running, &stop).await;
@@ -237,8 +241,20 @@ impl<B: MessageBroker> Reader<B> {
             }
         }
         running.progress.reach(pulled.next);
+        self.note_empty(running, next);
         // A broker that answers at once, and with nothing, is not asked again at once.
         if running.progress.next() > next { Duration::ZERO } else { TICK }
+    }
+
+    /// Says once that a broker has messages and gives none, though it has been asked several times.
+    fn note_empty(&self, running: &mut Running, asked: u64) {
+        const OFTEN: u32 = 3;
+        let stands = running.progress.next() == asked && running.end.is_some_and(|end| end > asked);
+        running.empty = if stands { running.empty.saturating_add(1) } else { 0 };
+        if running.empty == OFTEN {
+            let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
+            warn!(%group, topic, %queue, asked, end = running.end, "the broker gives no message, asking on");
+        }
     }
 
     /// Decides about what is held, as far as can be told now.

@@ -25,7 +25,7 @@ use gray_gateway::{
     TagPolicy, Target, Upstream,
 };
 use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
-use gray_propagation::{Carriers, Lines as _};
+use gray_propagation::{Carriers, FieldName, Lines as _};
 use http::Request;
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
@@ -107,7 +107,7 @@ impl Upstream<()> for Noting {
         to: &Target,
     ) -> Result<Answered<(u16, Told)>, Failed> {
         let told = TOLD.into_iter().filter_map(|name| {
-            let value = call.head.fields.text(&http::HeaderName::from_static(name))?;
+            let value = call.head.fields.text(&FieldName::from_static(name))?;
             Some((name.to_owned(), value.to_owned()))
         });
         Ok(Answered::new((to.addr.port(), told.collect())))
@@ -216,7 +216,7 @@ async fn decided(
     }));
     let (parts, body) = request(asks).into_parts();
     let client = ClientAddr { address: asks.address(), through_proxy: false };
-    let call = Call { head: RequestHead::from(&parts), body, client, trail: None };
+    let call = Call { head: RequestHead::from(&parts).into(), body, client, trail: None };
     chain.oneshot(call).await.map(|answered| answered.body)
 }
 

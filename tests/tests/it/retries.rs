@@ -11,7 +11,7 @@ use gray_gateway::{
     Upstream,
 };
 use gray_lb::{Algorithm, Balancer, Directory, Format, Instance, ServiceName, Subsets, Version};
-use gray_propagation::{Carriers, GRAY_HEADER, Lines as _};
+use gray_propagation::{Carriers, Lines as _, field};
 use http::Request;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -64,7 +64,7 @@ impl Upstream<()> for Refusing {
     type Body = ();
 
     async fn send(&self, call: &mut Call<()>, to: &Target) -> Result<Answered<()>, Failed> {
-        let lane = call.head.fields.text(&GRAY_HEADER).unwrap_or_default().to_owned();
+        let lane = call.head.fields.text(&field::GRAY).unwrap_or_default().to_owned();
         let gray = lane == "GRAY";
         let before = self.0.note((to.addr.port(), lane));
         if before == self.0.refusals {
@@ -115,7 +115,7 @@ async fn every_attempt_follows_the_rules_that_the_first_one_did() {
         let (asked, body) = Request::get("/").body(()).unwrap().into_parts();
         let client =
             ClientAddr { address: std::net::Ipv4Addr::LOCALHOST.into(), through_proxy: false };
-        let call = Call { head: RequestHead::from(&asked), body, client, trail: None };
+        let call = Call { head: RequestHead::from(&asked).into(), body, client, trail: None };
         let trail = chain.oneshot(call).await.unwrap().unwrap();
         let (lane, ports) = if gray { ("GRAY", 4..=6) } else { ("PROD", 1..=3) };
         let sent = upstream.0.sent();
