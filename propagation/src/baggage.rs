@@ -14,15 +14,26 @@ const MAX_BAGGAGE: usize = 8192;
 
 /// Returns the members that are not ours, as one line.
 pub(crate) fn others(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(&*BAGGAGE) {
-        return None;
+    let mut lines = headers.get_all(&*BAGGAGE).iter();
+    let first = lines.next()?;
+    // Most have one line without our member, which is passed on as it came.
+    let text = first.to_str().ok().filter(|_| lines.next().is_none());
+    if text.is_some_and(|text| !text.is_empty() && !text.split(',').any(is_ours)) {
+        return Some(first.clone()).filter(|line| line.len() <= MAX_BAGGAGE);
     }
-    let mut copy = HeaderMap::new();
-    for line in headers.get_all(&*BAGGAGE) {
-        copy.append(&*BAGGAGE, line.clone());
+    let lines = headers.get_all(&*BAGGAGE).iter().filter_map(|line| line.to_str().ok());
+    let mut others = String::new();
+    for member in lines.flat_map(|line| line.split(',')).map(str::trim) {
+        if member.is_empty() || is_ours(member) {
+            continue;
+        }
+        if !others.is_empty() {
+            others.push(',');
+        }
+        others.push_str(member);
     }
-    set(&mut copy, None);
-    copy.remove(&*BAGGAGE).filter(|line| line.len() <= MAX_BAGGAGE)
+    let fits = !others.is_empty() && others.len() <= MAX_BAGGAGE;
+    if fits { others.try_into().ok() } else { None }
 }
 
 /// Returns the value of our member.
@@ -77,8 +88,10 @@ pub(crate) fn set(headers: &mut impl Fields, lane: Option<&str>) {
 }
 
 fn is_ours(member: &str) -> bool {
-    let key = member.split(['=', ';']).next().unwrap_or_default().trim();
-    key.eq_ignore_ascii_case(MEMBER)
+    let member = member.trim_start();
+    let key = member.get(..MEMBER.len()).filter(|key| key.eq_ignore_ascii_case(MEMBER));
+    let behind = key.and_then(|key| member.get(key.len()..)).map(str::trim_start);
+    behind.is_some_and(|behind| behind.is_empty() || behind.starts_with(['=', ';']))
 }
 
 #[cfg(test)]
@@ -124,6 +137,27 @@ mod tests {
         short.insert(&name, HeaderValue::from_static("b=2"));
         add(&mut short, headers.get(&name));
         assert_eq!(short[&name], "b=2");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_passed_on_as_it_came() {
+        for (lines, expected) in [
+            (&["a=1;p, b=2"][..], Some("a=1;p, b=2")),
+            (&["a=1, gray=x"], Some("a=1")),
+            (&["gray ; p, a=1"], Some("a=1")),
+            (&["graye=1"], Some("graye=1")),
+            (&["gray"], None),
+            (&[""], None),
+            (&["a=1", "b=2"], Some("a=1,b=2")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(&*BAGGAGE, HeaderValue::from_static(line));
+            }
+            let others = others(&headers);
+            let text = others.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!(text, expected, "{lines:?}");
+        }
     }
 
     #[test]

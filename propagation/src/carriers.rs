@@ -160,15 +160,13 @@ impl Carriers {
 
 /// Joins the lines of a list that may stand in several (RFC 9110, section 5.3).
 fn joined(lines: &http::header::GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
-    let mut lines = lines.iter();
-    let first = lines.next()?;
-    let mut joined = first.as_bytes().to_vec();
-    for line in lines {
-        joined.extend_from_slice(b",");
-        joined.extend_from_slice(line.as_bytes());
-    }
+    let first = lines.iter().next()?;
     // One line is by far the usual, and is not copied.
-    if joined.len() == first.len() { Some(first.clone()) } else { joined.try_into().ok() }
+    if lines.iter().nth(1).is_none() {
+        return Some(first.clone());
+    }
+    let all: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
+    all.join(&b","[..]).try_into().ok()
 }
 
 #[cfg(test)]
