@@ -89,7 +89,7 @@ pub(super) fn stays(version: Version, headers: &impl Lines) -> bool {
 }
 
 /// Reads `Content-Length`; the same one several times is one (RFC 9110, section 8.6).
-pub(crate) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
+pub(super) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> {
     let mut known = None;
     for line in lines(headers, &CONTENT_LENGTH) {
         for word in line.split(|byte| *byte == b',') {
@@ -103,20 +103,22 @@ pub(crate) fn length(headers: &impl Lines) -> Result<Option<u64>, &'static str> 
     Ok(known)
 }
 
-/// Writes `Content-Length` as one line of one number, where it was said otherwise (RFC 9110, section 8.6).
+/// Writes `Content-Length` as one line of one number, where it was said otherwise (RFC 9110, section 8.6), and
+/// returns it.
 ///
 /// # Errors
 ///
 /// Says what is wrong with it.
-pub(crate) fn settle_length(headers: &mut HeadFields) -> Result<(), &'static str> {
-    let Some(first) = headers.first(&CONTENT_LENGTH) else { return Ok(()) };
+pub(crate) fn settle_length(headers: &mut HeadFields) -> Result<Option<u64>, &'static str> {
+    let Some(first) = headers.first(&CONTENT_LENGTH) else { return Ok(None) };
     let is_number = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
     let is_plain = is_number && (first.len() == 1 || !first.starts_with(b"0"));
     let plain = is_plain && headers.line(&CONTENT_LENGTH, 1).is_none();
-    if let (false, Some(length)) = (plain, length(headers)?) {
+    let length = length(headers)?;
+    if let (false, Some(length)) = (plain, length) {
         headers.insert(&CONTENT_LENGTH, length.to_string().as_bytes());
     }
-    Ok(())
+    Ok(length)
 }
 
 /// Digits only: no sign, no blank, no more than fits.

@@ -16,7 +16,7 @@ mod stream;
 mod watch;
 
 pub(crate) use self::client::{Answer, Connection, Lost};
-pub(crate) use self::framing::{length as content_length, settle_length};
+pub(crate) use self::framing::settle_length;
 pub(crate) use self::incoming::IncomingBody;
 pub(crate) use self::io::Io;
 pub(crate) use self::server::{Handler, Upgraded, Upgrading, serve};

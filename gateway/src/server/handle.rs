@@ -14,12 +14,10 @@ use tower::util::ServiceFn;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
-use crate::field::{
-    CONTENT_LENGTH, COOKIE, DECISION, EXPECT, EXPLAIN, HOST, MAX_FORWARDS, REQUEST_ID, SET_COOKIE,
-};
+use crate::field::{COOKIE, DECISION, EXPECT, EXPLAIN, HOST, MAX_FORWARDS, REQUEST_ID, SET_COOKIE};
 use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead, is_host};
 use crate::headers::{self, Address, Arrival, RequestId};
-use crate::http1::{Io, Upgraded, Upgrading, content_length, settle_length};
+use crate::http1::{Io, Upgraded, Upgrading, settle_length};
 use crate::metrics::Metrics;
 use crate::observe::{Arrived, Ending, Observer, Trail};
 use crate::proxy::Proxy;
@@ -97,13 +95,14 @@ impl Gateway {
         let mut ending = Ending::begin(self.observer.clone(), arrived);
         let wants_decision = self.policy.decision_header && head.fields.has(&EXPLAIN);
         let version = head.version;
-        let (served, trail) = match self.check(&head).and_then(|()| settle(&mut head)) {
-            Ok(()) => {
-                headers::strip_request(&mut head.fields, upgrading.is_some());
-                self.serve(head, body, peer, client, &id).await
-            }
-            Err(error) => (Err(error), None),
-        };
+        let (served, trail) =
+            match self.check(&head).and_then(|()| settle(&mut head, self.policy.max_body)) {
+                Ok(()) => {
+                    headers::strip_request(&mut head.fields, upgrading.is_some());
+                    self.serve(head, body, peer, client, &id).await
+                }
+                Err(error) => (Err(error), None),
+            };
         let (mut answered, error) = match served {
             Ok(answered) => {
                 (self.take_answer(answered, upgrading, version, trail.as_deref()), None)
@@ -162,12 +161,6 @@ impl Gateway {
         }
         if target.path() == "*" && *method != Method::OPTIONS {
             return Err(Error::BadRequest("only OPTIONS is asked of the whole server"));
-        }
-        if fields.has(&CONTENT_LENGTH) {
-            let length = content_length(fields).map_err(Error::BadRequest)?;
-            if length.is_some_and(|length| length > self.policy.max_body) {
-                return Err(Error::BodyTooLarge);
-            }
         }
         if headers::passes(fields) >= MAX_PASSES {
             return Err(Error::Loop);
@@ -285,8 +278,8 @@ where
 ///
 /// # Errors
 ///
-/// What cannot be said.
-fn settle(head: &mut RequestHead) -> Result<(), Error> {
+/// What cannot be said, and a body that is said to be larger than allowed.
+fn settle(head: &mut RequestHead, max_body: u64) -> Result<(), Error> {
     let RequestHead { method, target, version, fields } = head;
     // The target knows better (RFC 9112, section 3.2.2; HTTP/2 has no `Host` at all).
     if let Some(authority) = target.authority() {
@@ -295,7 +288,10 @@ fn settle(head: &mut RequestHead) -> Result<(), Error> {
     if fields.first(&HOST).is_some_and(|host| !is_host(host)) {
         return Err(Error::BadRequest("the request's host is none"));
     }
-    settle_length(fields).map_err(Error::BadRequest)?;
+    let length = settle_length(fields).map_err(Error::BadRequest)?;
+    if length.is_some_and(|length| length > max_body) {
+        return Err(Error::BodyTooLarge);
+    }
     if *version == Version::HTTP_10 {
         // It means nothing there (RFC 9110, section 10.1.1).
         fields.remove(&EXPECT);

@@ -339,6 +339,7 @@ async fn a_client_that_takes_nothing_for_long_is_cut_off() -> anyhow::Result<()>
         tokio::time::sleep(Duration::from_secs(1)).await;
         stream.read_exact(&mut read).await?;
     }
+    ensure!(gateway.metric("graylane_connections").await? > 0.0, "a slow client was cut off");
     let held = settled(&written).await?;
     eventually(Duration::from_secs(10), async || {
         let open = gateway.metric("graylane_connections").await?;
