@@ -35,14 +35,21 @@ impl FieldName {
     }
 
     /// Returns the mark of a name: one bit, which other names may have too.
+    ///
+    /// The factors were chosen by trying some ten thousand: by them few of the names that clients and instances send
+    /// have a mark of one that is looked for.
     #[inline]
+    #[allow(clippy::indexing_slicing, reason = "the middle of what is not empty is there")]
     pub const fn mark_of(name: &[u8]) -> u64 {
         let (first, last) = match name {
-            [] => (0, 0),
+            [] => return 1,
             [one] => (*one, *one),
             [first, .., last] => (*first, *last),
         };
-        1 << ((name.len() * 7 + first as usize * 5 + last as usize) & 63)
+        let middle = name[name.len() / 2];
+        let sum =
+            name.len() * 101 + first as usize * 163 + last as usize * 123 + middle as usize * 217;
+        1 << (sum & 63)
     }
 
     /// Returns this name's.

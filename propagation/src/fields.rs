@@ -11,6 +11,7 @@ pub trait Lines: std::fmt::Debug {
     fn more(&self, name: &FieldName) -> Vec<&[u8]>;
 
     /// Returns the value of a field's first line.
+    #[inline]
     fn first(&self, name: &FieldName) -> Option<&[u8]> {
         self.line(name, 0)
     }
@@ -21,6 +22,7 @@ pub trait Lines: std::fmt::Debug {
     }
 
     /// Tells whether there is such a field.
+    #[inline]
     fn has(&self, name: &FieldName) -> bool {
         self.first(name).is_some()
     }
@@ -68,8 +70,10 @@ pub fn lines<'a, L: Lines + ?Sized>(
 
 /// Reads a value that is nothing but visible ASCII, as [`HeaderValue::to_str`] does.
 pub fn visible(value: &[u8]) -> Option<&str> {
-    let is_visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
-    if value.iter().all(is_visible) { std::str::from_utf8(value).ok() } else { None }
+    let is_visible = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
+    // All of them are looked at, since that is done by many at once.
+    let all = value.iter().fold(true, |all, byte| all & is_visible(*byte));
+    if all { std::str::from_utf8(value).ok() } else { None }
 }
 
 impl Lines for HeaderMap {

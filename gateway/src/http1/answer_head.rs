@@ -5,8 +5,12 @@ use http_body::SizeHint;
 
 use super::date::write_date;
 use super::framing::{Framing, length};
+use super::outgoing::SMALL;
 use crate::field::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use crate::head::{AnswerHead, HeadFields};
+
+/// How large the first piece of a body may be of which that is not known.
+const CHUNK: usize = 512;
 
 /// What of a request its answer depends on.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,8 @@ pub(super) fn frame(asked: Asked, head: &AnswerHead, hint: &SizeHint) -> (Framin
     if bodiless {
         return (Framing::Empty, asked.stays);
     }
-    let said = length(&head.fields).ok().flatten();
-    match hint.exact().or(said) {
+    let said = || length(&head.fields).ok().flatten();
+    match hint.exact().or_else(said) {
         Some(length) => (Framing::Length(length), asked.stays),
         None if asked.version == Version::HTTP_11 => (Framing::Chunked, asked.stays),
         None => (Framing::UntilClose, false),
@@ -44,8 +48,14 @@ pub(super) fn write_answer(
     (framing, stays): (Framing, bool),
 ) -> BytesMut {
     let AnswerHead { status, fields, .. } = head;
+    // A small body is put behind it.
+    let body = match framing {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(SMALL),
+        Framing::Chunked => CHUNK,
+        _ => 0,
+    };
     // The status line, and the fields that are added.
-    let mut to = BytesMut::with_capacity(160 + fields.size());
+    let mut to = BytesMut::with_capacity(160 + fields.room() + body);
     write_status(*status, &mut to);
     let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
     let own = |name: &[u8]| {

@@ -179,7 +179,7 @@ pub(super) const fn reason(error: httparse::Error) -> &'static str {
 pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
     let RequestHead { method, target, fields, .. } = head;
     let target = if target.as_str().is_empty() { "/" } else { target.as_str() };
-    let length = method.as_str().len() + target.len() + 64 + fields.size();
+    let length = method.as_str().len() + target.len() + 64 + fields.room();
     let mut to = BytesMut::with_capacity(length);
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         to.extend_from_slice(part.as_bytes());

@@ -9,7 +9,7 @@ use super::Io;
 
 /// Pieces up to this size are put together with what stands before them, and written at once; others are
 /// written from where they are.
-const SMALL: usize = 8 << 10;
+pub(super) const SMALL: usize = 8 << 10;
 
 /// Where bytes go.
 pub(super) trait Sink {

@@ -84,7 +84,6 @@ impl Stream {
     ) -> Poll<std::io::Result<Option<T>>> {
         loop {
             if self.read.is_empty() {
-                ready!(self.io.poll_readable(cx))?;
                 // Most heads come whole, and have been taken before anybody else needs that memory.
                 let (taken, count) = ready!(self.poll_shared(cx, &mut take))?;
                 if taken.is_some() || count == 0 {
@@ -134,12 +133,12 @@ impl Stream {
         cx: &mut Context<'_>,
         room: usize,
     ) -> Poll<std::io::Result<bool>> {
-        // What waits needs no room.
-        ready!(self.io.poll_readable(cx))?;
         if room == READ && self.read.is_empty() {
             let read = ready!(self.poll_shared(cx, |_| (None::<()>, 0)))?;
             return Poll::Ready(Ok(read.1 > 0));
         }
+        // What waits needs no room.
+        ready!(self.io.poll_readable(cx))?;
         // What came with the last piece often leaves room enough for the next.
         if self.read.capacity() - self.read.len() < room / 4 {
             self.read.reserve(room);
