@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gray_lb::{Fallback, ServiceName, Version};
 use gray_propagation::GrayStatus;
+use http::StatusCode;
 use papaya::Equivalent;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -84,13 +85,27 @@ impl Way {
 #[derive(Debug, Default)]
 struct Passed {
     durations: Durations,
-    statuses: HashMap<u16, AtomicU64>,
+    /// How many ended with 200, and with any other status.
+    ok: AtomicU64,
+    others: HashMap<u16, AtomicU64>,
 }
 
 impl Passed {
     fn note(&self, noted: &Noted) {
         self.durations.note(noted.arrived.at.elapsed());
-        add(&self.statuses, noted.status.as_u16());
+        match noted.status {
+            // Most do, and are counted without looking anything up.
+            StatusCode::OK => _ = self.ok.fetch_add(1, Relaxed),
+            other => add(&self.others, other.as_u16()),
+        }
+    }
+
+    /// Returns how many ended with each status.
+    fn statuses(&self) -> Vec<(u16, u64)> {
+        let ok = (StatusCode::OK.as_u16(), self.ok.load(Relaxed));
+        let others = self.others.pin();
+        let others = others.iter().map(|(status, count)| (*status, count.load(Relaxed)));
+        others.chain([ok]).filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -138,7 +153,11 @@ impl Metrics {
     fn note_trail(&self, trail: &Trail, noted: &Noted) {
         let rule = trail.verdict.rule.and_then(|rule| trail.revision.rules.rules().get(rule));
         if let Some(rule) = rule {
-            add(&self.rules, Arc::clone(rule.name()));
+            let rules = self.rules.pin();
+            match rules.get(rule.name()) {
+                Some(count) => _ = count.fetch_add(1, Relaxed),
+                None => add(&self.rules, Arc::clone(rule.name())),
+            }
         }
         let unknown = trail.verdict.unknown;
         for (asked, count) in
@@ -177,7 +196,7 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("graylane_requests", help, None, kind)?;
         for (way, passed) in &self.ways.pin() {
             let [route, service, version, lane] = way.labels();
-            for (status, count) in &passed.statuses.pin() {
+            for (status, count) in passed.statuses() {
                 let labels = [
                     route.clone(),
                     service.clone(),
@@ -186,7 +205,7 @@ impl Metrics {
                     ("status", status.to_string()),
                 ];
                 let mut one = family.encode_family(&labels)?;
-                one.encode_counter::<NoLabelSet, _, u64>(&count.load(Relaxed), None)?;
+                one.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
         Ok(())

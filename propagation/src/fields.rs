@@ -58,6 +58,7 @@ pub trait Fields: Lines {
 }
 
 /// Returns the values of all lines of a field, in their order.
+#[inline]
 pub fn lines<'a, L: Lines + ?Sized>(
     fields: &'a L,
     name: &FieldName,

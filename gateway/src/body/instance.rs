@@ -87,7 +87,7 @@ impl InstanceBody {
             return None;
         }
         match std::mem::replace(&mut self.inner, Inner::Ended) {
-            Inner::Http1(Answer::Upgraded(io, read), _) => Some((io, read)),
+            Inner::Http1(Answer::Upgraded(io, read), _) => Some((*io, read)),
             _ => None,
         }
     }

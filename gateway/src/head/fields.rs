@@ -61,9 +61,22 @@ impl Line {
 
 /// Whether this can be a value: it has no control character, which could be taken for a line's end, but tabs.
 fn is_value(value: &[u8]) -> bool {
-    // It looks at all of them, so that it can look at several at once.
-    let wrong = |byte: u8| byte.is_ascii_control() && byte != b'\t';
-    !value.iter().fold(false, |found, byte| found | wrong(*byte))
+    let wrong = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    let Some(last) = value.last_chunk() else { return !value.iter().any(wrong) };
+    // Eight at once; hardly any has a control character, and then it is looked for one by one.
+    let (words, _) = value.as_chunks();
+    let plain = words.iter().chain([last]).all(|word| !has_control(u64::from_le_bytes(*word)));
+    plain || !value.iter().any(wrong)
+}
+
+/// A number of eight bytes, each of them 1.
+const EACH: u64 = u64::MAX / 255;
+
+/// Whether one of eight bytes is a control character.
+const fn has_control(word: u64) -> bool {
+    let below = word.wrapping_sub(EACH * 0x20) & !word;
+    let delete = word ^ (EACH * 0x7f);
+    (below | (delete.wrapping_sub(EACH) & !delete)) & (EACH * 0x80) != 0
 }
 
 impl HeadFields {
@@ -105,9 +118,10 @@ impl HeadFields {
     fn add(&mut self, name: &[u8], value: &[u8]) -> Line {
         let line = Line::new(self.text.len(), name.len(), value.len());
         self.text.reserve(name.len() + value.len() + COLON.len() + END.len());
-        for part in [name, COLON.as_slice(), value, END] {
-            self.text.extend_from_slice(part);
-        }
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(COLON);
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(END);
         line
     }
 
@@ -229,7 +243,6 @@ impl HeadFields {
 /// Turns a part of a text into lower case, eight bytes at once where it has as many; tells whether an underscore is
 /// in it.
 fn lower(text: &mut [u8], part: Range<usize>) -> bool {
-    const EACH: u64 = u64::MAX / 255;
     let (mut place, mut left) = (part.start, part.len());
     let mut underscores = 0;
     while left > 0 {

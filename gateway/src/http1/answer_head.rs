@@ -1,4 +1,3 @@
-use bytes::BytesMut;
 use gray_propagation::Lines as _;
 use http::{StatusCode, Version};
 use http_body::SizeHint;
@@ -6,6 +5,7 @@ use http_body::SizeHint;
 use super::date::write_date;
 use super::framing::{Framing, length};
 use super::outgoing::SMALL;
+use super::text::Text;
 use crate::field::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use crate::head::{AnswerHead, HeadFields};
 
@@ -46,7 +46,7 @@ pub(super) fn write_answer(
     asked: Asked,
     head: &AnswerHead,
     (framing, stays): (Framing, bool),
-) -> BytesMut {
+) -> Text {
     let AnswerHead { status, fields, .. } = head;
     // A small body is put behind it.
     let body = match framing {
@@ -55,7 +55,7 @@ pub(super) fn write_answer(
         _ => 0,
     };
     // The status line, and the fields that are added.
-    let mut to = BytesMut::with_capacity(160 + fields.room() + body);
+    let mut to = Text::with_capacity(160 + fields.room() + body);
     write_status(*status, &mut to);
     let upgraded = *status == StatusCode::SWITCHING_PROTOCOLS;
     let own = |name: &[u8]| {
@@ -64,7 +64,7 @@ pub(super) fn write_answer(
             || (name == CONNECTION.as_bytes() && !upgraded)
     };
     for piece in fields.pieces(|name| !own(name)) {
-        to.extend_from_slice(piece);
+        to.push(piece);
     }
     if !fields.has(&DATE) && !status.is_informational() {
         write_date(&mut to);
@@ -72,23 +72,24 @@ pub(super) fn write_answer(
     write_framing(asked, framing, *status, fields, &mut to);
     match (stays, asked.version) {
         _ if upgraded => {}
-        (false, _) => to.extend_from_slice(b"connection: close\r\n"),
-        (true, Version::HTTP_10) => to.extend_from_slice(b"connection: keep-alive\r\n"),
+        (false, _) => to.push(b"connection: close\r\n"),
+        (true, Version::HTTP_10) => to.push(b"connection: keep-alive\r\n"),
         (true, _) => {}
     }
-    to.extend_from_slice(b"\r\n");
+    to.push(b"\r\n");
     to
 }
 
-fn write_status(status: StatusCode, to: &mut BytesMut) {
+fn write_status(status: StatusCode, to: &mut Text) {
     if status == StatusCode::OK {
-        to.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        to.push(b"HTTP/1.1 200 OK\r\n");
         return;
     }
-    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or(""), "\r\n"]
-    {
-        to.extend_from_slice(part.as_bytes());
-    }
+    to.push(b"HTTP/1.1 ");
+    to.push(status.as_str().as_bytes());
+    to.push(b" ");
+    to.push(status.canonical_reason().unwrap_or_default().as_bytes());
+    to.push(b"\r\n");
 }
 
 fn write_framing(
@@ -96,12 +97,12 @@ fn write_framing(
     framing: Framing,
     status: StatusCode,
     fields: &HeadFields,
-    to: &mut BytesMut,
+    to: &mut Text,
 ) {
     let said = match framing {
         Framing::Length(length) => Some(length),
         Framing::Chunked => {
-            to.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            to.push(b"transfer-encoding: chunked\r\n");
             None
         }
         // How long it would have been (RFC 9110, section 8.6).
@@ -111,9 +112,9 @@ fn write_framing(
         Framing::Empty | Framing::UntilClose => None,
     };
     if let Some(length) = said {
-        to.extend_from_slice(b"content-length: ");
-        to.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-        to.extend_from_slice(b"\r\n");
+        to.push(b"content-length: ");
+        to.push(itoa::Buffer::new().format(length).as_bytes());
+        to.push(b"\r\n");
     }
 }
 
@@ -137,7 +138,7 @@ mod tests {
         let hint = hint.map_or_else(SizeHint::new, SizeHint::with_exact);
         let framed = frame(asked, &head, &hint);
         let written = write_answer(asked, &head, framed);
-        assert_eq!(String::from_utf8_lossy(&written).replace("date: now\r\n", ""), expected);
+        assert_eq!(String::from_utf8_lossy(written.left()).replace("date: now\r\n", ""), expected);
     }
 
     const GET: Asked =

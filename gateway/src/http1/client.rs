@@ -19,9 +19,14 @@ use crate::body::{BodyError, Progress, RequestBody};
 use crate::field::UPGRADE;
 use crate::head::{AnswerHead, Answered, RequestHead};
 
-/// A connection to an instance, which carries one request at a time.
+/// A connection to an instance, which carries one request at a time. It is in a box, since it goes from hand to
+/// hand with each of them.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct Connection(Box<Wired>);
+
+/// What a connection is.
+#[derive(Debug)]
+struct Wired {
     stream: Stream,
     watch: Watch,
 }
@@ -39,17 +44,17 @@ pub(crate) enum Lost {
 
 impl Connection {
     pub(crate) fn new(io: Io) -> Self {
-        Self { stream: Stream::new(io), watch: Watch::default() }
+        Self(Box::new(Wired { stream: Stream::new(io), watch: Watch::default() }))
     }
 
     /// Tells whether its other end has neither ended it nor said anything, as far as is known.
     pub(crate) fn is_alive(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        let reading = poll_fn(|cx| self.stream.poll_read(cx, 1));
+        let reading = poll_fn(|cx| self.0.stream.poll_read(cx, 1));
         // A task that has done much already is told to wait, which would look like life.
         let alive = pin!(tokio::task::coop::unconstrained(reading)).poll(&mut cx).is_pending();
         // An idle connection needs no memory.
-        self.stream.read = BytesMut::new();
+        self.0.stream.read = BytesMut::new();
         alive
     }
 
@@ -65,19 +70,15 @@ impl Connection {
         let framing = framing(head, body);
         let written = write_request(head, framing);
         let upgrades = head.fields.has(&UPGRADE);
-        let mut exchange = Exchange {
-            connection: self,
-            outgoing: Outgoing::new(written, body.take(), framing == Framing::Chunked),
-            broken: None,
-            scan: Scan::default(),
-            upgrades,
-        };
+        let outgoing = Outgoing::new(written, body.take(), framing == Framing::Chunked);
+        let sending = Sending { outgoing, broken: None };
+        let mut exchange = Exchange { connection: self, sending, scan: Scan::default(), upgrades };
         let mut until = Until::new(limit, progress);
         let answer = poll_fn(|cx| {
             if let Poll::Ready(answered) = exchange.poll_head(cx) {
                 return Poll::Ready(answered);
             }
-            ready!(until.poll(cx, &mut exchange.connection.watch));
+            ready!(until.poll(cx, &mut exchange.connection.0.watch));
             Poll::Ready(Err(Lost::Timeout))
         });
         let answer = answer.await?;
@@ -123,25 +124,26 @@ fn framing(head: &RequestHead, body: &RequestBody) -> Framing {
     }
 }
 
-/// A connection while it carries a request.
+/// A request on its way to an instance.
 #[derive(Debug)]
-pub(crate) struct Exchange {
-    connection: Connection,
+pub(crate) struct Sending {
     outgoing: Outgoing<RequestBody>,
     /// Why nothing more can be sent.
     broken: Option<std::io::Error>,
-    scan: Scan,
-    /// Whether it asked for another protocol.
-    upgrades: bool,
 }
 
-impl Exchange {
+impl Sending {
+    /// Tells whether all of it has been sent.
+    fn is_done(&self) -> bool {
+        self.outgoing.is_done() && self.broken.is_none()
+    }
+
     /// Sends what there is to send; an error only where the request itself ends early.
-    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
-        if self.outgoing.is_done() || self.broken.is_some() {
+    fn send(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Result<(), Lost> {
+        if self.outgoing.is_done() {
             return Ok(());
         }
-        match self.outgoing.poll_write(cx, &mut self.connection.stream.io) {
+        match self.outgoing.poll_write(cx, io) {
             Poll::Ready(Err(error)) => return Err(Lost::Body(error)),
             // Its other end may have answered before it closed.
             Poll::Ready(Ok(Err(error))) => {
@@ -152,13 +154,29 @@ impl Exchange {
         }
         Ok(())
     }
+}
+
+/// A connection while the head of an answer is waited for.
+#[derive(Debug)]
+struct Exchange {
+    connection: Connection,
+    sending: Sending,
+    scan: Scan,
+    /// Whether it asked for another protocol.
+    upgrades: bool,
+}
+
+impl Exchange {
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        self.sending.send(cx, &mut self.connection.0.stream.io)
+    }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Lost>> {
         let broken = |error| Lost::Answer(Cut::Broken(error));
         self.send(cx)?;
         loop {
             let Self { connection, scan, .. } = self;
-            let taken = connection.stream.poll_head(cx, |read| match read_answer(read, scan) {
+            let taken = connection.0.stream.poll_head(cx, |read| match read_answer(read, scan) {
                 Ok(Some((head, end))) => (Some(Ok(head)), end),
                 Ok(None) => (None, 0),
                 Err(what) => (Some(Err(what)), 0),
@@ -167,13 +185,15 @@ impl Exchange {
                 Ok(Some(head)) => head.map_err(|what| Lost::Answer(Cut::Unreadable(what)))?,
                 Ok(None) => {
                     let ended = || std::io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Err(broken(self.broken.take().unwrap_or_else(ended))));
+                    return Poll::Ready(Err(broken(
+                        self.sending.broken.take().unwrap_or_else(ended),
+                    )));
                 }
                 Err(error) => return Poll::Ready(Err(broken(error))),
             };
             match head.status {
                 StatusCode::CONTINUE => {
-                    if let Some(body) = self.outgoing.body() {
+                    if let Some(body) = self.sending.outgoing.body() {
                         body.go_on();
                     }
                     self.send(cx)?;
@@ -193,34 +213,41 @@ impl Exchange {
     /// Makes the answer of its head.
     fn answer(mut self, head: AnswerHead, method: &Method) -> Result<Answered<Answer>, Lost> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let Stream { io, read, .. } = self.connection.stream;
-            return Ok(Answered { head, body: Answer::Upgraded(io, read.freeze()) });
+            let Wired { stream: Stream { io, read, .. }, .. } = *self.connection.0;
+            return Ok(Answered { head, body: Answer::Upgraded(Box::new(io), read.freeze()) });
         }
         let framing = Framing::of_answer(method, head.status, head.version, &head.fields);
         let framing = framing.map_err(|what| Lost::Answer(Cut::Unreadable(what)))?;
         let stays = stays(head.version, &head.fields) && framing != Framing::UntilClose;
-        self.connection.stream.rest = Rest::of(framing);
-        Ok(Answered { head, body: Answer::Body(Box::new((self, stays))) })
+        self.connection.0.stream.rest = Rest::of(framing);
+        // Most requests have been sent long before.
+        let sending = (!self.sending.is_done()).then(|| Box::new(self.sending));
+        Ok(Answered { head, body: Answer::Body { connection: self.connection, sending, stays } })
     }
 }
 
 /// What follows the head of an instance's answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Its body, with the connection that it comes on and whether that may carry another request after it.
-    Body(Box<(Exchange, bool)>),
+    /// Its body.
+    Body {
+        /// What it comes on.
+        connection: Connection,
+        /// What is still to be sent meanwhile, or could not be.
+        sending: Option<Box<Sending>>,
+        /// Whether the connection may carry another request after it.
+        stays: bool,
+    },
     /// A connection that the instance has agreed to use otherwise, and what has come on it already.
-    Upgraded(Io, Bytes),
+    Upgraded(Box<Io>, Bytes),
 }
 
 impl Answer {
     /// Returns the connection, where the answer has ended and another request may follow.
     pub(crate) fn into_connection(self) -> Option<Connection> {
-        let Self::Body(inner) = self else { return None };
-        let (exchange, stays) = *inner;
-        let Exchange { mut connection, outgoing, broken, .. } = exchange;
-        let stream = &mut connection.stream;
-        let over = stream.rest.is_over() && outgoing.is_done() && broken.is_none();
+        let Self::Body { mut connection, sending, stays } = self else { return None };
+        let stream = &mut connection.0.stream;
+        let over = stream.rest.is_over() && sending.is_none_or(|sending| sending.is_done());
         // What came behind the answer is nobody's.
         if !over || !stays || !stream.read.is_empty() {
             return None;
@@ -239,22 +266,24 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let Self::Body(inner) = &mut *self else { return Poll::Ready(None) };
-        let (exchange, _) = &mut **inner;
-        exchange.send(cx)?;
-        exchange.connection.stream.poll_frame(cx).map_err(Lost::Answer)
+        let Self::Body { connection, sending, .. } = &mut *self else { return Poll::Ready(None) };
+        let stream = &mut connection.0.stream;
+        if let Some(sending) = sending {
+            sending.send(cx, &mut stream.io)?;
+        }
+        stream.poll_frame(cx).map_err(Lost::Answer)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Body(inner) => inner.0.connection.stream.rest.is_over(),
+            Self::Body { connection, .. } => connection.0.stream.rest.is_over(),
             Self::Upgraded(..) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Body(inner) => inner.0.connection.stream.rest.size_hint(),
+            Self::Body { connection, .. } => connection.0.stream.rest.size_hint(),
             Self::Upgraded(..) => SizeHint::with_exact(0),
         }
     }

@@ -1,11 +1,12 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use gray_propagation::Lines as _;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 
 use super::framing::Framing;
+use super::text::Text;
 use crate::field::{CONNECTION, CONTENT_LENGTH, TE};
 use crate::head::{AnswerHead, HeadFields, RequestHead};
 
@@ -176,29 +177,30 @@ pub(super) const fn reason(error: httparse::Error) -> &'static str {
 }
 
 /// Writes the head of a request; `framing` is said where its fields do not say it.
-pub(super) fn write_request(head: &RequestHead, framing: Framing) -> BytesMut {
+pub(super) fn write_request(head: &RequestHead, framing: Framing) -> Text {
     let RequestHead { method, target, fields, .. } = head;
     let target = if target.as_str().is_empty() { "/" } else { target.as_str() };
     let length = method.as_str().len() + target.len() + 64 + fields.room();
-    let mut to = BytesMut::with_capacity(length);
-    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-        to.extend_from_slice(part.as_bytes());
-    }
+    let mut to = Text::with_capacity(length);
+    to.push(method.as_str().as_bytes());
+    to.push(b" ");
+    to.push(target.as_bytes());
+    to.push(b" HTTP/1.1\r\n");
     for piece in fields.pieces(|_| true) {
-        to.extend_from_slice(piece);
+        to.push(piece);
     }
     match framing {
         Framing::Length(length) if !fields.has(&CONTENT_LENGTH) => {
             let line = format!("content-length: {length}\r\n");
-            to.extend_from_slice(line.as_bytes());
+            to.push(line.as_bytes());
         }
-        Framing::Chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Chunked => to.push(b"transfer-encoding: chunked\r\n"),
         _ => {}
     }
     if fields.has(&TE) && !fields.has(&CONNECTION) {
         // It concerns this connection only (RFC 9110, section 10.1.4).
-        to.extend_from_slice(b"connection: te\r\n");
+        to.push(b"connection: te\r\n");
     }
-    to.extend_from_slice(b"\r\n");
+    to.push(b"\r\n");
     to
 }

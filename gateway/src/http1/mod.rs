@@ -13,6 +13,7 @@ mod outgoing;
 mod request_head;
 mod server;
 mod stream;
+mod text;
 mod watch;
 
 pub(crate) use self::client::{Answer, Connection, Lost};

@@ -1,11 +1,12 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::Io;
+use super::text::Text;
 
 /// Pieces up to this size are put together with what stands before them, and written at once; others are
 /// written from where they are.
@@ -34,7 +35,7 @@ impl Sink for Io {
 #[derive(Debug)]
 pub(super) struct Outgoing<B> {
     /// What is written next.
-    buffer: BytesMut,
+    buffer: Text,
     /// A piece of the body that is written after it.
     piece: Bytes,
     /// What is still to come; `None` when all of it has.
@@ -50,7 +51,7 @@ pub(super) struct Outgoing<B> {
 
 impl<B> Outgoing<B> {
     /// A message whose head is written into `head` already.
-    pub(super) const fn new(head: BytesMut, body: Option<B>, chunked: bool) -> Self {
+    pub(super) const fn new(head: Text, body: Option<B>, chunked: bool) -> Self {
         let piece = Bytes::new();
         Self { buffer: head, piece, body, chunked, trailers: true, written: 0, stuck: false }
     }
@@ -62,7 +63,7 @@ impl<B> Outgoing<B> {
 
     /// Nothing.
     pub(super) fn none() -> Self {
-        Self::new(BytesMut::new(), None, false)
+        Self::new(Text::default(), None, false)
     }
 
     /// Returns how many bytes have been written.
@@ -105,6 +106,8 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 return Poll::Ready(Ok(Err(error)));
             }
             if self.is_done() {
+                // Whoever writes next needs the memory.
+                self.buffer = Text::default();
                 return to.poll_flush(cx).map(Ok);
             }
             self.stuck = false;
@@ -125,7 +128,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         to: &mut impl Sink,
     ) -> Poll<std::io::Result<()>> {
         while !self.buffer.is_empty() {
-            let count = ready!(to.poll_write(cx, &self.buffer))?;
+            let count = ready!(to.poll_write(cx, self.buffer.left()))?;
             self.buffer.advance(some(count)?);
             self.written += count as u64;
         }
@@ -134,7 +137,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             self.piece.advance(some(count)?);
             self.written += count as u64;
             if self.piece.is_empty() && self.chunked {
-                self.buffer.extend_from_slice(b"\r\n");
+                self.buffer.push(b"\r\n");
             }
         }
         Poll::Ready(Ok(()))
@@ -143,7 +146,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// Takes pieces of the body for as long as they can be put together; tells whether there may be more
     /// now.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, B::Error> {
-        while self.piece.is_empty() && self.buffer.len() < SMALL {
+        while self.piece.is_empty() && self.buffer.left().len() < SMALL {
             let Some(body) = &mut self.body else { return Ok(true) };
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Ok(false) };
             match frame.transpose()?.map(http_body::Frame::into_data) {
@@ -163,15 +166,15 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         }
         if self.chunked {
             let size = format!("{:x}\r\n", data.len());
-            self.buffer.extend_from_slice(size.as_bytes());
+            self.buffer.push(size.as_bytes());
         }
         if data.len() > SMALL {
             self.piece = data;
             return;
         }
-        self.buffer.extend_from_slice(&data);
+        self.buffer.push(&data);
         if self.chunked {
-            self.buffer.extend_from_slice(b"\r\n");
+            self.buffer.push(b"\r\n");
         }
     }
 
@@ -180,13 +183,14 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         if !self.chunked {
             return;
         }
-        self.buffer.extend_from_slice(b"0\r\n");
+        self.buffer.push(b"0\r\n");
         for (name, value) in trailers.filter(|_| self.trailers).into_iter().flatten() {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                self.buffer.extend_from_slice(part);
-            }
+            self.buffer.push(name.as_str().as_bytes());
+            self.buffer.push(b": ");
+            self.buffer.push(value.as_bytes());
+            self.buffer.push(b"\r\n");
         }
-        self.buffer.extend_from_slice(b"\r\n");
+        self.buffer.push(b"\r\n");
     }
 }
 

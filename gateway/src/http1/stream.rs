@@ -197,7 +197,10 @@ impl Stream {
             Rest::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
                 *left -= length as u64;
-                let data = read.split_to(length).freeze();
+                // A small body that came with its head has memory of its own, which need not be shared.
+                let whole = read.len() == length && read.capacity() == length;
+                let data = if whole { std::mem::take(read) } else { read.split_to(length) };
+                let data = data.freeze();
                 if *left == 0 {
                     self.rest = Rest::Nothing;
                 }
