@@ -41,7 +41,8 @@ impl Instructions {
     fn count(&self, kind: &Kind, requests: u64) -> anyhow::Result<u64> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("out");
-        let wrap = ["valgrind", "--tool=callgrind", "--trace-children=no"].map(str::to_owned);
+        let wrap = ["valgrind", "--tool=callgrind", "--trace-children=no", "--dump-instr=yes"]
+            .map(str::to_owned);
         let file = format!("--callgrind-out-file={}", out.display());
         let gateway = Gateway::start(kind, GATEWAYS, UPSTREAM, &[&wrap[..], &[file]].concat())?;
         routing::check(&gateway, UPSTREAM)?;

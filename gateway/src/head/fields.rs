@@ -5,6 +5,8 @@ use std::ops::Range;
 use gray_propagation::{FieldName, Fields, Lines};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::swar::controls;
+
 /// The fields of a head: a text, and which parts of it are lines.
 ///
 /// They are few, so that looking at all of them costs less than a map. Nothing is asked of the allocator for a
@@ -12,39 +14,34 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 /// Each line stands there as it is written, so that lines which follow upon one another are written at once.
 #[derive(Clone, Default)]
 pub struct HeadFields {
-    text: Vec<u8>,
-    lines: Vec<Line>,
+    pub(super) text: Vec<u8>,
+    pub(super) lines: Vec<Line>,
     /// Which names there are, or may be: what has none of their marks is not there.
-    marks: u64,
+    pub(super) marks: u64,
     /// Whether a name has an underscore, or had one that was removed.
-    underscores: bool,
+    pub(super) underscores: bool,
 }
 
 /// Where a line is in the text: `name: value` and the line's end, the name in lower case.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+pub(super) struct Line {
     start: u32,
     name: u32,
     value: u32,
 }
 
 /// What stands between a name and its value, and behind that.
-const COLON: &[u8; 2] = b": ";
-const END: &[u8; 2] = b"\r\n";
-
-/// Whether two bytes stand at a place of a text.
-fn stands(text: &[u8], place: usize, two: [u8; 2]) -> bool {
-    text.get(place..).and_then(|rest| rest.first_chunk()) == Some(&two)
-}
+pub(super) const COLON: &[u8; 2] = b": ";
+pub(super) const END: &[u8; 2] = b"\r\n";
 
 impl Line {
     /// A head that is larger than can be counted here is larger than any limit.
-    fn new(start: usize, name: usize, value: usize) -> Self {
+    pub(super) fn new(start: usize, name: usize, value: usize) -> Self {
         let count = |count| u32::try_from(count).unwrap_or_default();
         Self { start: count(start), name: count(name), value: count(value) }
     }
 
-    const fn name(self) -> Range<usize> {
+    pub(super) const fn name(self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.name as usize
     }
@@ -65,57 +62,13 @@ fn is_value(value: &[u8]) -> bool {
     let Some(last) = value.last_chunk() else { return !value.iter().any(wrong) };
     // Eight at once; hardly any has a control character, and then it is looked for one by one.
     let (words, _) = value.as_chunks();
-    let plain = words.iter().chain([last]).all(|word| !has_control(u64::from_le_bytes(*word)));
+    let plain = words.iter().chain([last]).all(|word| controls(u64::from_le_bytes(*word)) == 0);
     plain || !value.iter().any(wrong)
 }
 
-/// A number of eight bytes, each of them 1.
-const EACH: u64 = u64::MAX / 255;
-
-/// Whether one of eight bytes is a control character.
-const fn has_control(word: u64) -> bool {
-    let below = word.wrapping_sub(EACH * 0x20) & !word;
-    let delete = word ^ (EACH * 0x7f);
-    (below | (delete.wrapping_sub(EACH) & !delete)) & (EACH * 0x80) != 0
-}
-
 impl HeadFields {
-    /// Takes the text of a head, in which fields stand that have been found there: each a name and a value
-    /// that are parts of that very text. `None` where a field's line does not end with CR LF.
-    pub(crate) fn read<'a>(
-        head: &'a [u8],
-        found: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> Option<Self> {
-        /// How many fields and bytes a gateway adds, for which there is room from the beginning.
-        const MORE: (usize, usize) = (16, 640);
-        let place = |part: &[u8]| part.as_ptr().addr() - head.as_ptr().addr();
-        let mut fields = Self::spare();
-        fields.lines.reserve(found.len() + MORE.0);
-        fields.text.reserve(head.len() + MORE.1);
-        fields.text.extend_from_slice(head);
-        for (name, value) in found {
-            let line = Line::new(place(name), name.len(), value.len());
-            // Most come as they are written here; others are, behind the head.
-            let is_plain = place(value) == line.value().start
-                && stands(head, line.name().end, *COLON)
-                && stands(head, line.value().end, *END);
-            let line = if is_plain {
-                line
-            } else {
-                let behind = head.get(place(value) + value.len()..).unwrap_or_default();
-                let blank = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-                behind.get(blank..).filter(|behind| behind.starts_with(END))?;
-                fields.add(name, value)
-            };
-            fields.underscores |= lower(&mut fields.text, line.name());
-            fields.marks |= FieldName::mark_of(fields.name(line));
-            fields.lines.push(line);
-        }
-        Some(fields)
-    }
-
     /// Writes a line behind the text.
-    fn add(&mut self, name: &[u8], value: &[u8]) -> Line {
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> Line {
         let line = Line::new(self.text.len(), name.len(), value.len());
         self.text.reserve(name.len() + value.len() + COLON.len() + END.len());
         self.text.extend_from_slice(name);
@@ -135,7 +88,7 @@ impl HeadFields {
         self.lines.is_empty()
     }
 
-    fn name(&self, line: Line) -> &[u8] {
+    pub(super) fn name(&self, line: Line) -> &[u8] {
         self.text.get(line.name()).unwrap_or_default()
     }
 
@@ -240,31 +193,6 @@ impl HeadFields {
     }
 }
 
-/// Turns a part of a text into lower case, eight bytes at once where it has as many; tells whether an underscore is
-/// in it.
-fn lower(text: &mut [u8], part: Range<usize>) -> bool {
-    let (mut place, mut left) = (part.start, part.len());
-    let mut underscores = 0;
-    while left > 0 {
-        let Some(eight) = text.get_mut(place..place + 8).and_then(|it| it.as_mut_array::<8>())
-        else {
-            let rest = text.get_mut(place..place + left).unwrap_or_default();
-            rest.make_ascii_lowercase();
-            return underscores != 0 || rest.contains(&b'_');
-        };
-        let word = u64::from_le_bytes(*eight);
-        // What stands behind the part is none of it.
-        let mask = if left < 8 { (1 << (8 * left)) - 1 } else { u64::MAX };
-        let low = word & (EACH * 0x7f);
-        let upper = (low + EACH * 0x3f) & !(low + EACH * 0x25) & !word & (EACH * 0x80) & mask;
-        *eight = (word | (upper >> 2)).to_le_bytes();
-        let other = (word ^ (EACH * 0x5f)) | !mask;
-        underscores |= other.wrapping_sub(EACH) & !other & (EACH * 0x80);
-        (place, left) = (place + 8, left.saturating_sub(8));
-    }
-    underscores != 0
-}
-
 impl Lines for HeadFields {
     #[inline]
     fn line(&self, name: &FieldName, place: usize) -> Option<&[u8]> {
@@ -304,7 +232,7 @@ thread_local! {
 
 impl HeadFields {
     /// Nothing, with the memory of another head where there is some.
-    fn spare() -> Self {
+    pub(super) fn spare() -> Self {
         let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
         let (text, lines) = spare.ok().flatten().unwrap_or_default();
         Self { text, lines, marks: 0, underscores: false }
@@ -436,32 +364,14 @@ mod tests {
         }
     }
 
-    proptest! {
-        /// Against what the library does byte by byte; what stands beside the part stays as it is.
-        #[test]
-        fn a_part_of_a_text_is_turned_into_lower_case(
-            text in prop::collection::vec(any::<u8>(), 0..40),
-            (start, length) in (0_usize..40, 0_usize..40),
-        ) {
-            let start = start.min(text.len());
-            let part = start..(start + length).min(text.len());
-            let (mut ours, mut theirs) = (text.clone(), text);
-            theirs[part.clone()].make_ascii_lowercase();
-            prop_assert_eq!(lower(&mut ours, part.clone()), theirs[part].contains(&b'_'));
-            prop_assert_eq!(ours, theirs);
-        }
-    }
-
     #[test]
     fn memory_that_is_used_again_has_nothing_of_what_was_there() {
         for number in 0..40 {
             let head = format!("Secret_{number}: {number}\r\n\r\n");
-            let (name, value) = head.trim_end().split_once(": ").unwrap();
-            let found = [(name.as_bytes(), value.as_bytes())];
-            let fields = HeadFields::read(head.as_bytes(), found.into_iter()).unwrap();
+            let (fields, _) = HeadFields::read(head.as_bytes(), 0, 9).unwrap().unwrap();
             assert_eq!((fields.len(), fields.underscores), (1, true));
             drop(fields);
-            let fields = HeadFields::read(b"A: 1\r\n\r\n", std::iter::empty()).unwrap();
+            let (fields, _) = HeadFields::read(b"A: 1\r\n\r\n", 6, 9).unwrap().unwrap();
             assert!(fields.is_empty() && fields.marks == 0 && !fields.underscores);
             assert_eq!(fields.text, b"A: 1\r\n\r\n");
         }
@@ -484,8 +394,8 @@ mod tests {
     #[test]
     fn names_are_read_in_lower_case_and_values_as_they_are() {
         let head = b"X-A: One\r\nHost:\r\n\r\n";
-        let found = [(&head[0..3], &head[5..8]), (&head[10..14], &head[15..15])];
-        let mut fields = HeadFields::read(head, found.into_iter()).unwrap();
+        let (mut fields, end) = HeadFields::read(head, 0, 9).unwrap().unwrap();
+        assert_eq!(end, head.len());
         let lines: Vec<_> = fields.iter().collect();
         assert_eq!(lines, [(&b"x-a"[..], &b"One"[..]), (b"host", b"")]);
         assert_eq!(fields.pieces(|_| true).collect::<Vec<_>>().concat(), b"x-a: One\r\nhost: \r\n");

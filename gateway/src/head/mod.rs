@@ -7,12 +7,15 @@ mod answer;
 mod call;
 mod fields;
 mod host;
+mod read;
 mod request;
+mod swar;
 mod target;
 
 pub use self::answer::{AnswerHead, Answered};
 pub use self::call::Call;
 pub use self::fields::HeadFields;
 pub(crate) use self::host::is_host;
+pub(crate) use self::read::{TOKEN, Wrong, text_end};
 pub use self::request::RequestHead;
 pub use self::target::RequestTarget;

@@ -1,5 +1,3 @@
-use std::mem::MaybeUninit;
-
 use bytes::Bytes;
 use gray_propagation::Lines as _;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -8,11 +6,14 @@ use http::{StatusCode, Version};
 use super::framing::Framing;
 use super::text::Text;
 use crate::field::{CONNECTION, CONTENT_LENGTH, TE};
-use crate::head::{AnswerHead, HeadFields, RequestHead};
+use crate::head::{AnswerHead, HeadFields, RequestHead, Wrong, text_end};
 
 /// How long the head of an answer may be, and how many fields it may have.
 const MAX_HEAD: usize = 256 << 10;
 const MAX_FIELDS: usize = 256;
+
+/// How long the version and the code at the beginning of an answer are.
+const STATUS_LINE: usize = "HTTP/1.1 200".len();
 
 /// Finds the end of a head while it comes, and looks at each line once.
 ///
@@ -83,64 +84,39 @@ pub(super) fn read_answer(
 
 /// Reads a head at the beginning of what has come; `None` where that is not all of it.
 fn parse_answer(text: &[u8]) -> Result<Option<(AnswerHead, usize)>, &'static str> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let status = config.parse_response_with_uninit_headers(&mut parsed, text, &mut fields);
-    let end = match status {
-        Ok(httparse::Status::Complete(end)) => end,
-        Err(httparse::Error::Version) if is_later(text) => {
-            return parse_answer(&as_if_known(text, b"HTTP/1.".len()));
+    const VERSION: Result<Option<(AnswerHead, usize)>, &str> = Err("a version that is not HTTP/1");
+    let Some((line, rest)) = text.split_at_checked(STATUS_LINE) else {
+        return if b"HTTP/1.".starts_with(text.get(..7).unwrap_or(text)) {
+            Ok(None)
+        } else {
+            VERSION
+        };
+    };
+    // A later minor version is read as the highest that is known (RFC 9110, section 2.5).
+    let (version, code) = match line {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', code @ ..] => {
+            (Version::HTTP_10, code)
         }
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(reason(error)),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9', b' ', code @ ..] => {
+            (Version::HTTP_11, code)
+        }
+        _ => return VERSION,
     };
-    let text = text.get(..end).unwrap_or_default();
-    let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let head = AnswerHead {
-        status: code.ok_or("an answer without a status")?,
-        version: if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
-        fields: fields_of(text, parsed.headers)?,
+    let status = StatusCode::from_bytes(code).map_err(|_| "a status")?;
+    let Some(end) = text_end(text, STATUS_LINE) else { return Ok(None) };
+    // Nobody reads the reason, but it stands behind a blank.
+    let begins = matches!(rest.first(), Some(b' ' | b'\r'));
+    let start = match text.get(end..) {
+        Some([b'\r', b'\n', ..]) if begins => end + 2,
+        Some([b'\r']) if begins => return Ok(None),
+        _ => return Err("a line's end"),
     };
-    Ok(Some((head, end)))
-}
-
-/// The fields that were found in the text of a whole head, as parts of it.
-///
-/// # Errors
-///
-/// A line that does not end with CR LF: some take LF alone for an end, others do not. A name that is longer than
-/// any library takes, so that it would be lost over HTTP/2.
-pub(super) fn fields_of(
-    text: &[u8],
-    parsed: &[httparse::Header<'_>],
-) -> Result<HeadFields, &'static str> {
-    const END: &[u8] = b"\r\n";
-    if parsed.iter().any(|field| field.name.len() > usize::from(u16::MAX)) {
-        return Err("a field's name");
+    match HeadFields::read(text, start, MAX_FIELDS) {
+        Ok(Some((fields, end))) => Ok(Some((AnswerHead { status, version, fields }, end))),
+        Ok(None) => Ok(None),
+        Err(Wrong::TooMany) => Err("too many fields"),
+        Err(Wrong::Line(what)) => Err(what),
     }
-    // The line before all fields, and the empty one behind them.
-    let first = parsed.first().map(|field| field.name.as_ptr().addr() - text.as_ptr().addr());
-    let first = first.unwrap_or(text.len() - text.len().min(END.len()));
-    let found = parsed.iter().map(|field| (field.name.as_bytes(), field.value));
-    let fields = HeadFields::read(text, found);
-    let ends = text.get(..first).is_some_and(|line| line.ends_with(END)) && text.ends_with(END);
-    fields.filter(|_| ends).ok_or("a line that does not end with CR LF")
-}
-
-/// Tells whether an answer names a later minor version.
-fn is_later(head: &[u8]) -> bool {
-    matches!(head, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b' ', ..])
-}
-
-/// A head of a later minor version, whose digit is at this place: it is read as if it were of the highest one
-/// that is known (RFC 9110, section 2.5).
-pub(super) fn as_if_known(head: &[u8], place: usize) -> Vec<u8> {
-    let mut head = head.to_vec();
-    if let Some(digit) = head.get_mut(place) {
-        *digit = b'1';
-    }
-    head
 }
 
 /// Reads fields up to their empty line, such as trailers.
@@ -164,7 +140,7 @@ fn map_of(text: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, &'
     Ok(headers)
 }
 
-pub(super) const fn reason(error: httparse::Error) -> &'static str {
+const fn reason(error: httparse::Error) -> &'static str {
     match error {
         httparse::Error::HeaderName => "a field's name",
         httparse::Error::HeaderValue => "a field's value",

@@ -1,16 +1,11 @@
-use std::mem::MaybeUninit;
-
 use gray_propagation::{Lines as _, lines};
 use http::{Method, Version};
 
 use super::framing::{Framing, stays};
-use super::head::{Scan, as_if_known, fields_of, reason};
+use super::head::Scan;
 use crate::Error;
 use crate::field::{EXPECT, TE};
-use crate::head::{HeadFields, RequestHead, RequestTarget};
-
-/// So many fields are read without asking for memory.
-const FIELDS: usize = 128;
+use crate::head::{HeadFields, RequestHead, RequestTarget, TOKEN, Wrong};
 
 /// How many empty lines a client may send before a request (RFC 9112, section 2.2, asks for one at least).
 const EMPTY_LINES: usize = 4;
@@ -101,45 +96,19 @@ impl HeadReader {
 
     /// Reads a head at the beginning of what has come; `None` where that is not all of it.
     fn parse(&self, text: &[u8]) -> Result<Option<(Asking, usize)>, Error> {
-        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-        let most = self.limits.fields;
-        if let Some(fields) = fields.get_mut(..most) {
-            self.parse_into(text, fields)
-        } else {
-            self.parse_into(text, &mut vec![MaybeUninit::uninit(); most])
-        }
-    }
-
-    fn parse_into<'a>(
-        &self,
-        text: &'a [u8],
-        fields: &mut [MaybeUninit<httparse::Header<'a>>],
-    ) -> Result<Option<(Asking, usize)>, Error> {
-        let mut parsed = httparse::Request::new(&mut []);
-        let end = match parsed.parse_with_uninit_headers(text, fields) {
-            Ok(httparse::Status::Complete(end)) => end,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
-            Err(httparse::Error::Version) => match version(text) {
-                Some((b'1', b'2'..)) => {
-                    return self.parse(&as_if_known(text, line(text).len() - 1));
-                }
-                Some((b'1', _)) | None => return Err(Error::BadRequest("a version")),
-                Some(_) => return Err(Error::Version),
-            },
-            Err(error) => return Err(Error::BadRequest(reason(error))),
+        let Some(RequestLine { method, target, version, end }) = RequestLine::read(text)? else {
+            return Ok(None);
         };
-        let method = parsed.method.unwrap_or_default();
-        let method = Method::from_bytes(method.as_bytes());
-        let method = method.map_err(|_| Error::BadRequest("a method"))?;
-        let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-        let target = parsed.path.unwrap_or_default();
         if target.len() > self.limits.target {
             return Err(Error::TargetTooLong);
         }
+        let (fields, end) = match HeadFields::read(text, end, self.limits.fields) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
+            Err(Wrong::TooMany) => return Err(Error::HeadTooLarge),
+            Err(Wrong::Line(what)) => return Err(Error::BadRequest(what)),
+        };
         let target = RequestTarget::read(target, &method).map_err(Error::BadRequest)?;
-        let text = text.get(..end).unwrap_or_default();
-        let fields = fields_of(text, parsed.headers).map_err(Error::BadRequest)?;
         let framing = Framing::of_request(version, &fields).map_err(Error::BadRequest)?;
         // What follows upon CONNECT is another protocol, which this gateway does not speak.
         let stays = stays(version, &fields) && method != Method::CONNECT;
@@ -150,19 +119,46 @@ impl HeadReader {
     }
 }
 
-fn line(head: &[u8]) -> &[u8] {
-    head.split(|byte| *byte == b'\r').next().unwrap_or_default()
+/// The first line of a request (RFC 9112, section 3), and where it ends.
+struct RequestLine<'a> {
+    method: Method,
+    target: &'a str,
+    version: Version,
+    end: usize,
 }
 
-/// Returns the version of HTTP that the request line names: two digits.
-fn version(head: &[u8]) -> Option<(u8, u8)> {
-    let words: Vec<&[u8]> = line(head).split(|byte| *byte == b' ').collect();
-    let [_, _, version] = *words else { return None };
-    match *version.strip_prefix(b"HTTP/")? {
-        [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            Some((major, minor))
-        }
-        _ => None,
+impl<'a> RequestLine<'a> {
+    /// Reads the line that a text begins with; `None` where it has not come.
+    fn read(text: &'a [u8]) -> Result<Option<Self>, Error> {
+        const END: usize = " HTTP/1.1\r\n".len();
+        let token = |byte: &u8| TOKEN.get(usize::from(*byte)).copied().unwrap_or_default();
+        let Some(first) = text.iter().position(|byte| !token(byte)) else { return Ok(None) };
+        let (method, rest) = text.split_at(first);
+        let method = Method::from_bytes(method).ok().filter(|_| rest.starts_with(b" "));
+        let method = method.ok_or(Error::BadRequest("a method"))?;
+        let rest = rest.get(1..).unwrap_or_default();
+        let Some(second) = memchr::memchr(b' ', rest) else { return Ok(None) };
+        let (target, rest) = rest.split_at(second);
+        let target = std::str::from_utf8(target);
+        let target = target.map_err(|_| Error::BadRequest("the request's target is none"))?;
+        let Some(rest) = rest.get(..END) else { return Ok(None) };
+        let version = match rest {
+            [b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b'\r', b'\n'] => {
+                version_of(*major, *minor)?
+            }
+            _ => return Err(Error::BadRequest("a version")),
+        };
+        Ok(Some(Self { method, target, version, end: first + 1 + second + END }))
+    }
+}
+
+/// A later minor version is read as the highest that is known (RFC 9110, section 2.5).
+fn version_of(major: u8, minor: u8) -> Result<Version, Error> {
+    match (major, minor) {
+        (b'1', b'0') => Ok(Version::HTTP_10),
+        (b'1', b'1'..=b'9') => Ok(Version::HTTP_11),
+        (b'0' | b'2'..=b'9', b'0'..=b'9') => Err(Error::Version),
+        _ => Err(Error::BadRequest("a version")),
     }
 }
 

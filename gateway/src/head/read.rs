@@ -1,0 +1,304 @@
+use std::ops::Range;
+
+use gray_propagation::FieldName;
+
+use super::HeadFields;
+use super::fields::{COLON, END, Line};
+use super::swar::{EACH, controls};
+
+/// Why lines are not read as fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// There are more of them than allowed.
+    TooMany,
+    /// This is wrong with one.
+    Line(&'static str),
+}
+
+/// How many fields and bytes a gateway adds, for which there is room from the beginning.
+const MORE: (usize, usize) = (16, 640);
+
+impl HeadFields {
+    /// Reads the fields that stand in a text behind its first line, up to the empty line, and returns where that
+    /// ends (RFC 9112, section 5); `None` where it has not come.
+    ///
+    /// # Errors
+    ///
+    /// See [`Wrong`]; among others names that are no tokens, blanks before the colon, folded lines, control
+    /// characters in values, and lines that do not end with CR LF: some take LF alone for an end, others do not.
+    pub(crate) fn read(
+        text: &[u8],
+        start: usize,
+        most: usize,
+    ) -> Result<Option<(Self, usize)>, Wrong> {
+        let mut fields = Self::spare();
+        fields.lines.reserve(MORE.0);
+        // Values that do not stand behind one blank and before the line's end, by their lines.
+        let mut odd: Vec<(usize, Range<usize>)> = Vec::new();
+        let mut place = start;
+        let end = loop {
+            let rest = text.get(place..).unwrap_or_default();
+            match rest {
+                [b'\r', b'\n', ..] => break place + END.len(),
+                [] | [b'\r'] => return Ok(None),
+                _ => {}
+            }
+            let Some(name) = name(rest)? else { return Ok(None) };
+            let Some((value, length)) = value(rest, name + 1)? else { return Ok(None) };
+            if fields.lines.len() >= most {
+                return Err(Wrong::TooMany);
+            }
+            let line = Line::new(place, name, value.len());
+            if value.start != name + COLON.len() || value.end + END.len() != length {
+                odd.push((fields.lines.len(), place + value.start..place + value.end));
+            }
+            fields.lines.push(line);
+            place += length;
+        };
+        fields.text.reserve(end + MORE.1);
+        fields.text.extend_from_slice(text.get(..end).unwrap_or_default());
+        for (number, value) in odd {
+            fields.straighten(number, text.get(value).unwrap_or_default());
+        }
+        fields.mark();
+        Ok(Some((fields, end)))
+    }
+
+    /// Writes a line anew, as lines are written here.
+    fn straighten(&mut self, number: usize, value: &[u8]) {
+        let Some(line) = self.lines.get(number).copied() else { return };
+        let name = self.name(line).to_vec();
+        let line = self.add(&name, value);
+        if let Some(place) = self.lines.get_mut(number) {
+            *place = line;
+        }
+    }
+
+    /// Turns all names into lower case, and takes note of which there are.
+    fn mark(&mut self) {
+        let Self { text, lines, marks, underscores } = self;
+        for line in &*lines {
+            *underscores |= lower(text, line.name());
+            *marks |= FieldName::mark_of(text.get(line.name()).unwrap_or_default());
+        }
+    }
+}
+
+/// Returns how long the name of a line is; `None` where its colon has not come.
+fn name(line: &[u8]) -> Result<Option<usize>, Wrong> {
+    const WRONG: Wrong = Wrong::Line("a field's name");
+    let token = |byte: &u8| TOKEN.get(usize::from(*byte)).copied().unwrap_or_default();
+    match line.iter().position(|byte| !token(byte)) {
+        // Longer ones are taken by no library, so that they would be lost over HTTP/2.
+        Some(name) if name == 0 || name > usize::from(u16::MAX) => Err(WRONG),
+        Some(name) if line.get(name) == Some(&b':') => Ok(Some(name)),
+        Some(_) => Err(WRONG),
+        None => Ok(None),
+    }
+}
+
+/// Returns where the value of a line stands, without the blanks around it, and how long the line is; `None`
+/// where its end has not come.
+fn value(line: &[u8], from: usize) -> Result<Option<(Range<usize>, usize)>, Wrong> {
+    let Some(end) = text_end(line, from) else { return Ok(None) };
+    match line.get(end..) {
+        Some([b'\r', b'\n', ..]) => {}
+        Some([b'\r']) => return Ok(None),
+        Some([b'\r' | b'\n', ..]) => {
+            return Err(Wrong::Line("a line that does not end with CR LF"));
+        }
+        _ => return Err(Wrong::Line("a field's value")),
+    }
+    let is_blank = |place: &usize| matches!(line.get(*place), Some(b' ' | b'\t'));
+    let start = (from..end).find(|place| !is_blank(place)).unwrap_or(end);
+    let last = (start..end).rev().find(|place| !is_blank(place));
+    let value = start..last.map_or(start, |last| last + 1);
+    Ok(Some((value, end + END.len())))
+}
+
+/// Returns where the first control character but a tab stands, from a place on.
+pub(crate) fn text_end(text: &[u8], from: usize) -> Option<usize> {
+    let mut place = from;
+    loop {
+        let (words, tail) = text.get(place..)?.as_chunks::<8>();
+        let Some((before, found)) = words.iter().enumerate().find_map(|(number, word)| {
+            let found = controls(u64::from_le_bytes(*word));
+            (found != 0).then_some((number, found))
+        }) else {
+            let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+            let found = tail.iter().position(control)?;
+            return Some(text.len() - tail.len() + found);
+        };
+        place += 8 * before + (found.trailing_zeros() / 8) as usize;
+        if text.get(place) != Some(&b'\t') {
+            return Some(place);
+        }
+        // What is found behind the first may be none.
+        place += 1;
+    }
+}
+
+/// The characters of which names are (RFC 9110, section 5.6.2).
+pub(crate) const TOKEN: [bool; 256] = tokens();
+
+#[allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "it runs at compile time"
+)]
+const fn tokens() -> [bool; 256] {
+    let mut tokens = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        tokens[byte] = matches!(
+            byte as u8,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|'
+                | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+        );
+        byte += 1;
+    }
+    tokens
+}
+
+/// Turns a part of a text into lower case, eight bytes at once where it has as many; tells whether an underscore is
+/// in it.
+fn lower(text: &mut [u8], part: Range<usize>) -> bool {
+    let (mut place, mut left) = (part.start, part.len());
+    let mut underscores = 0;
+    while left > 0 {
+        let Some(eight) = text.get_mut(place..place + 8).and_then(|it| it.as_mut_array::<8>())
+        else {
+            let rest = text.get_mut(place..place + left).unwrap_or_default();
+            rest.make_ascii_lowercase();
+            return underscores != 0 || rest.contains(&b'_');
+        };
+        let word = u64::from_le_bytes(*eight);
+        // What stands behind the part is none of it.
+        let mask = if left < 8 { (1 << (8 * left)) - 1 } else { u64::MAX };
+        let low = word & (EACH * 0x7f);
+        let upper = (low + EACH * 0x3f) & !(low + EACH * 0x25) & !word & (EACH * 0x80) & mask;
+        *eight = (word | (upper >> 2)).to_le_bytes();
+        let other = (word ^ (EACH * 0x5f)) | !mask;
+        underscores |= other.wrapping_sub(EACH) & !other & (EACH * 0x80);
+        (place, left) = (place + 8, left.saturating_sub(8));
+    }
+    underscores != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against what the library does byte by byte; what stands beside the part stays as it is.
+        #[test]
+        fn a_part_of_a_text_is_turned_into_lower_case(
+            text in prop::collection::vec(any::<u8>(), 0..40),
+            (start, length) in (0_usize..40, 0_usize..40),
+        ) {
+            let start = start.min(text.len());
+            let part = start..(start + length).min(text.len());
+            let (mut ours, mut theirs) = (text.clone(), text);
+            theirs[part.clone()].make_ascii_lowercase();
+            prop_assert_eq!(lower(&mut ours, part.clone()), theirs[part].contains(&b'_'));
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+
+    /// What the library that everybody uses makes of it; `None` where there is more to come.
+    fn reference(text: &[u8]) -> Result<Option<(Vec<(Vec<u8>, Vec<u8>)>, usize)>, ()> {
+        let mut parsed = [httparse::EMPTY_HEADER; 64];
+        match httparse::parse_headers(text, &mut parsed) {
+            Ok(httparse::Status::Complete((end, fields))) => {
+                let name = |it: &httparse::Header<'_>| it.name.to_ascii_lowercase().into_bytes();
+                let fields = fields.iter().map(|it| (name(it), it.value.to_vec())).collect();
+                Ok(Some((fields, end)))
+            }
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(_) => Err(()),
+        }
+    }
+
+    fn read(text: &[u8]) -> Result<Option<(Vec<(Vec<u8>, Vec<u8>)>, usize)>, Wrong> {
+        let read = HeadFields::read(text, 0, 64)?;
+        Ok(read.map(|(fields, end)| {
+            let lines = fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
+            (lines.collect(), end)
+        }))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+        /// Against the library, which takes LF alone for an end as well.
+        #[test]
+        fn fields_are_read_as_everybody_reads_them(
+            lines in prop::collection::vec(
+                prop_oneof![
+                    8 => "[A-Za-z_-]{1,12}: [ -~]{0,20}",
+                    2 => "[a-z!#~^|]{1,3}:[ \t]{0,3}[ -~\t]{0,12}[ \t]{0,2}",
+                    1 => "[ \ta-c:(\x00\x7f\r\n\u{80}é]{0,8}",
+                ],
+                0..6,
+            ),
+            cut in 0_usize..200,
+        ) {
+            let text = lines.iter().fold(String::new(), |text, line| text + line + "\r\n") + "\r\nGET";
+            let text = text.as_bytes();
+            let text = text.get(..cut).unwrap_or(text);
+            match (read(text), reference(text)) {
+                (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs),
+                (Err(_), Err(())) => {}
+                // It waits for a byte more before it says so, or takes what is refused here.
+                (Err(_), Ok(None)) => {}
+                (Err(_), Ok(Some(_))) => {
+                    let alone = |(place, byte): (usize, &u8)| {
+                        *byte == b'\n' && (place == 0 || text[place - 1] != b'\r')
+                    };
+                    prop_assert!(text.iter().enumerate().any(alone), "{:?}", text);
+                }
+                (Ok(None), Err(())) => {}
+                (ours, theirs) => prop_assert!(false, "{:?} {:?} {:?}", text, ours, theirs),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_could_be_read_otherwise_is_none() {
+        for wrong in [
+            "A : 1",
+            " A: 1",
+            "\tA: 1",
+            ": 1",
+            "A",
+            "A\t: 1",
+            "A: 1\n",
+            "A: 1\nB: 2",
+            "A: \0",
+            "A: \x7f",
+            "A: a\rb",
+            "A: 1\r\n b",
+            "A(: 1",
+            "\u{e9}: 1",
+            "A: 12345678\n",
+            "A: 1234567\r8",
+        ] {
+            let text = format!("{wrong}\r\n\r\n");
+            assert!(HeadFields::read(text.as_bytes(), 0, 9).is_err(), "{wrong:?}");
+        }
+        let long = format!("{}: 1\r\n\r\n", "a".repeat(65_536));
+        assert!(HeadFields::read(long.as_bytes(), 0, 9).is_err());
+        let many = "A: 1\r\n".repeat(9) + "\r\n";
+        assert_eq!(HeadFields::read(many.as_bytes(), 0, 8).unwrap_err(), Wrong::TooMany);
+        assert!(HeadFields::read(many.as_bytes(), 0, 9).unwrap().is_some());
+    }
+
+    #[test]
+    fn values_of_nothing_but_tabs_end() {
+        let text = format!("A:{}\r\n\r\n", "\t".repeat(100_000));
+        let (fields, end) = HeadFields::read(text.as_bytes(), 0, 9).unwrap().unwrap();
+        assert_eq!((fields.iter().next(), end), (Some((&b"a"[..], &b""[..])), text.len()));
+    }
+}
