@@ -55,9 +55,10 @@ impl TrustedProxies {
         let lines: Vec<&[u8]> = lines(headers, &FORWARDED_FOR).collect();
         // The last line was written by the nearest proxy.
         for line in lines.into_iter().rev() {
-            let Some(line) = visible(line) else { return nearest };
-            for hop in line.rsplit(',').map(str::trim).filter(|hop| !hop.is_empty()) {
-                let Some(address) = parse_hop(hop) else { return nearest };
+            // Entry by entry: one that is no text hides none of those that stand behind it.
+            let hops = line.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            for hop in hops.filter(|hop| !hop.is_empty()) {
+                let Some(address) = visible(hop).and_then(parse_hop) else { return nearest };
                 nearest = address;
                 if !self.trusts(address) {
                     return address;
@@ -122,6 +123,22 @@ mod tests {
         check("10.0.0.1", &[(&REAL_IP, "3.3.3.3")], "3.3.3.3");
         check("10.0.0.1", &[(&REAL_IP, "3.3.3.3"), (&REAL_IP, "4.4.4.4")], "10.0.0.1");
         check("::ffff:10.0.0.1", &[(&REAL_IP, "3.3.3.3")], "3.3.3.3");
+    }
+
+    /// One byte that is no text once hid the whole line, so that the client was taken for the proxy.
+    #[test]
+    fn a_byte_that_is_no_text_hides_nothing_behind_it() {
+        let proxies = TrustedProxies::new(CidrSet::parse(["10.0.0.0/8"]).unwrap());
+        for (line, expected) in [
+            (&b"\xff, 203.0.113.9"[..], "203.0.113.9"),
+            (b"203.0.113.9, \xff", "10.0.0.1"),
+            (b"203.0.113.9, \xff, 10.0.0.7", "10.0.0.7"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(&*FORWARDED_FOR, HeaderValue::from_bytes(line).unwrap());
+            let client = proxies.client("10.0.0.1".parse().unwrap(), &headers);
+            assert_eq!(client.address, expected.parse::<IpAddr>().unwrap(), "{line:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub enum Error {
     /// The instance did not answer in time.
     #[error("the instance did not answer in time")]
     Timeout,
+    /// The gateway itself failed at this request.
+    #[error("the gateway failed at this request")]
+    Panicked,
 }
 
 /// What a client did instead of going on with its request.
@@ -81,6 +84,7 @@ impl Error {
             Self::Connect(_) | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -114,6 +118,7 @@ impl Error {
             Self::Upstream(_) => "upstream-failed",
             Self::Stalled => "request-stalled",
             Self::Timeout => "timeout",
+            Self::Panicked => "panicked",
         }
     }
 }
@@ -145,6 +150,7 @@ mod tests {
             Error::Upstream(UpstreamError::Silent),
             Error::Stalled,
             Error::Timeout,
+            Error::Panicked,
         ]
     }
 

@@ -137,6 +137,10 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if let Some(mut noted) = self.0.take() {
+            // Whoever answers for what failed here takes note of that itself.
+            if std::thread::panicking() {
+                return;
+            }
             noted.broke.get_or_insert_with(|| "cut short".to_owned());
             noted.note();
         }

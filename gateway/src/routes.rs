@@ -139,7 +139,8 @@ impl Route {
     /// Returns what the instance is asked for, byte by byte what the client asked for but for the
     /// prefixes; `None` where nothing changes.
     pub fn rewrite(&self, text: &str) -> Option<PathAndQuery> {
-        if self.strip_prefix.is_none() && self.add_prefix.is_none() {
+        // The whole server has no path that could be changed (RFC 9112, section 3.2.4).
+        if (self.strip_prefix.is_none() && self.add_prefix.is_none()) || text == "*" {
             return None;
         }
         let strip = self.strip_prefix.as_deref().map(|prefix| prefix.trim_end_matches('/'));
@@ -279,6 +280,7 @@ mod tests {
         check_rewrite("stripPrefix: /api", "/apis", "/apis");
         check_rewrite("stripPrefix: /api, addPrefix: /v1/", "/api/a", "/v1/a");
         check_rewrite("addPrefix: /v1", "//a", "/v1//a");
+        check_rewrite("stripPrefix: /v1, addPrefix: /v1", "*", "*");
     }
 
     #[test]

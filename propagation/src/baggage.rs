@@ -75,10 +75,14 @@ pub(crate) fn set(headers: &mut impl Fields, lane: Option<&str>) {
     let others = others.flat_map(|line| line.split(',')).map(str::trim);
     let others = others.filter(|member| !member.is_empty() && !is_ours(member));
     let mut all: Vec<&str> = others.chain(ours.as_deref()).collect();
-    let length = |all: &[&str]| all.iter().map(|member| member.len() + 1).sum::<usize>();
-    // There is room for ours in any case; what came last goes first.
-    while ours.is_some() && all.len() > 1 && length(&all) > MAX_BAGGAGE + 1 {
-        all.remove(all.len() - 2);
+    if let Some(ours) = &ours {
+        // There is room for ours in any case; what came last goes first.
+        let mut left = (MAX_BAGGAGE + 1).saturating_sub(ours.len() + 1);
+        let fits = all.iter().take(all.len() - 1).take_while(|member| {
+            left.checked_sub(member.len() + 1).map(|less| left = less).is_some()
+        });
+        let fits = fits.count();
+        all.drain(fits..all.len() - 1);
     }
     let joined = all.join(",");
     match HeaderValue::try_from(joined) {

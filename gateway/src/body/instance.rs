@@ -97,6 +97,10 @@ impl InstanceBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.inner.poll_frame(cx) {
+            // However much there is to come.
+            Poll::Ready(Some(Ok(_))) if self.is_late() => {
+                Poll::Ready(Some(Err(BodyError::Stalled)))
+            }
             Poll::Ready(frame) => {
                 self.timer = None;
                 if frame.is_none() {
@@ -109,6 +113,11 @@ impl InstanceBody {
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
         }
+    }
+
+    /// Tells whether all of it should have come.
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Ends when nothing has come or gone for too long, or all should have come.

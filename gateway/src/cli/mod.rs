@@ -152,9 +152,17 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Returns when the process is told to stop.
 async fn told_to_stop() -> std::io::Result<&'static str> {
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "interrupt"),
-        _ = term.recv() => Ok("SIGTERM"),
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => return interrupted.map(|()| "interrupt"),
+            _ = term.recv() => return Ok("SIGTERM"),
+            // A terminal that is closed, or a script that wants files to be read again, must not end it.
+            Some(()) = hangup.recv() => tracing::info!(
+                "SIGHUP: rules, instances, certificates and keys are read again whenever they change; \
+                 what stands in the configuration itself takes effect after a restart"
+            ),
+        }
     }
 }

@@ -24,7 +24,20 @@ impl Run {
         for problem in odd.0 {
             warn!("{problem}");
         }
+        allow_files();
         runtime()?.block_on(serve(settings))
+    }
+}
+
+/// Has the system allow as many open files as it would if it were asked: each connection is one, and the usual limit
+/// is far below what `limits.connections` promises.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        warn!(%error, ?current, "the limit of open files stays as it is");
     }
 }
 

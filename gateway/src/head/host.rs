@@ -1,7 +1,7 @@
 use memchr::memrchr;
 
 /// Tells whether this names a host, and maybe a port, without anybody's name before it (RFC 9110, section 7.2;
-/// RFC 3986, section 3.2.2). That no host is named is right too where a target has none.
+/// RFC 3986, section 3.2.2). A host without a name is none (RFC 9110, section 4.2.1).
 pub(crate) fn is_host(value: &[u8]) -> bool {
     const NAME: [bool; 256] = of_names();
     let host = match value {
@@ -16,7 +16,8 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
             if is_port(port) { host } else { value }
         }),
     };
-    host.iter().all(|byte| NAME.get(usize::from(*byte)).copied().unwrap_or_default())
+    !host.is_empty()
+        && host.iter().all(|byte| NAME.get(usize::from(*byte)).copied().unwrap_or_default())
 }
 
 /// Nothing, or a colon and digits, of which there may be none.
@@ -61,7 +62,6 @@ mod tests {
     #[test]
     fn a_host_is_a_name_or_an_address_and_a_port() {
         for right in [
-            "",
             "a",
             "a.example",
             "a:80",
@@ -77,8 +77,8 @@ mod tests {
             assert!(is_host(right.as_bytes()), "{right:?}");
         }
         for wrong in [
-            "a b", "a/b", "x@y", "a?", "a#b", "a:80:80", "a:b", "::1", "[::1", "[::1]a", "[::1]:x",
-            "[g]", "a\\b", "\"a\"", "a\t", "[v.a]", "ä",
+            "", ":80", "a b", "a/b", "x@y", "a?", "a#b", "a:80:80", "a:b", "::1", "[::1", "[::1]a",
+            "[::1]:x", "[g]", "a\\b", "\"a\"", "a\t", "[v.a]", "ä",
         ] {
             assert!(!is_host(wrong.as_bytes()), "{wrong:?}");
         }

@@ -16,6 +16,6 @@ pub use self::answer::{AnswerHead, Answered};
 pub use self::call::Call;
 pub use self::fields::HeadFields;
 pub(crate) use self::host::is_host;
-pub(crate) use self::read::{TOKEN, Wrong, text_end};
+pub(crate) use self::read::{Wrong, is_token, text_end};
 pub use self::request::RequestHead;
 pub use self::target::RequestTarget;

@@ -37,7 +37,17 @@ impl RequestTarget {
             (None, Some(_)) => *method == Method::CONNECT,
             _ => text == "*" && *method == Method::OPTIONS,
         };
-        if fits { Ok(Self::from(&uri)) } else { Err(NONE) }
+        if !fits {
+            return Err(NONE);
+        }
+        let read = Self::from(&uri);
+        // Without a path it is the whole server that is asked (RFC 9112, section 3.2.4).
+        let whole =
+            *method == Method::OPTIONS && matches!(uri.path(), "" | "/") && uri.query().is_none();
+        if whole && uri.authority().is_some() && !text.ends_with('/') {
+            return Ok(Self { text: "*".to_owned(), question: 1, ..read });
+        }
+        Ok(read)
     }
 
     /// Takes another path and query in place of its own, which the instance is to see.
@@ -171,6 +181,9 @@ mod tests {
         assert_eq!((bare.path(), bare.query(), bare.as_str()), ("/", Some("x"), "/?x"));
         assert_eq!(whole.authority().map(Authority::as_str), Some("a.example:80"));
         assert_eq!(read(&Method::OPTIONS, "*").unwrap().path(), "*");
+        assert_eq!(read(&Method::OPTIONS, "http://a.example").unwrap().as_str(), "*");
+        assert_eq!(read(&Method::OPTIONS, "http://a.example/").unwrap().as_str(), "/");
+        assert_eq!(read(&Method::OPTIONS, "http://a.example?x").unwrap().as_str(), "/?x");
         assert!(read(&Method::CONNECT, "a.example:80").is_ok());
         for (method, text) in [
             (Method::GET, "*"),

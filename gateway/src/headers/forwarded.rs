@@ -3,25 +3,45 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gray_propagation::{FieldName, Fields as _, Lines as _, lines, visible};
+use gray_propagation::{FieldName, Fields as _, Lines as _, lines};
 
 use super::alias::is_alias;
 use crate::field::{
-    FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PREFIX, FORWARDED_PROTO,
-    HOST, REAL_IP,
+    CONTENT_LENGTH, FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, HOST, REAL_IP,
+    REQUEST_ID, TRANSFER_ENCODING,
 };
 use crate::head::HeadFields;
 
-/// What says who the client is.
-pub(super) static OURS: [&FieldName; 7] = [
-    &FORWARDED,
-    &FORWARDED_FOR,
-    &FORWARDED_HOST,
-    &FORWARDED_PORT,
-    &FORWARDED_PREFIX,
-    &FORWARDED_PROTO,
-    &REAL_IP,
-];
+/// What else says who the client is, and by which name its request is known.
+pub(super) static OURS: [&FieldName; 3] = [&FORWARDED, &REAL_IP, &REQUEST_ID];
+
+/// What says how a message is framed, and whom it is for: servers that take underscores for dashes must not find
+/// a second word about that.
+static FRAMING: [&FieldName; 3] = [&CONTENT_LENGTH, &HOST, &TRANSFER_ENCODING];
+
+/// How all other names begin that say something of the client: `X-Forwarded-For`, `X-Forwarded-User`, …
+const PREFIX: &[u8] = b"x-forwarded-";
+
+/// Whether a name is one that says who the client is.
+pub(super) fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(PREFIX) || OURS.iter().any(|own| name == own.as_bytes())
+}
+
+/// Whether a name is another spelling of one that is the gateway's own, or of one by which messages are framed.
+pub(super) fn is_other_spelling(name: &[u8]) -> bool {
+    let begins = || {
+        let begin = name.get(..PREFIX.len()).unwrap_or_default();
+        begin.len() == PREFIX.len()
+            && begin
+                .iter()
+                .zip(PREFIX)
+                .all(|(one, other)| one == other || (*one, *other) == (b'_', b'-'))
+    };
+    name.contains(&b'_')
+        && (begins() && !name.starts_with(PREFIX)
+            || is_alias(name, &OURS)
+            || is_alias(name, &FRAMING))
+}
 
 /// How a request came to the gateway.
 #[derive(Clone, Copy, Debug)]
@@ -58,15 +78,15 @@ impl Address {
 /// Says who the client is. What an untrusted peer said about that is thrown away first, in every
 /// spelling.
 pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
-    let ours = |name: &[u8]| OURS.iter().any(|own| name == own.as_bytes());
-    if !headers.may_have_any(OURS) && !headers.may_have_underscores() {
+    let some = headers.may_have_underscores() || headers.may_have_any(OURS);
+    if !some && !headers.names().any(|name| name.starts_with(PREFIX)) {
         headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());
         headers.append(&REAL_IP, arrival.client.text.as_bytes());
         headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());
         headers.append_copy(&FORWARDED_HOST, &HOST);
         return;
     }
-    headers.keep(|name| !is_alias(name, &OURS) && (arrival.trusted || !ours(name)));
+    headers.keep(|name| !is_other_spelling(name) && (arrival.trusted || !is_ours(name)));
     append_for(headers, arrival.peer);
     append_forwarded(headers, arrival.peer.ip);
     headers.insert(&REAL_IP, arrival.client.text.as_bytes());
@@ -80,23 +100,23 @@ pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
 
 /// Adds the peer behind whatever stands there already, as one line.
 fn append_for(headers: &mut HeadFields, peer: &Address) {
-    let said = lines(headers, &FORWARDED_FOR).filter_map(visible);
-    let joined = said.chain([&*peer.text]).collect::<Vec<_>>().join(", ");
-    headers.insert(&FORWARDED_FOR, joined.as_bytes());
+    let said = lines(headers, &FORWARDED_FOR);
+    let joined = said.chain([peer.text.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    headers.insert(&FORWARDED_FOR, &joined);
 }
 
 /// Adds the peer to what trusted proxies say in the standard's own header (RFC 7239), where they do.
 fn append_forwarded(headers: &mut HeadFields, peer: IpAddr) {
-    let said = lines(headers, &FORWARDED).filter_map(visible);
-    let mut parts: Vec<String> = said.map(str::to_owned).collect();
-    if parts.is_empty() {
+    if !headers.has(&FORWARDED) {
         return;
     }
-    parts.push(match peer {
+    let own = match peer {
         IpAddr::V4(peer) => format!("for={peer}"),
         IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
-    });
-    headers.insert(&FORWARDED, parts.join(", ").as_bytes());
+    };
+    let said = lines(headers, &FORWARDED);
+    let joined = said.chain([own.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    headers.insert(&FORWARDED, &joined);
 }
 
 #[cfg(test)]

@@ -70,12 +70,15 @@ fn has_some(headers: &impl Fields) -> bool {
 
 fn strip(headers: &mut impl Fields) {
     let words = lines(headers, &CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
-    let named: Vec<Vec<u8>> = words.map(|word| word.trim_ascii().to_ascii_lowercase()).collect();
+    let mut named: Vec<Vec<u8>> =
+        words.map(|word| word.trim_ascii().to_ascii_lowercase()).collect();
+    // There may be thousands of them.
+    named.sort_unstable();
     let host = HOST.as_bytes();
     headers.keep(|name| {
         !OWN.iter().any(|own| name == own.as_bytes())
             // Whom a request is for concerns everybody (RFC 9110, section 7.6.1).
-            && (name == host || !named.iter().any(|named| name == &**named))
+            && (name == host || named.binary_search_by(|named| (**named).cmp(name)).is_err())
     });
 }
 

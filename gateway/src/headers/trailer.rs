@@ -8,7 +8,7 @@ use crate::field::{
 use gray_propagation::{FieldName, Fields};
 
 use super::alias::is_alias;
-use super::forwarded::OURS;
+use super::forwarded::{is_other_spelling, is_ours};
 use super::hop::strip_response;
 
 /// How a message is framed, whom it is for, what is in it, and who sent it: whoever has begun with it knows that
@@ -39,8 +39,11 @@ static OF_HEADS: [&FieldName; 19] = [
 pub(crate) fn strip_trailers(trailers: &mut impl Fields) {
     strip_response(trailers, false);
     trailers.keep(|name| {
-        let known = OF_HEADS.iter().chain(&OURS).any(|own| name == own.as_bytes());
-        !known && !is_alias(name, &OF_HEADS) && !is_alias(name, &OURS)
+        let known = is_ours(name) || OF_HEADS.iter().any(|own| name == own.as_bytes());
+        !known
+            && !name.starts_with(b"if-")
+            && !is_alias(name, &OF_HEADS)
+            && !is_other_spelling(name)
     });
 }
 
@@ -65,6 +68,9 @@ mod tests {
             "authorization",
             "set-cookie",
             "content_length",
+            "x-forwarded-user",
+            "x_forwarded-ssl",
+            "if-match",
         ] {
             trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("0"));
         }

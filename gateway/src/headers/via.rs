@@ -1,18 +1,25 @@
 //! The `Via` field (RFC 9110, section 7.6.3): who passed a message on.
 
-use gray_propagation::{Lines, lines, visible};
+use gray_propagation::{Lines, lines};
 use http::Version;
 
 use crate::field::VIA;
 use crate::head::HeadFields;
 
 /// The name under which this gateway signs.
-const PSEUDONYM: &str = "graylane";
+const PSEUDONYM: &[u8] = b"graylane";
 
 /// Returns how often a message has been through a gateway of this name.
 pub(crate) fn passes(headers: &impl Lines) -> usize {
-    let hops = lines(headers, &VIA).filter_map(visible).flat_map(|line| line.split(','));
-    hops.filter(|hop| hop.split_ascii_whitespace().nth(1) == Some(PSEUDONYM)).count()
+    if !headers.has(&VIA) {
+        return 0;
+    }
+    let hops = lines(headers, &VIA).flat_map(|line| line.split(|byte| *byte == b','));
+    let signed = |hop: &&[u8]| {
+        let mut words = hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1) == Some(PSEUDONYM)
+    };
+    hops.filter(signed).count()
 }
 
 /// Signs a message that came in this version.
@@ -33,7 +40,8 @@ mod tests {
     fn counts_its_own_signature_only() {
         let mut headers = HeadFields::default();
         headers.append(&VIA, b"1.1 nginx, 2 graylane");
+        headers.append(&VIA, b"\xff,1.1  graylane (x), 1.1 graylanes");
         sign(&mut headers, Version::HTTP_11);
-        assert_eq!(passes(&headers), 2);
+        assert_eq!(passes(&headers), 3);
     }
 }

@@ -2,10 +2,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::head::{Scan, read_fields};
+use crate::head::is_token;
 
-/// How many bytes the lines of a body's chunks may have beside their sizes, in all: extensions, which
-/// nobody reads.
+/// How many bytes the lines of a body's chunks may have beside their sizes, more than [`ALLOWED`] for each chunk and
+/// byte in it: extensions, which nobody reads.
 const MAX_EXTENSIONS: usize = 16 << 10;
+
+/// What is allowed for each chunk, and for each byte in it: whoever signs chunks is not refused.
+const ALLOWED: (usize, usize) = (16, 2);
 
 /// How many bytes trailers may have.
 const MAX_TRAILERS: usize = 64 << 10;
@@ -29,6 +33,10 @@ enum State {
     },
     /// Blanks before an extension.
     Blank {
+        size: u64,
+    },
+    /// The name of an extension, which there must be.
+    Name {
         size: u64,
     },
     Extension {
@@ -118,13 +126,26 @@ impl Chunks {
                 self.count_extension()?;
                 State::Blank { size }
             }
-            (State::Size { size, .. } | State::Blank { size }, b';') => State::Extension { size },
+            (State::Size { size, .. } | State::Blank { size }, b';') => State::Name { size },
+            (State::Name { size }, b' ' | b'\t') => {
+                self.count_extension()?;
+                State::Name { size }
+            }
+            (State::Name { size }, byte) if is_token(byte) => {
+                self.count_extension()?;
+                State::Extension { size }
+            }
             (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.count_extension()?;
                 State::Extension { size }
             }
             (State::SizeEnd { size: 0 }, b'\n') => State::Trailers,
-            (State::SizeEnd { size }, b'\n') => State::Data { left: size },
+            (State::SizeEnd { size }, b'\n') => {
+                let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+                let allowed = bytes.saturating_mul(ALLOWED.1).saturating_add(ALLOWED.0);
+                self.extensions = self.extensions.saturating_sub(allowed);
+                State::Data { left: size }
+            }
             (State::DataEnd { missing: 2 }, b'\r') => State::DataEnd { missing: 1 },
             (State::DataEnd { missing: 1 }, b'\n') => State::Size { size: 0, digits: 0 },
             (State::DataEnd { .. }, _) => return Err("a chunk that is longer than its size"),
@@ -208,6 +229,9 @@ mod tests {
             "5 \r\nhello\r\n0\r\n\r\n",
             "5\r\r\nhello\r\n0\r\n\r\n",
             "5;a\nb\r\nhello\r\n0\r\n\r\n",
+            "5;\r\nhello\r\n0\r\n\r\n",
+            "5; \r\nhello\r\n0\r\n\r\n",
+            "5;=\"a\"\r\nhello\r\n0\r\n\r\n",
             "5;a\0b\r\nhello\r\n0\r\n\r\n",
             "5;a\rb\r\nhello\r\n0\r\n\r\n",
             "00000000000000005\r\nhello\r\n0\r\n\r\n",
@@ -228,7 +252,10 @@ mod tests {
     fn nothing_goes_on_without_end() {
         let extension = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(MAX_EXTENSIONS + 1));
         assert_eq!(read(extension.as_bytes(), 1000), Err("chunk extensions without end"));
-        let many = "1;xxxxxxxxx\r\nx\r\n".repeat(MAX_EXTENSIONS / 8);
+        let signed = format!("400;chunk-signature={}\r\n{}\r\n", "0".repeat(64), "x".repeat(1024));
+        let signed = signed.repeat(1_000) + "0\r\n\r\n";
+        assert_eq!(read(signed.as_bytes(), 1000).unwrap().0.len(), 1_024_000);
+        let many = format!("1;{}\r\nx\r\n", "x".repeat(26)).repeat(MAX_EXTENSIONS / 8);
         assert_eq!(read(many.as_bytes(), 1000), Err("chunk extensions without end"));
         let trailers = format!("0\r\n{}", "x: y\r\n".repeat(MAX_TRAILERS));
         assert_eq!(read(trailers.as_bytes(), 1000), Err("trailers without end"));

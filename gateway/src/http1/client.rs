@@ -69,7 +69,7 @@ impl Connection {
     ) -> Result<Answered<Answer>, Lost> {
         let framing = framing(head, body);
         let written = write_request(head, framing);
-        let upgrades = head.fields.has(&UPGRADE);
+        let upgrades: Box<[u8]> = head.fields.first(&UPGRADE).unwrap_or_default().into();
         let outgoing = Outgoing::new(written, body.take(), framing == Framing::Chunked);
         let sending = Sending { outgoing, broken: None };
         let mut exchange = Exchange { connection: self, sending, scan: Scan::default(), upgrades };
@@ -124,6 +124,18 @@ fn framing(head: &RequestHead, body: &RequestBody) -> Framing {
     }
 }
 
+/// Tells whether an answer grants one of the protocols that were asked for (RFC 9110, section 7.8).
+fn grants(asked: &[u8], answer: &AnswerHead) -> bool {
+    let words = |list: &'_ [u8]| -> Vec<Vec<u8>> {
+        let words = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        words.filter(|word| !word.is_empty()).map(<[u8]>::to_ascii_lowercase).collect()
+    };
+    let (asked, granted) = (words(asked), answer.fields.first(&UPGRADE).map(words));
+    granted.is_some_and(|granted| {
+        !granted.is_empty() && granted.iter().all(|protocol| asked.contains(protocol))
+    })
+}
+
 /// A request on its way to an instance.
 #[derive(Debug)]
 pub(crate) struct Sending {
@@ -162,8 +174,8 @@ struct Exchange {
     connection: Connection,
     sending: Sending,
     scan: Scan,
-    /// Whether it asked for another protocol.
-    upgrades: bool,
+    /// The protocols that it asked for, if any.
+    upgrades: Box<[u8]>,
 }
 
 impl Exchange {
@@ -198,7 +210,7 @@ impl Exchange {
                     }
                     self.send(cx)?;
                 }
-                StatusCode::SWITCHING_PROTOCOLS if !self.upgrades => {
+                StatusCode::SWITCHING_PROTOCOLS if !grants(&self.upgrades, &head) => {
                     let unasked = Cut::Unreadable("an upgrade that nobody asked for");
                     return Poll::Ready(Err(Lost::Answer(unasked)));
                 }

@@ -62,10 +62,13 @@ impl Shared {
     /// whether it is known where the request ends, so that another one may follow.
     pub(super) fn begin_answer(&self) -> bool {
         let mut inner = self.lock();
-        if inner.invitation.len() == INVITATION.len() {
+        let uninvited = inner.invitation.len() == INVITATION.len();
+        if uninvited {
             inner.invitation = &[];
         }
-        !matches!(inner.stream.rest, Rest::Unknown(_))
+        // Whoever was not asked for its body may send it or not (RFC 9110, section 10.1.1).
+        let unknown = uninvited && !inner.stream.rest.is_over();
+        !unknown && !matches!(inner.stream.rest, Rest::Unknown(_))
     }
 
     /// Ends when the client has gone. What it sends meanwhile is another request, of which some is read.

@@ -1,5 +1,5 @@
-//! HTTP/1.1, towards clients and towards instances: heads read by httparse, bodies framed by RFC 9112,
-//! section 6, and nothing between a request and its connection.
+//! HTTP/1.1, towards clients and towards instances: heads read and bodies framed to the letter of
+//! RFC 9112, and nothing between a request and its connection.
 
 mod answer_head;
 mod chunked;
@@ -22,3 +22,4 @@ pub(crate) use self::incoming::IncomingBody;
 pub(crate) use self::io::Io;
 pub(crate) use self::server::{Handler, Upgraded, Upgrading, serve};
 pub use self::stream::Cut;
+pub(crate) use self::watch::Watch;

@@ -4,8 +4,8 @@ use http::{Method, Version};
 use super::framing::{Framing, stays};
 use super::head::Scan;
 use crate::Error;
-use crate::field::{EXPECT, TE};
-use crate::head::{HeadFields, RequestHead, RequestTarget, TOKEN, Wrong};
+use crate::field::{EXPECT, HOST, TE};
+use crate::head::{HeadFields, RequestHead, RequestTarget, Wrong, is_host, is_token};
 
 /// How many empty lines a client may send before a request (RFC 9112, section 2.2, asks for one at least).
 const EMPTY_LINES: usize = 4;
@@ -109,6 +109,7 @@ impl HeadReader {
             Err(Wrong::Line(what)) => return Err(Error::BadRequest(what)),
         };
         let target = RequestTarget::read(target, &method).map_err(Error::BadRequest)?;
+        check_host(version, &fields)?;
         let framing = Framing::of_request(version, &fields).map_err(Error::BadRequest)?;
         // What follows upon CONNECT is another protocol, which this gateway does not speak.
         let stays = stays(version, &fields) && method != Method::CONNECT;
@@ -131,8 +132,7 @@ impl<'a> RequestLine<'a> {
     /// Reads the line that a text begins with; `None` where it has not come.
     fn read(text: &'a [u8]) -> Result<Option<Self>, Error> {
         const END: usize = " HTTP/1.1\r\n".len();
-        let token = |byte: &u8| TOKEN.get(usize::from(*byte)).copied().unwrap_or_default();
-        let Some(first) = text.iter().position(|byte| !token(byte)) else { return Ok(None) };
+        let Some(first) = text.iter().position(|byte| !is_token(*byte)) else { return Ok(None) };
         let (method, rest) = text.split_at(first);
         let method = Method::from_bytes(method).ok().filter(|_| rest.starts_with(b" "));
         let method = method.ok_or(Error::BadRequest("a method"))?;
@@ -159,6 +159,20 @@ fn version_of(major: u8, minor: u8) -> Result<Version, Error> {
         (b'1', b'1'..=b'9') => Ok(Version::HTTP_11),
         (b'0' | b'2'..=b'9', b'0'..=b'9') => Err(Error::Version),
         _ => Err(Error::BadRequest("a version")),
+    }
+}
+
+/// Says whether it is known whom a request is for (RFC 9112, section 3.2): where it is not, others may read
+/// whatever follows otherwise, too.
+fn check_host(version: Version, fields: &HeadFields) -> Result<(), Error> {
+    match fields.first(&HOST) {
+        None if version == Version::HTTP_10 => Ok(()),
+        None => Err(Error::BadRequest("the request has no Host")),
+        Some(_) if fields.line(&HOST, 1).is_some() => {
+            Err(Error::BadRequest("the request has more than one Host"))
+        }
+        Some(host) if !is_host(host) => Err(Error::BadRequest("the request's host is none")),
+        Some(_) => Ok(()),
     }
 }
 
@@ -221,7 +235,7 @@ mod tests {
     #[test]
     fn what_a_head_says_about_its_connection_is_understood() {
         let of = |lines: &str, version: &str| {
-            let text = format!("POST / HTTP/{version}\r\n{lines}\r\n");
+            let text = format!("POST / HTTP/{version}\r\nHost: x\r\n{lines}\r\n");
             read(text.as_bytes(), text.len()).unwrap().0
         };
         assert!(!of("Connection: x, CLOSE\r\n", "1.1").stays);
@@ -270,8 +284,28 @@ mod tests {
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
-            refused(wrong, 400);
+            // None of them for want of a host.
+            refused(&with_host(wrong), 400);
         }
+    }
+
+    fn with_host(text: &str) -> String {
+        text.replacen(" HTTP/1.1\r\n", " HTTP/1.1\r\nHost: x\r\n", 1)
+    }
+
+    #[test]
+    fn whom_a_request_is_for_is_known() {
+        for wrong in [
+            "",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a\r\nhost: b\r\n",
+            "Host:\r\n",
+            "Host: :80\r\n",
+            "Host: a b\r\n",
+        ] {
+            refused(&format!("GET / HTTP/1.1\r\n{wrong}\r\n"), 400);
+        }
+        assert!(read(b"GET / HTTP/1.0\r\n\r\n", 9).is_ok());
     }
 
     #[test]
@@ -279,13 +313,13 @@ mod tests {
         refused(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(64)), 414);
         refused(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(600)), 414);
         refused(&format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(600)), 431);
-        refused(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(9)), 431);
+        refused(&with_host(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(8))), 431);
         refused("GET / HTTP/2.0\r\n\r\n", 505);
-        let most = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(8));
+        let most = with_host(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(7)));
         assert_eq!(read(most.as_bytes(), 7).unwrap().0.head.fields.len(), 8);
-        assert!(read(b"GET http://a.example:80/x HTTP/1.1\r\n\r\n", 9).is_ok());
-        let (later, _) = read(b"GET /a HTTP/1.7\r\nA: 1\r\n\r\n", 9).unwrap();
+        assert!(read(b"GET http://a.example:80/x HTTP/1.1\r\nHost: a\r\n\r\n", 9).is_ok());
+        let (later, _) = read(b"GET /a HTTP/1.7\r\nHost: a\r\n\r\n", 9).unwrap();
         assert_eq!((later.head.version, later.stays), (Version::HTTP_11, true));
-        assert!(read(b"OPTIONS * HTTP/1.1\r\n\r\n", 9).is_ok());
+        assert!(read(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 9).is_ok());
     }
 }

@@ -1,11 +1,13 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::{Method, StatusCode, Version};
 use http_body::Body;
 use tokio::io::AsyncWrite;
@@ -101,7 +103,8 @@ pub(crate) async fn serve(
         let asks_upgrade = grant.is_some();
         let (head, body, mut asked) = connection.begin(asking);
         // In a box: a connection without a request has no room for one.
-        let mut handling = Box::pin(handler.handle(head, body, upgrading));
+        let handling = AssertUnwindSafe(handler.handle(head, body, upgrading));
+        let mut handling = Box::pin(handling.catch_unwind());
         let answered = poll_fn(|cx| {
             if let Poll::Ready(answered) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Some(answered));
@@ -110,6 +113,9 @@ pub(crate) async fn serve(
         });
         let Some(answered) = answered.await else { return Err(Ended::Gone) };
         drop(handling);
+        let Ok(answered) = answered else {
+            return connection.refuse(handler.refuse(Error::Panicked)).await;
+        };
         // What is told to stop takes no other request.
         asked.stays &= !stop.is_cancelled();
         let upgraded = answered.head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -361,5 +367,59 @@ impl Served {
             // It is never sent anything.
             let _ = ended.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gray_propagation::FieldName;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::problem;
+
+    /// Fails at whatever says so.
+    struct Frail;
+
+    impl Handler for Frail {
+        type Body = Full<Bytes>;
+
+        async fn handle(
+            &self,
+            head: Box<RequestHead>,
+            _body: Option<IncomingBody>,
+            _upgrading: Option<Upgrading>,
+        ) -> Answered<Full<Bytes>> {
+            use gray_propagation::Lines as _;
+            assert!(!head.fields.has(&FieldName::from_static("x-fail")), "as it was asked to");
+            Answered::new(Full::new(Bytes::from_static(b"well")))
+        }
+
+        fn refuse(&self, error: Error) -> Answered<Full<Bytes>> {
+            problem::answer(&error, &Method::GET, "id")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_answer_of_one_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (io, stop) = (Io::Tcp(listener.accept().await.unwrap().0), CancellationToken::new());
+        let limits = LimitProperties::default();
+        let serving = serve(io, &limits, &Frail, &stop);
+        let asking = async {
+            let both =
+                b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nX-Fail: 1\r\n\r\n";
+            client.write_all(both).await.unwrap();
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            answers
+        };
+        let (served, answers) = tokio::join!(serving, asking);
+        served.unwrap();
+        assert!(answers.contains("well") && answers.contains("HTTP/1.1 500 "), "{answers}");
+        assert!(answers.contains("connection: close"), "{answers}");
     }
 }

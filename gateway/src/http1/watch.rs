@@ -6,11 +6,11 @@ use tokio::time::{Instant, Sleep};
 /// A timer that is set anew far oftener than it ends: what it costs to set is paid when it ends, or is to
 /// end earlier than before.
 #[derive(Debug, Default)]
-pub(super) struct Watch(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Watch(Option<Pin<Box<Sleep>>>);
 
 impl Watch {
     /// Ends at a moment, which may be another one each time.
-    pub(super) fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+    pub(crate) fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if sleep.deadline() > until {
             sleep.as_mut().reset(until);

@@ -150,7 +150,7 @@ impl Default for LimitProperties {
             head_time: HumanDuration::secs(10),
             keep_alive: HumanDuration::secs(60),
             write_time: HumanDuration::secs(60),
-            streams: 200,
+            streams: 100,
             idle_upstream: 128,
             attempts: 3,
             unready: HumanDuration::secs(1),

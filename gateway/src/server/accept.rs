@@ -1,11 +1,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -19,6 +21,7 @@ use tracing::{debug, warn};
 use super::handle::{Gateway, Peer};
 use super::signs::{Signs, Streams};
 use super::sniff::{Spoken, sniff};
+use super::taken::Taken;
 use super::{Listener, Stop, proxy_protocol};
 use crate::Error;
 use crate::body::{ClientBody, ResponseBody};
@@ -155,23 +158,29 @@ impl Server {
                 let (head, body) = (Box::new(RequestHead::from(&parts)), ClientBody::Http2(body));
                 // What it was made from is of no use any more.
                 drop(parts);
-                let answered = gateway.handle(head, body, &peer, None).await;
-                Ok::<_, Infallible>(answered.into_response())
+                let handling = AssertUnwindSafe(gateway.handle(head, body, &peer, None));
+                let answered = handling.catch_unwind().await;
+                let answered = answered.unwrap_or_else(|_| gateway.refuse(&Error::Panicked, &peer));
+                Ok::<_, Infallible>(answered.map(|body| Taken::current().of(body)).into_response())
             }
         });
-        let signs = Signs::default();
+        let signs = Signs::new(self.limits.write_time.0);
         let io = TokioIo::new(signs.of_bytes(stream));
         let http = self.http2(signs.of_streams());
         let mut connection = pin!(http.serve_connection(io, service));
         tokio::select! {
             served = connection.as_mut() => return served.map_err(io::Error::other),
             () = self.stop.accepting.cancelled() => {},
+            () = signs.abused() => {
+                return Err(io::Error::other("the client gives up nearly all that it asks for"));
+            },
             () = signs.idle(self.limits.head_time.0, self.limits.keep_alive.0) => {},
         }
         connection.as_mut().graceful_shutdown();
         // It ends when the client has acknowledged that, which one that is frozen never does.
         tokio::select! {
             served = connection.as_mut() => served.map_err(io::Error::other),
+            () = signs.abused() => Ok(()),
             () = signs.gone() => Ok(()),
         }
     }

@@ -14,7 +14,9 @@ use tower::util::ServiceFn;
 use tower::{Layer, Service, service_fn};
 
 use crate::body::{ClientBody, InstanceBody, RequestBody, ResponseBody};
-use crate::field::{COOKIE, DECISION, EXPECT, EXPLAIN, HOST, MAX_FORWARDS, REQUEST_ID, SET_COOKIE};
+use crate::field::{
+    CONTENT_LENGTH, COOKIE, DECISION, EXPECT, EXPLAIN, HOST, MAX_FORWARDS, REQUEST_ID, SET_COOKIE,
+};
 use crate::head::{AnswerHead, Answered, Call, HeadFields, RequestHead, is_host};
 use crate::headers::{self, Address, Arrival, RequestId};
 use crate::http1::{Io, Upgraded, Upgrading, settle_length};
@@ -226,10 +228,13 @@ impl Gateway {
             let idle = route.map_or(DEFAULT_IDLE, |route| route.timeouts.idle.0);
             self.upgrades.spawn(join(client, instance, read, idle));
         }
-        let AnswerHead { fields, version: came, .. } = &mut answered.head;
+        let AnswerHead { fields, version: came, status } = &mut answered.head;
         headers::strip_response(fields, upgraded);
         headers::sign(fields, *came);
         self.proxy.carriers.strip(fields);
+        if version == Version::HTTP_2 {
+            settle_answer(fields, *status);
+        }
         *came = version;
         let carriers = Arc::clone(&self.proxy.carriers);
         answered.map(|body| ResponseBody::of(body, carriers))
@@ -281,8 +286,14 @@ where
 /// What cannot be said, and a body that is said to be larger than allowed.
 fn settle(head: &mut RequestHead, max_body: u64) -> Result<(), Error> {
     let RequestHead { method, target, version, fields } = head;
-    // The target knows better (RFC 9112, section 3.2.2; HTTP/2 has no `Host` at all).
+    // The target knows better (RFC 9112, section 3.2.2); over HTTP/2 both must be the same (RFC 9113, section
+    // 8.3.1).
     if let Some(authority) = target.authority() {
+        let same = |host: &&[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
+        let other = fields.first(&HOST).filter(|host| !same(host));
+        if *version == Version::HTTP_2 && other.is_some() {
+            return Err(Error::BadRequest("the request's host is not its authority"));
+        }
         fields.insert(&HOST, authority.as_str().as_bytes());
     }
     if fields.first(&HOST).is_some_and(|host| !is_host(host)) {
@@ -306,6 +317,16 @@ fn settle(head: &mut RequestHead, max_body: u64) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Has an answer say how long it is in one way, and only where it has a body (RFC 9110, section 8.6); over HTTP/1.1
+/// whoever writes it does.
+fn settle_answer(fields: &mut HeadFields, status: StatusCode) {
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        fields.remove(&CONTENT_LENGTH);
+    }
+    // What is no length was refused when it was read.
+    let _ = settle_length(fields);
 }
 
 /// Says how a request was decided, in one line.

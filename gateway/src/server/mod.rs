@@ -7,6 +7,7 @@ mod proxy_protocol;
 mod signs;
 mod sniff;
 mod stop;
+mod taken;
 mod tls;
 
 pub(crate) use self::accept::Server;

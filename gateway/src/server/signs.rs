@@ -5,15 +5,17 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{InspectReader, InspectWriter};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::sniff::PREFACE;
+use super::taken::Taken;
 
 /// How long a connection shows no sign of life that nothing goes on upon.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// The signs of life of a connection of HTTP/2: bytes either way, and streams that are not done.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Signs {
     bytes: Arc<AtomicU64>,
     /// How many bytes have been read.
@@ -21,15 +23,42 @@ pub(super) struct Signs {
     streams: Streams,
 }
 
+/// How many streams a client may give up before they are answered, and more than those as long as they are the
+/// fewer half: each costs a connection to an instance (CVE-2023-44487).
+const GIVEN_UP: u64 = 100;
+
 /// Runs the streams of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Streams {
     running: TaskTracker,
     /// How many have been begun.
     begun: Arc<AtomicU64>,
+    /// How many have ended without an answer.
+    given_up: Arc<AtomicU64>,
+    /// Told when there are too many of those.
+    abused: CancellationToken,
+    /// How long a client may take nothing of an answer.
+    write_time: Duration,
 }
 
 impl Signs {
+    /// Of a connection whose client may take nothing of an answer for so long.
+    pub(super) fn new(write_time: Duration) -> Self {
+        let streams = Streams {
+            running: TaskTracker::default(),
+            begun: Arc::default(),
+            given_up: Arc::default(),
+            abused: CancellationToken::new(),
+            write_time,
+        };
+        Self { bytes: Arc::default(), read: Arc::default(), streams }
+    }
+
+    /// Ends when the client has given up too many streams.
+    pub(super) async fn abused(&self) {
+        self.streams.abused.cancelled().await;
+    }
+
     /// Counts what is read and written.
     pub(super) fn of_bytes<S>(&self, stream: S) -> impl AsyncRead + AsyncWrite + Unpin + use<S>
     where
@@ -81,6 +110,15 @@ impl Signs {
     }
 }
 
+impl Streams {
+    fn give_up(&self) {
+        let given_up = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
+        if given_up > GIVEN_UP && given_up > self.begun.load(Ordering::Relaxed) / 2 {
+            self.abused.cancel();
+        }
+    }
+}
+
 impl<F> Executor<F> for Streams
 where
     F: Future + Send + 'static,
@@ -88,6 +126,12 @@ where
 {
     fn execute(&self, stream: F) {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.running.spawn(stream);
+        let (streams, taken) = (self.clone(), Taken::default());
+        self.running.spawn(async move {
+            taken.watch(stream, streams.write_time).await;
+            if !taken.is_answered() {
+                streams.give_up();
+            }
+        });
     }
 }

@@ -90,7 +90,7 @@ async fn ask(addr: SocketAddr, text: &str) -> anyhow::Result<String> {
 }
 
 /// What is asked, what the instance is sent of it, and what it is not.
-const SENT: [(&str, &[&str], &[&str]); 12] = [
+const SENT: [(&str, &[&str], &[&str]); 14] = [
     (
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
         &["\r\ncontent-length: 5\r\n"],
@@ -142,6 +142,14 @@ const SENT: [(&str, &[&str], &[&str]); 12] = [
         &["options * http/1.1\r\n", "\r\nmax-forwards: 4\r\n"],
         &[],
     ),
+    ("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", &["options * http/1.1\r\n"], &[]),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nX_Request_Id: evil\r\nX-Forwarded-User: evil\r\n\
+         X_Forwarded-Ssl: evil\r\nTransfer_Encoding: evil\r\nContent_Length: evil\r\nX_Other: kept\r\n\
+         Content-Length: 5\r\n\r\nhello",
+        &["\r\nx_other: kept\r\n", "\r\nx-request-id: "],
+        &["evil"],
+    ),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\
          X-Forwarded-For: 6.6.6.6\r\nX_Real_IP: 6.6.6.6\r\nHost: b\r\nContent-Length: 9\r\nAuthorization: c\r\n\r\n",
@@ -177,6 +185,9 @@ async fn who_or_what_is_asked_must_be_clear() -> anyhow::Result<()> {
         ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x@y\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: :80\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
         ("GET http://a/ HTTP/1.1\r\n\r\n", 400),
         ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 200),
         ("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", 501),
@@ -191,19 +202,45 @@ async fn who_or_what_is_asked_must_be_clear() -> anyhow::Result<()> {
         );
     }
     // Over HTTP/2 by a client that does not mind what it asks for.
-    for (target, status) in [
-        ("http://internal@public.example/", 400),
-        ("http://public.example/", 200),
-        ("http://[::1]:80/", 200),
+    for (target, host, status) in [
+        ("http://internal@public.example/", None, 400),
+        ("http://public.example/", None, 200),
+        ("http://public.example/", Some("Public.example"), 200),
+        ("http://public.example/", Some("internal"), 400),
+        ("http://[::1]:80/", None, 200),
     ] {
         let stream = TcpStream::connect(gateway.addr).await?;
         let handshake =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = handshake.await?;
         tokio::spawn(connection);
-        let request = http::Request::get(target).body(Empty::<bytes::Bytes>::new())?;
+        let mut request = http::Request::get(target).body(Empty::<bytes::Bytes>::new())?;
+        if let Some(host) = host {
+            request.headers_mut().insert("host", host.parse()?);
+        }
         let answer = sender.send_request(request).await?;
         ensure!(answer.status() == status, "{target}: {}", answer.status());
+    }
+    Ok(())
+}
+
+/// What is behind a request of which nobody knows whom it is for may be part of it.
+#[tokio::test]
+async fn nothing_behind_what_is_ambiguous_is_a_request() -> anyhow::Result<()> {
+    let recorder = Recorder::start(NO_BODY).await?;
+    let gateway = recorder.gateway("")?;
+    for lines in ["", "Host: a\r\nHost: b\r\n", "Host: a b\r\n"] {
+        let mut stream = TcpStream::connect(gateway.addr).await?;
+        let two = format!("GET / HTTP/1.1\r\n{lines}\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(two.as_bytes()).await?;
+        let mut answers = String::new();
+        let reading = stream.read_to_string(&mut answers);
+        tokio::time::timeout(Duration::from_secs(10), reading).await.context(lines)??;
+        ensure!(answers.starts_with("HTTP/1.1 400 "), "{answers}");
+        ensure!(
+            answers.matches("HTTP/1.1 ").count() == 1 && recorder.sent()?.is_empty(),
+            "{answers}"
+        );
     }
     Ok(())
 }
@@ -224,6 +261,7 @@ async fn a_connection_is_given_away_only_where_that_was_asked_for() -> anyhow::R
         ),
         format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade} h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade} TLS/1.2\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade} other\r\n\r\n"),
     ] {
         let answer = ask(gateway.addr, &text).await?;
         ensure!(answer.starts_with("HTTP/1.1 502 "), "{text:?}: {answer}");

@@ -54,6 +54,7 @@ mod servers;
 mod slowness;
 mod starting;
 mod stores;
+mod streams;
 mod tags;
 mod tidy;
 mod tokens;

@@ -28,7 +28,7 @@ const UNDERWAY: usize = 24 << 20;
 /// How much the gateway itself may grow by what waits, in KiB.
 const MEMORY: u64 = 16 << 10;
 
-fn gateway(addrs: &[SocketAddr], more: &str) -> anyhow::Result<Gateway> {
+pub(crate) fn gateway(addrs: &[SocketAddr], more: &str) -> anyhow::Result<Gateway> {
     let folder = tempfile::tempdir()?;
     let instances: Vec<_> = addrs.iter().map(|addr| json!({ "address": addr })).collect();
     let registry = json!({ "services": { "app": instances } });
@@ -265,7 +265,7 @@ async fn a_client_is_blamed_over_http2_as_well() -> anyhow::Result<()> {
 }
 
 /// Writes for ever, or reads nothing, and counts what the other side has taken.
-async fn endless(reads: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
+pub(crate) async fn endless(reads: bool) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let written = Arc::<AtomicUsize>::default();

@@ -292,11 +292,12 @@ async fn a_body_that_nobody_wants_costs_no_answer() -> anyhow::Result<()> {
     let instance = Instance::start().await?;
     let gateway = instance.gateway("limits: {bodySize: 100KiB}\n")?;
     let mut client = Client::connect(gateway.addr).await?;
+    let passed = "Via: 1.1 graylane\r\n".repeat(10);
     for _ in 0..2 {
-        let small = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello";
-        client.send(small).await?;
+        let small = format!("POST / HTTP/1.1\r\nHost: a\r\n{passed}Content-Length: 5\r\n\r\nhello");
+        client.send(&small).await?;
         let answer = client.until("}").await?;
-        ensure!(answer.contains("the request has no Host"), "{answer}");
+        ensure!(answer.contains("round in a loop"), "{answer}");
     }
     let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n";
     client.send(head).await?;
