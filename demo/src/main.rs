@@ -68,7 +68,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', env = "GRAYLANE_MQ")]
     mq: Vec<String>,
     /// Where it is kept whose messages are whose: `nacos`, `postgres://…` or `mysql://…`.
-    #[arg(long, env = "GRAYLANE_MQ_STATE", default_value = "nacos")]
+    #[arg(long, env = "GRAYLANE_MQ_STATE", default_value = "nacos", hide_env_values = true)]
     mq_state: String,
 }
 

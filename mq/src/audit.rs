@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{MemberStatus, Owner, SideStatus, TopicState, TopicStatus};
+use crate::{MemberStatus, Owner, QueueStatus, SideStatus, TopicState, TopicStatus};
 
 /// Something that an operator should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +35,7 @@ pub enum Severity {
 pub fn audit(status: &TopicStatus) -> Vec<Finding> {
     let mut findings = Findings { status, found: Vec::new() };
     findings.of_members();
+    findings.of_those_who_do_not_read();
     findings.of_switch();
     for side in &status.sides {
         findings.of_side(side);
@@ -74,6 +75,23 @@ impl Findings<'_> {
         }
     }
 
+    fn of_those_who_do_not_read(&mut self) {
+        let topic = &self.status.topic;
+        for it in &self.status.not_reading {
+            let lane = it.lane.map_or_else(|| "base".to_owned(), |lane| lane.to_string());
+            let why = match self.status.refused.get(&lane) {
+                Some(refusal) => format!("its filter is refused: {refusal}"),
+                None => {
+                    "its log says why, the broker may refuse its filter (enablePropertyFilter); \
+                         where it starts or stops just now, look at it again"
+                        .to_owned()
+                }
+            };
+            let message = format!("{} of {lane} is there and does not read {topic}: {why}", it.id);
+            self.add(Severity::Warning, "notReading", message);
+        }
+    }
+
     fn of_switch(&mut self) {
         let waits_for = match self.status.state {
             TopicState::Steady => return,
@@ -90,15 +108,7 @@ impl Findings<'_> {
 
     fn of_side(&mut self, side: &SideStatus) {
         for queue in &side.queues {
-            if let Some(committed) = queue.committed.filter(|committed| *committed > queue.end) {
-                let message = format!(
-                    "{} has committed {committed} in {}, which ends at {}: the broker has lost \
-                     messages, and new ones below that offset will be skipped; reset the group's \
-                     offset",
-                    side.group, queue.queue, queue.end
-                );
-                self.add(Severity::Error, "wentBack", message);
-            }
+            self.of_what_is_lost(side, queue);
         }
         let of_side = |member: &&MemberStatus| member.lane == side.lane;
         let mut members = self.status.members.iter().filter(of_side).peekable();
@@ -125,6 +135,27 @@ impl Findings<'_> {
         }
     }
 
+    /// Says where a queue ends before what somebody knows of it.
+    fn of_what_is_lost(&mut self, side: &SideStatus, at: &QueueStatus) {
+        let QueueStatus { queue, end, .. } = at;
+        if let Some(committed) = at.committed.filter(|committed| committed > end) {
+            let message = format!(
+                "{} has committed {committed} in {queue}, which ends at {end}: the broker has lost \
+                 messages, and new ones below that offset will be skipped; reset the group's offset",
+                side.group
+            );
+            self.add(Severity::Error, "wentBack", message);
+        }
+        if let (Some(lane), Some(fence)) = (side.lane, at.fence.filter(|fence| fence > end)) {
+            let message = format!(
+                "{queue} ends at {end}, before the last fence of {lane} at {fence}: the broker has lost \
+                 messages, and until the queue has come so far again new ones of {lane} belong to whom \
+                 they did before that fence, and {lane} cannot be switched"
+            );
+            self.add(Severity::Error, "fenceAhead", message);
+        }
+    }
+
     /// Says what waits for a side that has no consumer.
     fn of_empty_side(&mut self, side: &SideStatus) {
         let waits = side.behind + side.retries;
@@ -132,7 +163,13 @@ impl Findings<'_> {
             return;
         }
         let base_is_there = self.status.members.iter().any(|member| member.lane.is_none());
+        let there = self.status.not_reading.iter().filter(|it| it.lane == side.lane).count();
         let what_now = match (side.lane, side.owner) {
+            (Some(lane), Some(Owner::Lane)) if there > 0 => format!(
+                "{there} are in the group and do not read it (notReading); `graylane mq drain` gives to \
+                 base what is produced in {lane} from now on"
+            ),
+            _ if there > 0 => format!("{there} are in the group and do not read it (notReading)"),
             (Some(lane), Some(Owner::Lane)) => {
                 format!("start one, or give {lane} to base with `graylane mq drain`")
             }
@@ -154,7 +191,7 @@ mod tests {
     use gray_propagation::Lane;
 
     use super::*;
-    use crate::{QueueKey, QueueStatus};
+    use crate::QueueKey;
 
     fn queue() -> QueueKey {
         QueueKey { broker: "a".to_owned(), number: 0 }
@@ -162,7 +199,8 @@ mod tests {
 
     fn side(lane: Option<Lane>, owner: Option<Owner>, behind: u64) -> SideStatus {
         let committed = Some(10 - behind);
-        let queues = vec![QueueStatus { queue: queue(), committed, until: 10, end: 10, behind }];
+        let (until, end, fence) = (10, 10, lane.map(|_| 4));
+        let queues = vec![QueueStatus { queue: queue(), committed, until, end, fence, behind }];
         SideStatus { lane, group: "g".to_owned(), owner, behind, retries: 0, queues }
     }
 
@@ -181,6 +219,8 @@ mod tests {
             pinned: BTreeMap::default(),
             members: vec![member(None), member(Some(Lane::GRAY))],
             strangers: Vec::new(),
+            not_reading: Vec::new(),
+            refused: BTreeMap::default(),
             sides: vec![side(None, None, 3), side(Some(Lane::GRAY), Some(Owner::Lane), 3)],
             unknown: Vec::new(),
         }
@@ -221,6 +261,25 @@ mod tests {
         check(&elsewhere, &[(Severity::Warning, "unread")]);
     }
 
+    /// A gray consumer whose filter its broker refused was told to be started, or all was well.
+    #[test]
+    fn who_is_there_and_does_not_read_is_told_of() {
+        let mut refused = status();
+        refused.members.truncate(1);
+        refused.not_reading = vec![member(Some(Lane::GRAY))];
+        check(&refused, &[(Severity::Warning, "notReading"), (Severity::Warning, "waiting")]);
+        let said = |status: &TopicStatus, number: usize| audit(status)[number].message.clone();
+        assert!(said(&refused, 0).contains("enablePropertyFilter"), "{}", said(&refused, 0));
+        assert!(!said(&refused, 1).contains("start"), "{}", said(&refused, 1));
+        refused.sides[1].owner = Some(Owner::Base);
+        assert!(!said(&refused, 1).contains("draining"), "{}", said(&refused, 1));
+        refused.refused = [("gray".to_owned(), "no such thing".to_owned())].into();
+        let expected = "its filter is refused: no such thing";
+        assert!(said(&refused, 0).ends_with(expected), "{}", said(&refused, 0));
+        refused.sides.truncate(1);
+        check(&refused, &[(Severity::Warning, "notReading")]);
+    }
+
     #[test]
     fn a_switch_and_a_broker_that_went_back_are_told_of() {
         let awaited = vec!["one".to_owned()];
@@ -231,6 +290,11 @@ mod tests {
         let mut back = status();
         back.sides[0].queues[0].committed = Some(11);
         check(&back, &[(Severity::Error, "wentBack")]);
+        let mut back = status();
+        back.sides[1].queues[0].fence = Some(10);
+        check(&back, &[]);
+        back.sides[1].queues[0].fence = Some(11);
+        check(&back, &[(Severity::Error, "fenceAhead")]);
         let unknown = vec!["where it stands: no answer".to_owned()];
         check(&TopicStatus { unknown, ..status() }, &[(Severity::Warning, "unknown")]);
     }

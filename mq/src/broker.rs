@@ -23,6 +23,12 @@ pub trait MessageBroker: fmt::Debug + Send + Sync + 'static {
         topic: &str,
     ) -> impl Future<Output = Result<BTreeSet<QueueKey>, Self::Error>> + Send;
 
+    /// Returns the brokers that have queues of a topic, whether or not these can be read now.
+    fn holders(
+        &self,
+        topic: &str,
+    ) -> impl Future<Output = Result<BTreeSet<String>, Self::Error>> + Send;
+
     /// Returns the offset that the next message of a queue will have.
     fn end(
         &self,

@@ -57,12 +57,20 @@ impl GroupName {
     /// group of another.
     pub fn of(&self, side: Side) -> Result<String, InvalidGroup> {
         let Side::Lane(lane) = side else { return Ok(self.0.clone()) };
-        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if !lane.as_str().bytes().all(letter) {
-            return Err(InvalidGroup::Lane(lane));
-        }
+        Self::of_any(lane)?;
         let twin = format!("{}_{lane}", self.0);
         if twin.len() > MAX_LEN { Err(InvalidGroup::Name(twin)) } else { Ok(twin) }
+    }
+
+    /// Tells whether any group can have a twin in a lane.
+    ///
+    /// # Errors
+    ///
+    /// Where none can.
+    pub(crate) fn of_any(lane: Lane) -> Result<(), InvalidGroup> {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let fits = lane.as_str().bytes().all(letter);
+        if fits { Ok(()) } else { Err(InvalidGroup::Lane(lane)) }
     }
 }
 

@@ -27,14 +27,14 @@ pub use self::audit::{Finding, Severity, audit};
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
     Consumer, ConsumerProperties, Count, Counts, Delivery, Filtering, From, HandlerError, Order,
-    Outcome, Reading,
+    Origin, Outcome, Reading,
 };
 pub use self::group::{GroupName, InvalidGroup};
 pub use self::message::{Message, Receipt, ReceivedMessage, Unreadable};
 pub use self::messaging::{Messaging, OwnStatus};
 pub use self::ownership::{
     Absence, ConnectionId, Duty, Fence, FenceError, Fences, Intent, InvalidQueue, Lease, Member,
-    MemberId, Owner, Ownership, QueueKey, Side, Standing, UnknownMember, Verdict,
+    MemberId, Owner, Ownership, QueueKey, Side, Standing, UnknownBroker, UnknownMember, Verdict,
 };
 pub use self::producer::{MessageSink, Producer, SendError};
 pub use self::settings::{
@@ -43,7 +43,7 @@ pub use self::settings::{
 pub use self::status::{MemberStatus, QueueStatus, SideStatus, TopicState, TopicStatus, status};
 pub use self::store::SqlStore;
 pub use self::store::{
-    ChangeError, Entry, FindError, Ledger, MemoryStore, OpenError, StateStore, StoreError,
-    open_store,
+    ChangeError, Entry, FindError, ForgetError, Ledger, MemoryStore, OpenError, StateStore,
+    StoreError, open_store,
 };
 pub use self::store::{NacosStore, NotCompared};

@@ -6,6 +6,8 @@ use gray_propagation::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{GroupName, InvalidGroup, Side};
+
 /// How the messages of lanes are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -183,49 +185,78 @@ impl MessageSettings {
     pub fn take(&mut self, said: &MessagesProperties, at: &KeyPath, faults: &mut Faults) {
         let MessagesProperties { consume_mode, ignored_lanes, applications, groups } = said;
         self.default.mode = consume_mode.unwrap_or(self.default.mode);
-        if let Some(ignored) = self.lanes_of(ignored_lanes.as_ref(), at, faults) {
+        let of_any = Ignoring { at, group: None };
+        if let Some(ignored) = self.lanes_of(ignored_lanes.as_ref(), &of_any, faults) {
             self.default.ignored = ignored;
         }
         for (name, said) in applications {
             let at = at.key("applications").key(name);
-            let said = self.of_override(said, &at, faults);
+            let said = self.of_override(said, &Ignoring { at: &at, group: None }, faults);
             self.applications.insert(name.clone(), said);
         }
         for (name, said) in groups {
             let at = at.key("groups").key(name);
+            // Nobody consumes in a group that has no name.
+            let group = GroupName::new(name).ok();
             let topic = |(topic, said): (&String, &MessagesOverride)| {
                 let at = at.key("topics").key(topic);
-                (topic.clone(), self.of_override(said, &at, faults))
+                let of_topic = Ignoring { at: &at, group: group.as_ref() };
+                (topic.clone(), self.of_override(said, &of_topic, faults))
             };
             let topics = said.topics.iter().map(topic).collect();
-            let ignored = self.lanes_of(said.ignored_lanes.as_ref(), &at, faults);
+            let of_group = Ignoring { at: &at, group: group.as_ref() };
+            let ignored = self.lanes_of(said.ignored_lanes.as_ref(), &of_group, faults);
             let group = Override { mode: said.consume_mode, ignored };
             self.groups.insert(name.clone(), (group, topics));
         }
     }
 
-    fn of_override(&self, said: &MessagesOverride, at: &KeyPath, faults: &mut Faults) -> Override {
-        let ignored = self.lanes_of(said.ignored_lanes.as_ref(), at, faults);
+    fn of_override(
+        &self,
+        said: &MessagesOverride,
+        place: &Ignoring<'_>,
+        faults: &mut Faults,
+    ) -> Override {
+        let ignored = self.lanes_of(said.ignored_lanes.as_ref(), place, faults);
         Override { mode: said.consume_mode, ignored }
     }
 
     fn lanes_of(
         &self,
         names: Option<&Vec<String>>,
-        at: &KeyPath,
+        place: &Ignoring<'_>,
         faults: &mut Faults,
     ) -> Option<BTreeSet<Lane>> {
-        let at = at.key("ignoredLanes");
+        let at = place.at.key("ignoredLanes");
         let mut lanes = BTreeSet::new();
         for (number, name) in names?.iter().enumerate() {
             let at = at.index(number);
             let Some(lane) = faults.check(&at, name.parse::<Lane>()) else { continue };
+            // Its messages would be given to consumers that there can never be.
+            if faults.check(&at, place.has_group(lane)).is_none() {
+                continue;
+            }
             if !self.lanes.contains(&lane) {
                 faults.warning(&at, format!("there is no lane `{lane}`"));
             }
             lanes.insert(lane);
         }
         Some(lanes)
+    }
+}
+
+/// Where lanes are said to be ignored, and for which group where it is for one.
+struct Ignoring<'a> {
+    at: &'a KeyPath,
+    group: Option<&'a GroupName>,
+}
+
+impl Ignoring<'_> {
+    fn has_group(&self, lane: Lane) -> Result<(), InvalidGroup> {
+        match self.group {
+            Some(group) => group.of(Side::Lane(lane)).map(drop),
+            None => GroupName::of_any(lane),
+        }
     }
 }
 
@@ -297,6 +328,29 @@ mod tests {
         assert_eq!(settings.lanes(), &[blue, Lane::GRAY].into());
         check(&settings, ["a", "g", "t"], ConsumeMode::Base, false);
         assert!(settings.of("a", "g", "t").ignored.contains(&blue));
+    }
+
+    /// Messages of a lane that can have no group were given to nobody: base skipped and committed them.
+    #[test]
+    fn a_lane_that_can_have_no_consumers_is_not_to_be_ignored() {
+        let lanes = "base: {version: V1}\nlanes: [{name: team_a, version: V2}, {name: v2.1, version: V3}]\n";
+        let places = [
+            "messages: {ignoredLanes: [LANE]}",
+            "messages: {applications: {a: {ignoredLanes: [LANE]}}}",
+            "messages: {groups: {g: {ignoredLanes: [LANE]}}}",
+            "messages: {groups: {g: {topics: {t: {ignoredLanes: [LANE]}}}}}",
+        ];
+        for (place, lane) in places.into_iter().flat_map(|it| [(it, "team_a"), (it, "v2.1")]) {
+            let place = place.replace("LANE", lane);
+            let problems = parse(&format!("{lanes}{place}")).unwrap_err().to_string();
+            let why = format!("lane `{lane}` has no consumer group");
+            assert!(problems.contains(&why) && problems.contains("ignoredLanes"), "{problems}");
+        }
+        // Such lanes may be there as long as nothing is kept for them.
+        assert!(parse(lanes).is_ok());
+        let group = "x".repeat(116);
+        let long = format!("{LANES}messages: {{groups: {{{group}: {{ignoredLanes: [gray]}}}}}}");
+        assert!(parse(&long).unwrap_err().to_string().contains("is no consumer group"));
     }
 
     #[test]

@@ -1,9 +1,12 @@
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gray_propagation::Lane;
 use serde::Serialize;
 
+use self::reading::{Readers, ask_about_filters};
 use crate::{
     GroupName, Ledger, MemberId, MessageBroker, Owner, Ownership, QueueKey, Side, StateStore,
     StoreError,
@@ -36,6 +39,12 @@ pub struct TopicStatus {
     /// its topics: no consumer of ours.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub strangers: Vec<String>,
+    /// Consumers of ours that brokers list in one of the groups and that do not read the topic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_reading: Vec<MemberStatus>,
+    /// Why a broker refuses the filter of a lane that some of these are in.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, String>,
     /// What each group has still to read: base's first.
     pub sides: Vec<SideStatus>,
     /// What could not be found out.
@@ -59,7 +68,7 @@ pub enum TopicState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
-    /// Its registration.
+    /// Its registration; where it has none, what it is known by to its brokers.
     pub id: String,
     /// The lane that it is in; none in base.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +114,9 @@ pub struct QueueStatus {
     pub until: u64,
     /// Where the queue ends.
     pub end: u64,
+    /// The last fence of the lane in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
     /// How many offsets the group is behind in it.
     pub behind: u64,
 }
@@ -118,33 +130,62 @@ pub async fn status<B: MessageBroker>(
     broker: &B,
     store: &Arc<dyn StateStore>,
 ) -> Result<Vec<TopicStatus>, StoreError> {
-    let (mut tables, mut readers) = (Vec::new(), BTreeSet::new());
+    let (mut tables, mut readers) = (Vec::new(), Readers::default());
     for key in store.keys("graylane.mq.").await? {
         let Some((group, topic)) = Ledger::names(&key) else { continue };
         let table = Ledger::new(Arc::clone(store), &group, &topic).read().await?;
         // The tables of retries only say who reads them: who drains a lane may read nothing else.
         if broker.retry_topic(&group).as_ref() == Some(&topic) {
-            readers.extend(table.members().keys().map(|id| id.client().to_owned()));
+            readers.add(group, &table);
             continue;
         }
         tables.push((group, topic, table));
     }
+    let names: BTreeSet<_> = tables.iter().map(|(group, topic, _)| (group, topic)).collect();
     let mut all = Vec::new();
     for (group, topic, table) in &tables {
-        let mut status = of_topic(broker, group.clone(), topic.clone(), table).await;
-        status.strangers.retain(|client| !readers.contains(client));
-        if !status.strangers.is_empty() {
-            // Whoever has registered meanwhile is none.
-            let mut known = BTreeSet::new();
-            for (_, topic, _) in tables.iter().filter(|(name, ..)| name == group) {
-                let table = Ledger::new(Arc::clone(store), group, topic).read().await?;
-                known.extend(table.members().keys().map(|id| id.client().to_owned()));
-            }
-            status.strangers.retain(|client| !known.contains(client));
-        }
+        let mut status = of_topic(broker, group.clone(), topic.clone(), table, &readers).await;
+        status.strangers.retain(|client| !readers.know(client));
+        let of_group = names.iter().filter(|(name, _)| *name == group).map(|(_, topic)| *topic);
+        look_again(broker, store, &mut status, of_group).await?;
+        ask_about_filters(broker, &mut status).await;
         all.push(status);
     }
     Ok(all)
+}
+
+/// Leaves out who has registered meanwhile, or has left.
+async fn look_again<'a, B: MessageBroker>(
+    broker: &B,
+    store: &Arc<dyn StateStore>,
+    status: &mut TopicStatus,
+    topics: impl Iterator<Item = &'a String>,
+) -> Result<(), StoreError> {
+    if status.strangers.is_empty() && status.not_reading.is_empty() {
+        return Ok(());
+    }
+    let clients = async |group: &str, topic: &str| {
+        let table = Ledger::new(Arc::clone(store), group, topic).read().await?;
+        let clients = table.members().keys().map(|id| id.client().to_owned());
+        Ok::<BTreeSet<_>, StoreError>(clients.collect())
+    };
+    for topic in topics {
+        let registered = clients(&status.group, topic).await?;
+        status.strangers.retain(|client| !registered.contains(client));
+        if *topic == status.topic {
+            status.not_reading.retain(|it| !registered.contains(&it.id));
+        }
+    }
+    let lanes: BTreeSet<_> = status.not_reading.iter().map(|it| it.lane).collect();
+    for lane in lanes {
+        let side = lane.map_or(Side::Base, Side::Lane);
+        let group = GroupName::new(&status.group).and_then(|group| group.of(side));
+        let Ok(group) = group else { continue };
+        let Some(retries) = broker.retry_topic(&group) else { continue };
+        let there = clients(&group, &retries).await?;
+        status.not_reading.retain(|it| it.lane != lane || there.contains(&it.id));
+    }
+    Ok(())
 }
 
 async fn of_topic<B: MessageBroker>(
@@ -152,6 +193,7 @@ async fn of_topic<B: MessageBroker>(
     group: String,
     topic: String,
     table: &Ownership,
+    readers: &Readers,
 ) -> TopicStatus {
     let mut unknown = Vec::new();
     // Brokers are known by the topics that lead to them.
@@ -170,7 +212,9 @@ async fn of_topic<B: MessageBroker>(
     let named = |lanes: &BTreeMap<Lane, Owner>| {
         lanes.iter().map(|(lane, owner)| (lane.to_string(), *owner)).collect()
     };
-    let (members, strangers) = members(broker, &group, table, &mut unknown).await;
+    let in_groups = sides(table).into_iter().chain(readers.sides(&group)).collect();
+    let listed = listed(broker, &group, table, in_groups, &mut unknown).await;
+    let (members, strangers) = members(table, &listed);
     let mut status = TopicStatus {
         state,
         epoch: table.epoch(),
@@ -179,6 +223,8 @@ async fn of_topic<B: MessageBroker>(
         pinned: named(table.pinned()),
         members,
         strangers,
+        not_reading: Vec::new(),
+        refused: BTreeMap::new(),
         sides: Vec::new(),
         unknown: Vec::new(),
         group,
@@ -190,6 +236,7 @@ async fn of_topic<B: MessageBroker>(
             Err(error) => unknown.push(error),
         }
     }
+    status.not_reading = readers.not_reading(&status, &listed, table);
     status.unknown = unknown;
     status
 }
@@ -201,22 +248,31 @@ fn sides(table: &Ownership) -> BTreeSet<Side> {
     lanes.map(Side::Lane).chain(of_members).chain([Side::Base]).collect()
 }
 
-/// Returns the consumers of a table, and those that brokers list beside them.
-async fn members<B: MessageBroker>(
+/// Returns whom brokers list in the groups of these sides, as far as they answer.
+async fn listed<B: MessageBroker>(
     broker: &B,
     group: &str,
     table: &Ownership,
+    sides: BTreeSet<Side>,
     unknown: &mut Vec<String>,
-) -> (Vec<MemberStatus>, Vec<String>) {
+) -> BTreeMap<Side, BTreeSet<String>> {
     let brokers = table.fences().queues().map(|queue| queue.broker.clone()).collect();
     let mut listed = BTreeMap::new();
-    for side in sides(table) {
+    for side in sides {
         let Ok(name) = GroupName::new(group).and_then(|group| group.of(side)) else { continue };
         match broker.listed(&name, &brokers).await {
             Ok(clients) => drop(listed.insert(side, clients)),
             Err(error) => unknown.push(format!("who is in {name}: {error}")),
         }
     }
+    listed
+}
+
+/// Returns the consumers of a table, and those that brokers list beside them.
+fn members(
+    table: &Ownership,
+    listed: &BTreeMap<Side, BTreeSet<String>>,
+) -> (Vec<MemberStatus>, Vec<String>) {
     let member = |(id, member): (&MemberId, &crate::Member)| MemberStatus {
         id: id.to_string(),
         lane: member.side.lane(),
@@ -247,7 +303,9 @@ async fn of_side<B: MessageBroker>(
         let (first, until) = bounds(table, queue, side, end);
         let left = until.saturating_sub(committed.unwrap_or_default().max(first));
         behind += left;
-        queues.push(QueueStatus { queue: queue.clone(), committed, until, end, behind: left });
+        let fence = side.lane().and_then(|lane| table.fences().of(queue, lane).last());
+        let (queue, fence) = (queue.clone(), fence.map(|fence| fence.from));
+        queues.push(QueueStatus { queue, committed, until, end, fence, behind: left });
     }
     let owner_of = |lane| if table.is_open(lane) { Owner::Lane } else { Owner::Base };
     let owner = side.lane().map(owner_of);

@@ -70,7 +70,9 @@ pub enum StartError {
     #[error("`{0}` is no lane")]
     Lane(String, #[source] InvalidLane),
     /// Something is no name for a property of messages.
-    #[error("{0:?} cannot be the property of messages that carries the lane")]
+    #[error(
+        "{0:?} cannot be the property of messages that carries the lane: brokers filter by names of letters, digits and `_` that do not begin with a digit"
+    )]
     MessageProperty(String),
     /// The base environment is given a group or a namespace as if it were a lane.
     #[error(
@@ -325,7 +327,7 @@ impl Starter {
 /// The carriers of the lane beside the `gray` header.
 fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
     if let Some(name) = &properties.message_property
-        && (name.is_empty() || name.contains(char::is_control))
+        && !is_identifier(name)
     {
         return Err(StartError::MessageProperty(name.clone()));
     }
@@ -334,6 +336,12 @@ fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
     let headers = properties.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;
     let carriers = Carriers::default().with_headers(headers);
     Ok(if properties.baggage { carriers.with_baggage() } else { carriers })
+}
+
+/// Tells whether the filters of brokers, which are SQL, can name a property so.
+fn is_identifier(name: &str) -> bool {
+    let begins = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+    begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Where instances are found: in a file where one is named, else on Nacos.
@@ -381,4 +389,33 @@ fn http_client() -> Result<reqwest::Client, reqwest::Error> {
         .connect_timeout(CONNECT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, fits: bool) {
+        let message_property = Some(name.to_owned());
+        let properties =
+            StarterProperties { message_property, ..StarterProperties::of("order-app") };
+        match carriers(&properties) {
+            Ok(_) => assert!(fits, "{name:?}"),
+            Err(error) => {
+                assert!(!fits && matches!(error, StartError::MessageProperty(_)), "{error}");
+            }
+        }
+    }
+
+    /// `x-gray` is subtracted by a broker's filter: it found no message, and said nothing of it.
+    #[test]
+    fn messages_carry_the_lane_in_what_a_filter_can_name() {
+        for name in ["gray", "x_gray", "_7", "Tag2"] {
+            check(name, true);
+        }
+        for name in ["", "x-gray", "7gray", "x gray", "x.gray", "gray\n", "灰"] {
+            check(name, false);
+        }
+    }
 }

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use gray_config::causes;
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
-    FindError, Ledger, OpenError, Owner, StateStore, StoreError, TopicStatus, audit, open_store,
-    status,
+    FindError, GroupName, Ledger, OpenError, Owner, Side, StateStore, StoreError, TopicStatus,
+    audit, open_store, status,
 };
 use gray_propagation::Lane;
 use http::StatusCode;
@@ -190,7 +190,7 @@ enum To {
     request_body(content = Switch, content_type = "application/json"),
     responses(
         (status = 202, description = "It is decided; consumers are switching, or have", content_type = "application/json"),
-        (status = 400, description = "What is asked for is no switch", content_type = "application/json"),
+        (status = 400, description = "What is asked for is no switch, or the lane can have no consumers", content_type = "application/json"),
         (status = 403, description = "The page is read-only, or the request comes from another page", content_type = "application/json"),
         (status = 404, description = "No brokers are configured, or there is no such group and topic", content_type = "application/json"),
         (status = 503, description = "The state's store does not answer", content_type = "application/json")
@@ -221,6 +221,12 @@ pub(super) async fn switch(
 }
 
 async fn decide(store: &Arc<dyn StateStore>, asked: &Switch) -> Result<Response, StoreError> {
+    let twin = || GroupName::new(&asked.group).and_then(|it| it.of(Side::Lane(asked.lane)));
+    // Messages would wait for ever for consumers that there cannot be. Whoever has given them to these
+    // before may still take that back.
+    if let (To::Lane, Err(error)) = (asked.to, twin()) {
+        return Ok(refuse(StatusCode::BAD_REQUEST, &error.to_string()));
+    }
     let ledger = match Ledger::find(store, &asked.group, &asked.topic).await {
         Ok(ledger) => ledger,
         Err(error @ FindError::Unknown { .. }) => {
@@ -255,3 +261,39 @@ fn not_configured() -> Response {
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(list, findings, switch))]
 pub(super) struct Description;
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use gray_mq::{MemoryStore, Ownership};
+
+    use super::*;
+
+    async fn status_of(store: &Arc<dyn StateStore>, lane: &str, to: To) -> StatusCode {
+        let (group, topic) = ("g".to_owned(), "t".to_owned());
+        let asked = Switch { group, topic, lane: lane.parse().unwrap(), to };
+        decide(store, &asked).await.unwrap().status()
+    }
+
+    /// Such a lane was opened, and what was produced in it waited for consumers that there cannot be.
+    #[tokio::test]
+    async fn a_lane_that_can_have_no_consumers_is_not_opened() {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+        let ledger = Ledger::new(Arc::clone(&store), "g", "t");
+        let before: Lane = "v2.1".parse().unwrap();
+        let pin = |table: &mut Ownership| {
+            table.pin(before, Some(Owner::Lane));
+            Ok::<_, Infallible>(())
+        };
+        ledger.change(pin).await.unwrap();
+        for lane in ["team_a", "v2.1"] {
+            assert_eq!(status_of(&store, lane, To::Lane).await, StatusCode::BAD_REQUEST, "{lane}");
+        }
+        assert_eq!(ledger.read().await.unwrap().pinned().len(), 1);
+        assert_eq!(status_of(&store, "v2.1", To::Rules).await, StatusCode::ACCEPTED);
+        assert_eq!(status_of(&store, "team-a", To::Lane).await, StatusCode::ACCEPTED);
+        let pinned = ledger.read().await.unwrap().pinned().keys().map(Lane::to_string).next();
+        assert_eq!(pinned.as_deref(), Some("team-a"));
+    }
+}

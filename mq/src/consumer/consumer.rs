@@ -8,7 +8,7 @@ use gray_propagation::Lane;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::core::{ConsumerProperties, Core, DRAINS, Delivery, HandlerError, Role};
 use super::counts::Counts;
@@ -91,6 +91,7 @@ impl Consumer {
             own: messaging.own,
             client: client.clone(),
             running: BTreeMap::new(),
+            refused: None,
             drained: BTreeMap::new(),
         };
         run.spawn(supervisor.run(stop.clone()));
@@ -128,6 +129,8 @@ struct Supervisor<B> {
     own: OwnStatus,
     client: String,
     running: BTreeMap<String, (Role, Engine)>,
+    /// What was last said of why nothing is consumed in the lane of this process.
+    refused: Option<InvalidGroup>,
     /// What of a topic a lane had left behind has been read, by the epoch in which it was closed.
     drained: BTreeMap<(Lane, String), u64>,
 }
@@ -168,7 +171,9 @@ impl<B: MessageBroker> Supervisor<B> {
         let topics = self.core.properties.topics.clone();
         let (own, common): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(isolates);
         let mut roles = Vec::new();
-        if let Some(lane) = self.own.current().lane().copied() {
+        let lane = self.own.current().lane().copied();
+        self.say_refused(lane.filter(|_| !own.is_empty()));
+        if let Some(lane) = lane {
             roles.push(self.role(Side::Lane(lane), own, ""));
             roles.push(self.role(Side::Base, common, ""));
         } else {
@@ -183,8 +188,21 @@ impl<B: MessageBroker> Supervisor<B> {
         roles.map(|role| (role.client.to_string(), role)).collect()
     }
 
+    /// Says once why nothing is consumed in a lane that this process has got since it was started.
+    fn say_refused(&mut self, lane: Option<Lane>) {
+        let group = lane.map_or(Ok(String::new()), |lane| self.core.group.of(Side::Lane(lane)));
+        let refused = group.err();
+        if let (Some(error), Some(lane)) = (&refused, lane)
+            && self.refused != refused
+        {
+            let group = self.core.group.as_str();
+            warn!(%lane, group, %error, "nothing is consumed in the lane of this process");
+        }
+        self.refused = refused;
+    }
+
     fn role(&self, side: Side, topics: Vec<String>, mark: &str) -> Option<Role> {
-        // A lane without a group has no consumers, which it was said at the start.
+        // A lane without a group has no consumers.
         let group = self.core.group.of(side).ok()?;
         let client = match side {
             Side::Base => format!("{}{mark}", self.client),
@@ -223,5 +241,72 @@ impl<B: MessageBroker> Supervisor<B> {
     fn draining(&self) -> BTreeMap<Lane, Vec<String>> {
         let drains = self.running.values().filter(|(role, _)| role.drains());
         drains.filter_map(|(role, _)| Some((role.side.lane()?, role.topics.clone()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use gray_propagation::GrayStatus;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::super::fake::Case;
+    use super::super::warnings::Warnings;
+    use super::*;
+
+    /// It was left out at the start only; whoever got such a lane later consumed nothing, and said nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_gets_no_group_while_it_runs_is_warned_of_once() {
+        let (warnings, _guard) = Warnings::listen();
+        let case = Case::new(1);
+        let own = Arc::new(Mutex::new(GrayStatus::Prod));
+        let asked = Arc::clone(&own);
+        let messaging = case.messaging(move || *asked.lock().unwrap());
+        let (sender, mut handled) = mpsc::unbounded_channel();
+        let handle = move |delivery| {
+            let _ = sender.send(delivery);
+            async { Ok(()) }
+        };
+        let consumer =
+            Consumer::start(Arc::clone(&case.fake), messaging, Case::properties(), handle).unwrap();
+        case.fake.send(0, None);
+        assert_eq!(handled.recv().await.unwrap().side, Side::Base);
+        *own.lock().unwrap() = GrayStatus::Gray("team_a".parse().unwrap());
+        // It is looked several times.
+        case.until(|table| table.members().is_empty()).await;
+        tokio::time::sleep(5 * LOOK).await;
+        let said = warnings.with("lane=team_a ");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("lane `team_a` has no consumer group"), "{said:?}");
+        consumer.stop().await;
+    }
+
+    /// What was being handled went on for half a minute, and was committed.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_dropped_stops_at_once() {
+        let case = Case::new(1);
+        let (sender, mut begun) = mpsc::unbounded_channel();
+        let (ended, mut ends) = mpsc::channel::<()>(1);
+        let handle = move |_| {
+            let (sender, ended) = (sender.clone(), ended.clone());
+            async move {
+                let _ = sender.send(());
+                std::future::pending::<()>().await;
+                drop(ended);
+                Ok(())
+            }
+        };
+        let messaging = case.messaging(|| GrayStatus::Prod);
+        let consumer =
+            Consumer::start(Arc::clone(&case.fake), messaging, Case::properties(), handle).unwrap();
+        case.fake.send(0, None);
+        begun.recv().await.unwrap();
+        let dropped = Instant::now();
+        drop(consumer);
+        assert_eq!(ends.recv().await, None);
+        assert_eq!(dropped.elapsed(), Duration::ZERO);
+        case.fake.until(|kept| kept.committed.is_empty()).await;
     }
 }

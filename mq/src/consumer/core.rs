@@ -88,8 +88,10 @@ pub enum From {
     /// With the oldest message that is still there.
     #[default]
     First,
-    /// With the next one. Brokers before 5.0 say of a queue that still has its first message that every group
-    /// stands there, so that it begins with that one; so it is with Java consumers.
+    /// With the next one. A group that has committed anything of a topic has consumed it: a queue in which
+    /// it has not, since the topic has got it later, begins with the oldest message. Brokers before 5.0 say
+    /// of a queue that still has its first message that every group stands there, so that the group begins
+    /// with the oldest of all queues of the topic.
     Last,
 }
 

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,11 +25,48 @@ pub struct Count {
     pub topic: String,
     /// The consumer group.
     pub group: String,
-    /// The lane that the message was produced in; `None` for base.
-    pub lane: Option<Lane>,
+    /// Where the message was produced.
+    pub origin: Origin,
     /// What became of it.
     pub outcome: Outcome,
 }
+
+/// Where a message was produced, as far as it is told apart when it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// In base.
+    Base,
+    /// In a lane that the rules name, or in the consumer's own.
+    Lane(Lane),
+    /// In any other. Whoever produces may write what it likes, and must not have each word remembered.
+    Other,
+}
+
+impl Origin {
+    /// Tells messages apart by their lane, where that is one that somebody `has_named`.
+    pub(super) fn new(lane: Option<Lane>, has_named: impl FnOnce(Lane) -> bool) -> Self {
+        match lane {
+            None => Self::Base,
+            // No two lines of a metrics page may be the same.
+            Some(lane) if lane.as_str() != OTHER && has_named(lane) => Self::Lane(lane),
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base => f.write_str(BASE),
+            Self::Lane(lane) => lane.fmt(f),
+            Self::Other => f.write_str(OTHER),
+        }
+    }
+}
+
+/// What stands for those that are no lane of ours.
+const BASE: &str = "base";
+const OTHER: &str = "other";
 
 /// What a process reads, as a member of which group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,8 +158,7 @@ impl Counts {
              # TYPE graylane_mq_messages counter\n",
         );
         for (count, value) in self.all() {
-            let Count { topic, group, lane, outcome } = count;
-            let lane = named(lane);
+            let Count { topic, group, origin: lane, outcome } = count;
             let (topic, group, outcome) = (escaped(&topic), escaped(&group), outcome.as_str());
             // Writing into a text does not fail.
             let _ = writeln!(
@@ -156,7 +192,7 @@ impl Counts {
 }
 
 fn named(lane: Option<Lane>) -> String {
-    lane.map_or_else(|| "base".to_owned(), |lane| lane.to_string())
+    lane.map_or_else(|| BASE.to_owned(), |lane| lane.to_string())
 }
 
 /// A label's value as the text format has it.
@@ -174,7 +210,7 @@ mod tests {
         let count = Count {
             topic: "t\"".to_owned(),
             group: "g".to_owned(),
-            lane: Some(Lane::GRAY),
+            origin: Origin::Lane(Lane::GRAY),
             outcome: Outcome::GivenBack,
         };
         counts.counter(count).fetch_add(2, Ordering::Relaxed);
@@ -183,6 +219,26 @@ mod tests {
         let line = r#"graylane_mq_messages_total{topic="t\"",group="g",lane="gray",outcome="given_back"} 2"#;
         assert!(text.lines().any(|it| it == line), "{text}");
         assert!(text.contains("graylane_mq_switch_seconds_sum 1.5\n"), "{text}");
+    }
+
+    /// Each word that stood in a message's property was a line of the metrics page for ever.
+    #[test]
+    fn lanes_that_nobody_has_named_are_counted_together() {
+        let counts = Counts::default();
+        for lane in ["gray", "made-up", "made-up-too", "other"] {
+            let origin = Origin::new(lane.parse().ok(), |lane| lane == Lane::GRAY);
+            let (topic, group) = ("t".to_owned(), "g".to_owned());
+            let count = Count { topic, group, origin, outcome: Outcome::Skipped };
+            counts.counter(count).fetch_add(1, Ordering::Relaxed);
+        }
+        assert_eq!(Origin::new(None, |_| true), Origin::Base);
+        let text = counts.to_prometheus();
+        let line = |lane: &str, number: u32| {
+            let labels = format!(r#"topic="t",group="g",lane="{lane}",outcome="skipped""#);
+            format!("graylane_mq_messages_total{{{labels}}} {number}\n")
+        };
+        assert!(text.contains(&line("gray", 1)) && text.contains(&line("other", 3)), "{text}");
+        assert_eq!(counts.all().len(), 2);
     }
 
     #[test]

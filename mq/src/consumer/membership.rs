@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
@@ -8,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::assignment::share_of;
-use super::core::{Core, Role};
+use super::beginning::beginning_last;
+use super::core::{Core, From, Role};
 use super::handling::backoff;
 use super::place::Place;
 use super::reader::{Reader, Topic};
@@ -35,11 +37,11 @@ pub(super) struct Membership<B> {
     pub(super) place: Arc<Place>,
     pub(super) ledger: Ledger,
     pub(super) steering: Steering<B>,
-    /// How often it has registered.
-    registrations: u64,
     readers: BTreeMap<QueueKey, ReaderTask>,
     /// Where the queues ended before it registered.
     ends: BTreeMap<QueueKey, u64>,
+    /// The queues that begin with their next message, by what the group had committed before.
+    last: BTreeSet<QueueKey>,
     failing: bool,
     /// What has been said of why nothing is consumed yet, and how often that was so.
     waiting: Option<String>,
@@ -54,8 +56,9 @@ struct ReaderTask {
 }
 
 impl Drop for ReaderTask {
+    /// Whoever is dropped finishes nothing. One that is to finish is stopped, and waited for.
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.task.abort();
     }
 }
 
@@ -87,9 +90,9 @@ impl<B: MessageBroker> Membership<B> {
             place,
             ledger,
             steering,
-            registrations: 0,
             readers: BTreeMap::new(),
             ends: BTreeMap::new(),
+            last: BTreeSet::new(),
             failing: false,
             waiting: None,
             refusals: 0,
@@ -136,8 +139,8 @@ impl<B: MessageBroker> Membership<B> {
             self.cannot_begin(&refusal);
             return Ok(false);
         }
-        let ends = match self.ends(&queues).await {
-            Ok(ends) => ends,
+        let (ends, last) = match self.beginnings(&queues).await {
+            Ok(beginnings) => beginnings,
             Err(error) => {
                 self.cannot_begin(&error);
                 return Ok(false);
@@ -154,8 +157,7 @@ impl<B: MessageBroker> Membership<B> {
             }
             return Ok(false);
         }
-        self.registrations += 1;
-        let id = MemberId::new(&self.role.client, self.registrations);
+        let id = next_id(&self.role.client);
         let step = |table: &mut Ownership| {
             queues.iter().cloned().for_each(|queue| table.add_queue(queue));
             table.leave_all(&self.role.client);
@@ -169,7 +171,7 @@ impl<B: MessageBroker> Membership<B> {
         };
         debug!(%id, topic = self.topic.name, "registered");
         (self.waiting, self.refusals, self.unlisted) = (None, 0, None);
-        self.ends = ends;
+        (self.ends, self.last) = (ends, last);
         self.place.take(id, &table, listed);
         Ok(true)
     }
@@ -198,7 +200,15 @@ impl<B: MessageBroker> Membership<B> {
         }
     }
 
-    /// Where queues end that a lane may come to own.
+    /// Where queues end that a lane may come to own, and which begin there.
+    async fn beginnings(
+        &self,
+        queues: &BTreeSet<QueueKey>,
+    ) -> Result<(BTreeMap<QueueKey, u64>, BTreeSet<QueueKey>), B::Error> {
+        let last = beginning_last(&self.core, &self.role, &self.topic, queues).await?;
+        Ok((self.ends(queues).await?, last))
+    }
+
     async fn ends(&self, queues: &BTreeSet<QueueKey>) -> Result<BTreeMap<QueueKey, u64>, B::Error> {
         let mut ends = BTreeMap::new();
         if self.topic.side == crate::Side::Base {
@@ -283,8 +293,7 @@ impl<B: MessageBroker> Membership<B> {
 
     async fn renew(&mut self, id: &MemberId, table: &Ownership) -> Result<Next, StoreError> {
         let listed = self.place.listed(table);
-        self.registrations += 1;
-        let anew = MemberId::new(&self.role.client, self.registrations);
+        let anew = next_id(&self.role.client);
         let renewed = |table: &mut Ownership| {
             table.renew(id, anew.clone())?;
             Ok(table.clone())
@@ -346,6 +355,7 @@ impl<B: MessageBroker> Membership<B> {
                 place: Arc::clone(&self.place),
                 queue: queue.clone(),
                 end: self.ends.get(queue).copied(),
+                from: if self.last.contains(queue) { From::Last } else { From::First },
             });
             let stop = CancellationToken::new();
             let task = tokio::spawn(reader.run(stop.clone()));
@@ -413,5 +423,64 @@ impl<B: MessageBroker> Membership<B> {
             );
         }
         self.failing = true;
+    }
+}
+
+/// Names a registration as no other of this process is: whoever reads again as what it was a while ago is
+/// somebody else to those who have missed it since.
+fn next_id(client: &str) -> MemberId {
+    static REGISTRATIONS: AtomicU64 = AtomicU64::new(1);
+    MemberId::new(client, REGISTRATIONS.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gray_propagation::{GrayStatus, Lane};
+    use tokio::sync::{Semaphore, mpsc};
+
+    use super::super::Consumer;
+    use super::super::fake::Case;
+    use super::*;
+    use crate::Owner;
+
+    /// A change waited for one that had lost its place for as long as its handlers took.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_lost_its_place_agrees_while_it_finishes() {
+        let case = Case::new(1);
+        let (sender, mut begun) = mpsc::unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let opened = Arc::clone(&gate);
+        let handle = move |_| {
+            let (sender, gate) = (sender.clone(), Arc::clone(&opened));
+            async move {
+                let _ = sender.send(());
+                let _ = gate.acquire().await;
+                Ok(())
+            }
+        };
+        let messaging = case.messaging(|| GrayStatus::Prod);
+        let consumer =
+            Consumer::start(Arc::clone(&case.fake), messaging, Case::properties(), handle).unwrap();
+        case.fake.send(0, None);
+        begun.recv().await.unwrap();
+        case.fake.change(|kept| kept.is_deaf = true);
+        // Its lease runs out; it still handles what it has begun, and its brokers still list it.
+        tokio::time::sleep(Case::properties().lease).await;
+        let switch = |table: &mut Ownership| assert!(table.request(Lane::GRAY, Owner::Lane));
+        case.step(switch).await;
+        case.until(|table| !table.members().is_empty() && table.awaited().is_empty()).await;
+        assert_eq!(gate.available_permits(), 0);
+        gate.add_permits(1);
+        consumer.stop().await;
+    }
+
+    /// An engine that was stopped and started again began at 1 again.
+    #[test]
+    fn no_two_registrations_of_a_process_share_a_name() {
+        let ids: Vec<_> = (0..3).map(|_| next_id("client")).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3, "{ids:?}");
+        assert!(ids.iter().all(|id| id.client() == "client"));
     }
 }

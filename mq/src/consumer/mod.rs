@@ -2,12 +2,15 @@
 
 mod assignment;
 mod attendance;
+mod beginning;
 #[allow(clippy::module_inception, reason = "the public type's own file")]
 mod consumer;
 mod core;
 mod counts;
 mod drain;
 mod engine;
+#[cfg(test)]
+pub(crate) mod fake;
 mod handling;
 mod liveness;
 mod membership;
@@ -15,7 +18,9 @@ mod place;
 mod progress;
 mod reader;
 mod steering;
+#[cfg(test)]
+mod warnings;
 
 pub use self::consumer::Consumer;
 pub use self::core::{ConsumerProperties, Delivery, Filtering, From, HandlerError, Order};
-pub use self::counts::{Count, Counts, Outcome, Reading};
+pub use self::counts::{Count, Counts, Origin, Outcome, Reading};

@@ -10,20 +10,37 @@ pub(super) struct Progress {
     next: u64,
     /// What has been pulled, in the order of its offsets, from the first on that has not ended.
     pulled: VecDeque<Entry>,
-    running: usize,
-    bytes: usize,
+    running: Load,
+    held: Load,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     offset: u64,
     size: usize,
-    ended: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is being handled, or is about to be.
+    Running,
+    /// It waits for it to be known whose it is.
+    Held,
+    Ended,
+}
+
+/// How many messages, and how many bytes they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    count: usize,
+    bytes: usize,
 }
 
 impl Progress {
     pub(super) const fn new(next: u64) -> Self {
-        Self { next, pulled: VecDeque::new(), running: 0, bytes: 0 }
+        let none = Load { count: 0, bytes: 0 };
+        Self { next, pulled: VecDeque::new(), running: none, held: none }
     }
 
     /// Takes note of a message that was pulled; `false` where it was before.
@@ -32,23 +49,43 @@ impl Progress {
             return false;
         }
         self.next = offset + 1;
-        self.pulled.push_back(Entry { offset, size, ended: false });
-        self.running += 1;
-        self.bytes += size;
+        self.pulled.push_back(Entry { offset, size, state: State::Running });
+        self.running.add(size);
         true
+    }
+
+    /// Takes note that it is not known yet whose a message is.
+    pub(super) fn hold(&mut self, offset: u64) {
+        self.put(offset, State::Held);
+    }
+
+    /// Takes note that a message that was held is not any more.
+    pub(super) fn resume(&mut self, offset: u64) {
+        self.put(offset, State::Running);
     }
 
     /// Takes note that a message has ended.
     pub(super) fn end(&mut self, offset: u64) {
+        self.put(offset, State::Ended);
+        while self.pulled.front().is_some_and(|pulled| pulled.state == State::Ended) {
+            self.pulled.pop_front();
+        }
+    }
+
+    fn put(&mut self, offset: u64, state: State) {
         let place = self.pulled.binary_search_by_key(&offset, |pulled| pulled.offset);
         let pulled = place.ok().and_then(|place| self.pulled.get_mut(place));
-        if let Some(pulled) = pulled.filter(|pulled| !pulled.ended) {
-            pulled.ended = true;
-            self.running -= 1;
-            self.bytes -= pulled.size;
+        let Some(pulled) = pulled else { return };
+        match pulled.state {
+            State::Running => self.running.remove(pulled.size),
+            State::Held => self.held.remove(pulled.size),
+            State::Ended => return,
         }
-        while self.pulled.front().is_some_and(|pulled| pulled.ended) {
-            self.pulled.pop_front();
+        pulled.state = state;
+        match state {
+            State::Running => self.running.add(pulled.size),
+            State::Held => self.held.add(pulled.size),
+            State::Ended => {}
         }
     }
 
@@ -72,9 +109,26 @@ impl Progress {
         self.pulled.len()
     }
 
-    /// How many messages have not ended, and how many bytes they take.
+    /// How many messages have not ended, without those that are held, and how many bytes they take.
     pub(super) const fn running(&self) -> (usize, usize) {
-        (self.running, self.bytes)
+        (self.running.count, self.running.bytes)
+    }
+
+    /// How many bytes the messages take that are held.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.held.bytes
+    }
+}
+
+impl Load {
+    const fn add(&mut self, size: usize) {
+        self.count += 1;
+        self.bytes += size;
+    }
+
+    const fn remove(&mut self, size: usize) {
+        self.count -= 1;
+        self.bytes -= size;
     }
 }
 
@@ -103,6 +157,30 @@ mod tests {
         assert_eq!(progress.committable(), 15);
         progress.end(15);
         assert_eq!((progress.committable(), progress.next(), progress.running()), (40, 40, (0, 0)));
+    }
+
+    #[test]
+    fn what_is_held_has_not_ended_and_does_not_run() {
+        let mut progress = Progress::new(0);
+        for offset in 0..3 {
+            assert!(progress.begin(offset, 10));
+        }
+        for _ in 0..2 {
+            progress.hold(0);
+            assert_eq!((progress.running(), progress.held_bytes()), ((2, 20), 10));
+        }
+        progress.end(1);
+        assert_eq!((progress.committable(), progress.span(), progress.running()), (0, 3, (1, 10)));
+        progress.resume(0);
+        assert_eq!((progress.running(), progress.held_bytes()), ((2, 20), 0));
+        progress.hold(0);
+        progress.end(0);
+        // What has ended is not held again.
+        progress.hold(1);
+        assert_eq!(
+            (progress.committable(), progress.running(), progress.held_bytes()),
+            (2, (1, 10), 0)
+        );
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::core::{Core, From, Order, Role};
-use super::counts::{Count, Outcome, Reading};
+use super::counts::{Count, Origin, Outcome, Reading};
 use super::handling::{Arrived, PAUSE, backoff, handle_until_done};
 use super::place::{Judging, Place};
 use super::progress::Progress;
@@ -22,6 +22,10 @@ const BATCH: u32 = 32;
 
 /// How many messages of a queue may have been pulled and not ended, and how many bytes they may have.
 const MAX_RUNNING: (usize, usize) = (256, 8 << 20);
+
+/// How many bytes those may have beside that of which it is not known whose they are: while a lane is being
+/// switched the messages of others, which lie behind them, go on.
+const MAX_HELD: usize = 64 << 20;
 
 /// How many may have been pulled from the first on that has not ended: so many come again where this
 /// process dies.
@@ -56,16 +60,20 @@ pub(super) struct Reader<B> {
     pub(super) queue: QueueKey,
     /// Where the queue ended before this consumer registered.
     pub(super) end: Option<u64>,
+    /// Where it begins if nothing has been committed in it.
+    pub(super) from: From,
 }
 
 /// What runs while a queue is read.
 struct Running {
     progress: Progress,
     handled: JoinSet<(Arrived, Outcome)>,
+    /// Messages that nothing has been decided about.
+    arrived: VecDeque<Arrived>,
     /// Messages of which it is not yet known whose they are.
     held: VecDeque<Arrived>,
-    /// What was counted here before, by lane and outcome: looking it up takes longer.
-    counters: HashMap<(Option<Lane>, Outcome), Arc<AtomicU64>>,
+    /// What was counted here before: looking it up takes longer.
+    counters: HashMap<(Origin, Outcome), Arc<AtomicU64>>,
     committed: u64,
     /// Where the queue ended when it was last heard of.
     end: Option<u64>,
@@ -87,16 +95,7 @@ impl<B: MessageBroker> Reader<B> {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let Some(start) = stop.run_until_cancelled(self.start()).await else { return };
         debug!(group = %self.role.group, topic = self.topic.name, queue = %self.queue, start, "reading");
-        let mut running = Running {
-            progress: Progress::new(start),
-            handled: JoinSet::new(),
-            held: VecDeque::new(),
-            counters: HashMap::new(),
-            committed: start,
-            end: None,
-            empty: 0,
-            other: BTreeMap::new(),
-        };
+        let mut running = Running::new(start);
         let ended = self.read(&mut running, &stop).await;
         let until = Instant::now() + self.core.properties.drain;
         let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
@@ -127,6 +126,8 @@ impl<B: MessageBroker> Reader<B> {
         let in_order = self.core.properties.order == Order::Queue;
         let mut failures = 0;
         loop {
+            // In order, what is held waits for what is handled.
+            let mut reconsiders = in_order;
             tokio::select! {
                 () = stop.cancelled() => return Ended::Stopped,
                 // Otherwise it is enough to look when something else happens: to be woken by each message
@@ -147,8 +148,9 @@ impl<B: MessageBroker> Reader<B> {
                     };
                     pull = self.pull(running.progress.next(), pause);
                 }
-                _ = changes.changed() => {}
+                _ = changes.changed() => reconsiders = true,
                 _ = commit.tick() => {
+                    reconsiders = true;
                     self.settle(running);
                     self.commit(running).await;
                     self.measure(running).await;
@@ -156,6 +158,9 @@ impl<B: MessageBroker> Reader<B> {
                 }
             }
             self.settle(running);
+            if reconsiders {
+                running.reconsider();
+            }
             self.judge(running);
             if !self.place.is_held() {
                 return Ended::Lost;
@@ -184,13 +189,14 @@ impl<B: MessageBroker> Reader<B> {
     async fn finish(&self, running: &mut Running) {
         let mut changes = self.place.changes();
         let in_order = self.core.properties.order == Order::Queue;
-        while !in_order && self.place.is_held() && running.progress.running().0 > 0 {
+        while !in_order && self.place.is_held() && running.progress.span() > 0 {
             tokio::select! {
                 Some(ended) = running.handled.join_next() => self.end(running, ended),
                 _ = changes.changed() => {}
                 // A lease runs out without anybody saying so.
                 () = tokio::time::sleep(COMMIT) => {}
             }
+            running.reconsider();
             self.judge(running);
         }
         // Where the place is lost, whoever has it next handles what is held.
@@ -230,14 +236,14 @@ impl<B: MessageBroker> Reader<B> {
         if pulled.end < next {
             let (topic, queue, end) = (&self.topic.name, &self.queue, pulled.end);
             warn!(topic, %queue, end, next, "the broker has lost messages, reading from its end on");
-            if running.progress.running().0 == 0 {
+            if running.progress.span() == 0 {
                 running.progress = Progress::new(end);
             }
             return PAUSE.1;
         }
         for message in pulled.messages {
             if running.progress.begin(message.offset, message.body.len()) {
-                running.held.push_back(Arrived::new(message, &self.core.carrier));
+                running.arrived.push_back(Arrived::new(message, &self.core.carrier));
             }
         }
         running.progress.reach(pulled.next);
@@ -257,21 +263,22 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
-    /// Decides about what is held, as far as can be told now.
+    /// Decides about what has arrived, as far as can be told now; what cannot be is held.
     fn judge(&self, running: &mut Running) {
-        if running.held.is_empty() {
+        if running.arrived.is_empty() {
             return;
         }
         let judging = self.place.judging();
         let in_order = self.core.properties.order == Order::Queue;
-        let held = std::mem::take(&mut running.held);
-        for arrived in held {
+        while let Some(arrived) = running.arrived.pop_front() {
+            let offset = arrived.message.offset;
             // In order: one at a time, and nothing passes what waits.
             let waits = in_order && (!running.handled.is_empty() || !running.held.is_empty());
             let verdict =
                 if waits { Verdict::Hold } else { self.verdict(&judging, running, &arrived) };
             match verdict {
                 Verdict::Handle => {
+                    running.progress.resume(offset);
                     let is_of_base = self.topic.side == Side::Base;
                     if is_of_base && arrived.lane().is_some_and(|lane| judging.is_alive(lane)) {
                         self.count(running, &arrived, Outcome::Escaped);
@@ -280,10 +287,16 @@ impl<B: MessageBroker> Reader<B> {
                 }
                 Verdict::Skip => {
                     self.count(running, &arrived, Outcome::Skipped);
-                    running.progress.end(arrived.message.offset);
+                    running.progress.end(offset);
                 }
                 // What is thrown away is pulled again by whoever reads the queue next.
-                Verdict::Hold | Verdict::Discard => running.held.push_back(arrived),
+                Verdict::Hold | Verdict::Discard => {
+                    // In order nothing passes it, and there is no need to pull more.
+                    if !in_order {
+                        running.progress.hold(offset);
+                    }
+                    running.held.push_back(arrived);
+                }
             }
         }
     }
@@ -341,50 +354,9 @@ impl<B: MessageBroker> Reader<B> {
                 self.count(running, &arrived, outcome);
                 running.progress.end(arrived.message.offset);
             }
-            // The task itself does not panic, and nobody aborts it.
+            // The task itself does not panic, and is aborted with its reader only.
             Err(error) => warn!(%error, "a message was given up"),
         }
-    }
-
-    /// Returns the offset to begin with.
-    async fn start(&self) -> u64 {
-        let mut failures = 0;
-        loop {
-            match self.position().await {
-                Ok(position) => return position,
-                Err(error) => {
-                    failures += 1;
-                    tokio::time::sleep(self.failed("begun", failures, &error)).await;
-                }
-            }
-        }
-    }
-
-    async fn position(&self) -> Result<u64, B::Error> {
-        let (broker, queue, name) = (&self.core.broker, &self.queue, &self.topic.name);
-        let committed = broker.committed(&self.role.group, name, queue).await?;
-        // What lies below the lane's first fence is not the lane's. Where there is none yet, it will be
-        // where the queue ended before this consumer registered, or behind that: not where it ends now.
-        let lane = match self.topic.side {
-            Side::Lane(lane) => self.place.first_of(queue, lane).or(self.end),
-            Side::Base => None,
-        };
-        match (committed, lane) {
-            (committed, Some(first)) => Ok(committed.unwrap_or_default().max(first)),
-            (Some(committed), None) => Ok(committed),
-            (None, None) if self.begins_last() => {
-                let end = broker.end(name, queue).await?;
-                // Otherwise whoever comes next, before anything is handled, would begin at a later end.
-                broker.commit(&self.role.group, name, queue, end).await?;
-                Ok(end)
-            }
-            (None, None) => broker.begin(name, queue).await,
-        }
-    }
-
-    fn begins_last(&self) -> bool {
-        let is_base = self.topic.side == Side::Base && !self.topic.is_retry;
-        is_base && self.core.properties.from == From::Last
     }
 
     /// Commits, and tries again where that fails: nobody else will do it, and what was handled would be
@@ -416,21 +388,33 @@ impl<B: MessageBroker> Reader<B> {
 
     fn count(&self, running: &mut Running, arrived: &Arrived, outcome: Outcome) {
         let lane = arrived.lane();
+        // Who has named a lane is asked only of one that was not counted yet.
+        if let Some(known) = running.counters.get(&(Origin::new(lane, |_| true), outcome)) {
+            known.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let origin = Origin::new(lane, |lane| self.has_named(lane));
         let counter = || {
             let (topic, group) = (arrived.message.topic.clone(), self.role.group.to_string());
-            self.core.counts.counter(Count { topic, group, lane, outcome })
+            self.core.counts.counter(Count { topic, group, origin, outcome })
         };
         // Retries are of several topics.
         if self.topic.is_retry {
             counter().fetch_add(1, Ordering::Relaxed);
         } else {
-            let known = running.counters.entry((lane, outcome)).or_insert_with(counter);
+            let known = running.counters.entry((origin, outcome)).or_insert_with(counter);
             known.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn has_named(&self, lane: Lane) -> bool {
+        self.role.side == Side::Lane(lane)
+            || self.core.settings.peek().lanes().contains(&lane)
+            || self.core.settings_of(&self.topic.name).ignored.contains(&lane)
+    }
+
     /// Says once that something failed, and returns how long to wait before it is tried again.
-    fn failed(&self, what: &str, failures: u32, error: &B::Error) -> Duration {
+    pub(super) fn failed(&self, what: &str, failures: u32, error: &B::Error) -> Duration {
         if failures == 1 {
             let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
             warn!(%group, topic, %queue, %error, "cannot be {what}, trying again");
@@ -440,8 +424,101 @@ impl<B: MessageBroker> Reader<B> {
 }
 
 impl Running {
+    fn new(start: u64) -> Self {
+        Self {
+            progress: Progress::new(start),
+            handled: JoinSet::new(),
+            arrived: VecDeque::new(),
+            held: VecDeque::new(),
+            counters: HashMap::new(),
+            committed: start,
+            end: None,
+            empty: 0,
+            other: BTreeMap::new(),
+        }
+    }
+
     fn has_room(&self) -> bool {
         let (count, bytes) = self.progress.running();
-        count < MAX_RUNNING.0 && bytes < MAX_RUNNING.1 && self.progress.span() < MAX_SPAN
+        let has_room = count < MAX_RUNNING.0 && bytes < MAX_RUNNING.1;
+        has_room && self.progress.held_bytes() < MAX_HELD && self.progress.span() < MAX_SPAN
+    }
+
+    /// Has everything decided about anew, in the order in which it came.
+    fn reconsider(&mut self) {
+        self.held.append(&mut self.arrived);
+        std::mem::swap(&mut self.held, &mut self.arrived);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Case, queue};
+    use super::*;
+    use crate::{MemberId, Owner};
+
+    #[test]
+    fn what_is_held_takes_room_of_its_own_which_is_limited_too() {
+        let mut running = Running::new(0);
+        for offset in 0..1_000 {
+            assert!(running.has_room(), "{offset}");
+            running.progress.begin(offset, 1 << 10);
+            running.progress.hold(offset);
+        }
+        running.progress.begin(1_000, MAX_HELD);
+        assert!(!running.has_room(), "what runs is too large");
+        running.progress.hold(1_000);
+        assert!(!running.has_room(), "what is held is too large");
+        running.progress.end(1_000);
+        assert!(running.has_room());
+    }
+
+    /// After 256 messages of a lane that was being switched base stood still, for as long as somebody was
+    /// waited for.
+    #[tokio::test(start_paused = true)]
+    async fn base_goes_on_while_a_lane_is_being_switched() {
+        let case = Case::new(1);
+        let ghost = MemberId::new("ghost", 1);
+        case.fake.change(|kept| {
+            kept.clients.entry("g_gray".to_owned()).or_default().insert("ghost".to_owned());
+        });
+        case.step(|table| {
+            table.add_queue(queue(0));
+            table.register(ghost.clone(), Side::Lane(Lane::GRAY));
+            table.request(Lane::GRAY, Owner::Lane);
+        })
+        .await;
+        for _ in 0..=2 * MAX_RUNNING.0 {
+            case.fake.send(0, Some("gray"));
+        }
+        case.fake.send(0, None);
+        let (consumer, mut handled) = case.consume(Case::properties());
+        let first = handled.next().await;
+        assert!(first.message.properties.is_empty(), "{:?}", first.message);
+        let table = case.ledger().read().await.unwrap();
+        assert_eq!(table.awaited(), [ghost]);
+        // Nothing of what is held is lost.
+        for offset in 0..=2 * MAX_RUNNING.0 {
+            let next = handled.next().await;
+            assert_eq!(usize::try_from(next.message.offset).unwrap(), offset);
+        }
+        consumer.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_of_lanes_that_nobody_has_named_are_counted_together() {
+        let case = Case::new(1);
+        for number in 0..100 {
+            case.fake.send(0, Some(&format!("made-up-{number}")));
+        }
+        case.fake.send(0, Some("gray"));
+        let (consumer, _handled) = case.consume(Case::properties());
+        let committed = |offset| move |it: &u64| *it == offset;
+        case.fake.until(|kept| kept.committed.values().any(committed(101))).await;
+        let counts: Vec<_> = consumer.counts().all().into_iter().collect();
+        let origins: Vec<_> =
+            counts.iter().map(|(count, number)| (count.origin, *number)).collect();
+        assert_eq!(origins, [(Origin::Lane(Lane::GRAY), 1), (Origin::Other, 100)]);
+        consumer.stop().await;
     }
 }

@@ -11,11 +11,11 @@ use super::liveness::Liveness;
 use super::reader::Topic;
 use crate::{
     Absence, ChangeError, ConsumeMode, FenceError, Ledger, MemberId, MessageBroker, Owner,
-    Ownership, QueueKey, Side, StoreError,
+    Ownership, QueueKey, Settings, Side, StoreError,
 };
 
 /// How long a change may wait for members that do not agree, as a multiple of the lease: one that has
-/// died is taken off after one.
+/// died is taken off after one. Those who did not ask for it wait for one lease more.
 const PATIENCE: u32 = 3;
 
 /// How long nothing is asked for again that was given up.
@@ -37,6 +37,8 @@ pub(super) struct Steering<B> {
     /// Since when the change of an epoch has been waited for.
     waiting: Option<(u64, Instant)>,
     resting: Option<Instant>,
+    /// The lanes of which it was said that they can have no consumers.
+    refused: BTreeSet<Lane>,
     asked: Option<Instant>,
     tidied: Option<Instant>,
     /// Up to where both groups had committed when it was last looked at.
@@ -64,6 +66,7 @@ impl<B: MessageBroker> Steering<B> {
             liveness: Liveness::new(lease),
             waiting: None,
             resting: None,
+            refused: BTreeSet::new(),
             asked: None,
             tidied: None,
             behind: Vec::new(),
@@ -176,18 +179,14 @@ impl<B: MessageBroker> Steering<B> {
             return Ok(false);
         }
         let settings = self.core.settings_of(&self.topic.name);
-        let wanted = |lane: Lane| {
-            let alive = settings.mode == ConsumeMode::Auto && self.alive().contains(&lane);
-            let own = settings.mode.isolates() && (alive || settings.ignored.contains(&lane));
-            let wanted = if own { Owner::Lane } else { Owner::Base };
-            table.pinned().get(&lane).copied().unwrap_or(wanted)
-        };
         let has = |lane| if table.is_open(lane) { Owner::Lane } else { Owner::Base };
-        let lanes = self.lanes(table).into_iter();
-        let changes: BTreeMap<Lane, Owner> = lanes
-            .map(|lane| (lane, wanted(lane)))
-            .filter(|(lane, wanted)| has(*lane) != *wanted)
-            .collect();
+        let mut changes = BTreeMap::new();
+        for lane in self.lanes(table) {
+            let wanted = self.possible(lane, wanted(lane, &settings, self.alive(), table));
+            if has(lane) != wanted {
+                changes.insert(lane, wanted);
+            }
+        }
         if changes.is_empty() {
             self.forget(ledger, table).await?;
             return Ok(false);
@@ -202,6 +201,22 @@ impl<B: MessageBroker> Steering<B> {
         };
         changed(ledger.change(request).await)?;
         Ok(true)
+    }
+
+    /// What may be asked for where something is wanted: messages that are given to a lane that can have no
+    /// consumers would be passed over by base, and handled by nobody.
+    fn possible(&mut self, lane: Lane, wanted: Owner) -> Owner {
+        let group = self.core.group.of(Side::Lane(lane));
+        match (wanted, group) {
+            (Owner::Lane, Err(error)) => {
+                if self.refused.insert(lane) {
+                    let topic = &self.topic.name;
+                    warn!(topic, %lane, %error, "the messages of the lane stay base's");
+                }
+                Owner::Base
+            }
+            (wanted, _) => wanted,
+        }
     }
 
     /// Forgets fences that both groups have left behind, now and then, so that a table does not grow for
@@ -266,7 +281,7 @@ impl<B: MessageBroker> Steering<B> {
                 }
             }
         }
-        if leads(table, own) && since.elapsed() >= self.core.properties.lease * PATIENCE {
+        if since.elapsed() >= self.core.properties.lease * patience(table, own) {
             let awaited = table.awaited();
             warn!(topic = self.topic.name, epoch, ?awaited, "a change is given up for now");
             self.resting = Some(Instant::now());
@@ -320,10 +335,85 @@ fn leads(table: &Ownership, own: &MemberId) -> bool {
     first.is_some_and(|(first, _)| first == own)
 }
 
+/// For how many leases a member waits for a change to be finished: the one that asks for changes gives them
+/// up too, and where it hangs the others do a lease later.
+fn patience(table: &Ownership, own: &MemberId) -> u32 {
+    if leads(table, own) { PATIENCE } else { PATIENCE + 1 }
+}
+
+/// Whose the messages of a lane should be, by what an operator has decided, else by the rules and by who is
+/// alive.
+fn wanted(lane: Lane, settings: &Settings, alive: &BTreeSet<Lane>, table: &Ownership) -> Owner {
+    let alive = settings.mode == ConsumeMode::Auto && alive.contains(&lane);
+    let own = settings.mode.isolates() && (alive || settings.ignored.contains(&lane));
+    let wanted = if own { Owner::Lane } else { Owner::Base };
+    table.pinned().get(&lane).copied().unwrap_or(wanted)
+}
+
 /// Of a change that can always be made.
 fn changed<T>(changed: Result<T, ChangeError<NotFenced>>) -> Result<(), StoreError> {
     match changed {
         Ok(_) | Err(ChangeError::Step(_)) => Ok(()),
         Err(ChangeError::Store(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Case, queue};
+    use super::super::warnings::Warnings;
+    use super::*;
+
+    /// Nobody could consume them, and base skipped and committed them.
+    #[tokio::test(start_paused = true)]
+    async fn messages_of_a_lane_that_can_have_no_consumers_stay_bases() {
+        let (warnings, _guard) = Warnings::listen();
+        let [ignored, pinned]: [Lane; 2] = ["team_a", "v2.1"].map(|name| name.parse().unwrap());
+        let mut case = Case::new(1);
+        case.settings.ignored = [ignored].into();
+        case.step(|table| table.pin(pinned, Some(Owner::Lane))).await;
+        let (consumer, mut handled) = case.consume(Case::properties());
+        let lanes = ["team_a", "v2.1", "gray"];
+        for lane in lanes {
+            // Each time somebody has looked anew at what is to be asked for.
+            tokio::time::sleep(Case::pause()).await;
+            case.fake.send(0, Some(lane));
+            let message = handled.next().await.message;
+            assert!(message.properties["gray"].eq_ignore_ascii_case(lane), "{message:?}");
+        }
+        let table = case.ledger().read().await.unwrap();
+        assert_eq!((table.open(), table.intent()), (&[].into(), None));
+        for lane in [ignored, pinned] {
+            let said = warnings.with(&format!("lane={lane} "));
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(said[0].contains("has no consumer group"), "{said:?}");
+        }
+        consumer.stop().await;
+    }
+
+    /// Where the one that asks for changes hung, what was held waited until it was missed.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_nobody_finishes_is_given_up_though_its_leader_hangs() {
+        let case = Case::new(2);
+        let (leader, lease) = (MemberId::new("leader", 1), Case::properties().lease);
+        case.fake.change(|kept| {
+            kept.clients.entry("g".to_owned()).or_default().insert("leader".to_owned());
+        });
+        case.step(|table| {
+            [0, 1].map(queue).into_iter().for_each(|queue| table.add_queue(queue));
+            table.register(leader.clone(), Side::Base);
+            table.request(Lane::GRAY, Owner::Lane);
+        })
+        .await;
+        let start = Instant::now();
+        let (consumer, _handled) = case.consume(Case::properties());
+        case.until(|table| table.members().len() == 2).await;
+        let table = case.ledger().read().await.unwrap();
+        let own = table.members().keys().find(|id| **id != leader).unwrap().clone();
+        assert_eq!([patience(&table, &leader), patience(&table, &own)], [PATIENCE, PATIENCE + 1]);
+        case.until(|table| table.intent().is_none()).await;
+        let took = start.elapsed();
+        assert!(took >= lease * (PATIENCE + 1) && took < lease * (PATIENCE + 2), "{took:?}");
+        consumer.stop().await;
     }
 }

@@ -12,6 +12,6 @@ pub use self::absence::Absence;
 pub use self::fences::{Fence, Fences, Owner};
 pub use self::lease::{ConnectionId, Lease};
 pub use self::names::{InvalidQueue, MemberId, QueueKey, Side};
-pub use self::refusal::{FenceError, UnknownMember};
+pub use self::refusal::{FenceError, UnknownBroker, UnknownMember};
 pub use self::standing::{Duty, Standing, Verdict};
 pub use self::table::{Intent, Member, Ownership};

@@ -1,11 +1,23 @@
 //! Why a step of the table cannot be taken.
 
+use std::collections::BTreeSet;
+
 use super::{MemberId, QueueKey};
 
 /// The member is not, or no longer, among those that are asked: it has to register.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not registered")]
 pub struct UnknownMember(pub MemberId);
+
+/// The table has no queue of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the table has no queue of broker `{broker}`; there is: {}", names(.known))]
+pub struct UnknownBroker {
+    /// The name.
+    pub broker: String,
+    /// Those that it has queues of.
+    pub known: BTreeSet<String>,
+}
 
 /// Why fences cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +41,10 @@ pub enum FenceError {
         /// Where its last fence is.
         fence: u64,
     },
+}
+
+fn names(brokers: &BTreeSet<String>) -> String {
+    brokers.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn list(members: &[MemberId]) -> String {

@@ -39,7 +39,7 @@ pub enum Duty {
     /// To acknowledge this epoch: from now on it handles nothing that it pulls of the lanes that are to
     /// be changed.
     Acknowledge(u64),
-    /// To register, since it is not among those that are asked.
+    /// To register, since it is not among those that are asked, or may handle nothing any more.
     Register,
 }
 
@@ -73,10 +73,12 @@ impl Standing {
             return if is_old { Duty::Nothing } else { self.register() };
         };
         let epoch = table.epoch();
-        if self.lease == Lease::RunOut {
-            return Duty::Register;
-        }
         let pending = table.intent().is_some() && epoch >= self.epoch;
+        if self.lease == Lease::RunOut {
+            // It throws away whatever it has pulled and pulls, so that nobody need wait for it.
+            let is_awaited = pending && member.acknowledged < epoch;
+            return if is_awaited { Duty::Acknowledge(epoch) } else { Duty::Register };
+        }
         self.take(table);
         if pending && member.acknowledged < epoch {
             Duty::Acknowledge(epoch)
@@ -194,6 +196,21 @@ mod tests {
         assert_eq!(standing.judge(&queue(), 0, None), Verdict::Discard);
         let standing = Standing::new(Side::Base, &table);
         assert_eq!(standing.judge(&queue(), 0, None), Verdict::Handle);
+    }
+
+    /// A change waited for as long as one that had lost its place was finishing what it had begun.
+    #[test]
+    fn whoever_may_handle_nothing_any_more_agrees_to_any_change() {
+        let (mut table, mut standing) = start();
+        standing.run_out();
+        table.request(GRAY, Owner::Lane);
+        assert_eq!(standing.observe(&id(), &table), Duty::Acknowledge(1));
+        assert_eq!(standing.judge(&queue(), 0, Some(GRAY)), Verdict::Discard);
+        table.acknowledge(&id(), 1).unwrap();
+        assert_eq!(standing.observe(&id(), &table), Duty::Register);
+        table.fence(&[(queue(), 1)].into()).unwrap();
+        assert_eq!(standing.observe(&id(), &table), Duty::Register);
+        assert_eq!(standing.judge(&queue(), 0, Some(GRAY)), Verdict::Discard);
     }
 
     /// Nacos may answer with what it had before: a member that took that for its having been taken off

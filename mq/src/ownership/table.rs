@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use gray_propagation::Lane;
 use serde::{Deserialize, Serialize};
 
-use super::{Fence, FenceError, Fences, MemberId, Owner, QueueKey, Side, UnknownMember};
+use super::{
+    Fence, FenceError, Fences, MemberId, Owner, QueueKey, Side, UnknownBroker, UnknownMember,
+};
 
 /// Who owns the messages of a topic that one consumer group and its gray twins read, and who has to
 /// agree before that changes.
@@ -249,12 +251,22 @@ impl Ownership {
         &self.open
     }
 
-    /// Takes a broker's queues off, which is gone for good.
-    pub fn remove_broker(&mut self, broker: &str) {
+    /// Takes a broker's queues off, which is gone for good, and with them who has owned what of them. Of one
+    /// that is not, the queues would be added again, and read as if nobody had ever owned anything.
+    ///
+    /// # Errors
+    ///
+    /// Where the table has no queue of it; nothing is changed then.
+    pub fn remove_broker(&mut self, broker: &str) -> Result<(), UnknownBroker> {
+        let known: BTreeSet<_> = self.fences.queues().map(|queue| queue.broker.clone()).collect();
+        if !known.contains(broker) {
+            return Err(UnknownBroker { broker: broker.to_owned(), known });
+        }
         self.fences.remove_broker(broker);
         for member in self.members.values_mut() {
             member.queues.retain(|queue| queue.broker != broker);
         }
+        Ok(())
     }
 
     /// Gives up what is to be changed: everybody goes on as before.
@@ -457,8 +469,12 @@ mod tests {
         let gone = QueueKey { broker: "gone".to_owned(), number: 0 };
         table.add_queue(gone.clone());
         table.claim(&id("base"), &[gone, queue(0)].into()).unwrap();
-        table.remove_broker("gone");
+        table.remove_broker("gone").unwrap();
         assert_eq!(table.members()[&id("base")].queues, [queue(0)].into());
+        let before = table.clone();
+        let error = table.remove_broker("gone").unwrap_err();
+        assert_eq!(error.to_string(), "the table has no queue of broker `gone`; there is: a");
+        assert_eq!(table, before);
         open(&mut table, 5);
     }
 

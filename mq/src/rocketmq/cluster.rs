@@ -1,30 +1,22 @@
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{FutureExt, join_all, try_join_all};
+use futures_util::future::{join, join_all, try_join_all};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::command::Command;
 use super::connection::OnRequest;
-use super::known::Known;
-use super::route::{TopicRoute, route};
-use super::slot::Slot;
-use super::{Broker, Connection, RocketMqError};
+use super::route::TopicRoute;
+use super::routes::{KnownRoute, Refreshes, Routes};
+use super::{Broker, RocketMqError};
 use crate::{
     Attendance, ConnectionId, Message, MessageBroker, MessageSink, PullRequest, Pulled, QueueKey,
     Receipt, ReceivedMessage, Subscription,
 };
-
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// How long it is believed where the queues of a topic are, and that there is no such topic.
-const FRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
 
 /// How long a broker may take to hear that a consumer goes.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -47,29 +39,10 @@ const CHECK_TRANSACTION: i32 = 39;
 /// each server.
 #[derive(Debug)]
 pub struct RocketMq {
-    names: Vec<String>,
-    name_server: Slot<Connection>,
-    /// Which name server is asked first next time: the one behind that which broke.
-    next_name: Arc<AtomicUsize>,
-    routes: Mutex<HashMap<String, Arc<KnownRoute>>>,
-    brokers: Mutex<BTreeMap<String, Arc<Known>>>,
+    routes: Arc<Routes>,
+    refreshes: Mutex<Refreshes>,
     changes: watch::Sender<u64>,
     checks: broadcast::Sender<Check>,
-}
-
-/// Where the queues of a topic are, as was said some time ago.
-#[derive(Debug)]
-struct KnownRoute {
-    asked: Instant,
-    route: Arc<TopicRoute>,
-    writable: Arc<[QueueKey]>,
-}
-
-impl KnownRoute {
-    fn new(route: TopicRoute) -> Self {
-        let writable = route.queues(|(_, _, writable)| *writable).collect();
-        Self { asked: Instant::now(), route: Arc::new(route), writable }
-    }
 }
 
 /// A broker asks what became of a transaction.
@@ -87,65 +60,54 @@ impl RocketMq {
     /// The cluster of these name servers, each as `host:port`.
     pub fn new(names: Vec<String>) -> Self {
         Self {
-            names,
-            name_server: Slot::default(),
-            next_name: Arc::default(),
-            routes: Mutex::default(),
-            brokers: Mutex::default(),
+            routes: Arc::new(Routes::new(names)),
+            refreshes: Mutex::default(),
             changes: watch::Sender::new(0),
             checks: broadcast::Sender::new(256),
         }
     }
 
-    /// Returns where the queues of a topic are, as a name server has said it some seconds ago; while
-    /// none answers, as one has said it last.
+    /// Returns where the queues of a topic are, as a name server has said it last. Where that is some seconds
+    /// ago one is asked again, which nobody waits for.
     ///
     /// # Errors
     ///
-    /// Where no name server answers, and none ever has.
+    /// Where no name server answers, and none has ever said where they are.
     pub async fn route(&self, topic: &str) -> Result<Arc<TopicRoute>, RocketMqError> {
         Ok(Arc::clone(&self.known_route(topic).await?.route))
     }
 
     async fn known_route(&self, topic: &str) -> Result<Arc<KnownRoute>, RocketMqError> {
-        let known = lock(&self.routes).get(topic).cloned();
-        if let Some(known) = &known {
-            let fresh = if known.route.brokers.is_empty() { FRESH.1 } else { FRESH.0 };
-            if known.asked.elapsed() < fresh {
-                return Ok(Arc::clone(known));
+        match self.routes.known(topic) {
+            Some(known) if known.is_fresh() => Ok(known),
+            Some(known) if known.leads_anywhere() => {
+                lock(&self.refreshes).start(&self.routes, topic);
+                Ok(known)
             }
+            _ => self.routes.ask(topic).await,
         }
-        let found = match (self.ask_route(topic).await, known) {
-            (Ok(found), _) => {
-                for (name, (address, ..)) in &found.brokers {
-                    self.know(name, address);
-                }
-                found
-            }
-            (Err(error), Some(known)) if !known.route.brokers.is_empty() => {
-                debug!(%error, topic, "no name server answers, the last route is kept");
-                TopicRoute::clone(&known.route)
-            }
-            (Err(error), _) => return Err(error),
-        };
-        let found = Arc::new(KnownRoute::new(found));
-        lock(&self.routes).insert(topic.to_owned(), Arc::clone(&found));
-        Ok(found)
-    }
-
-    async fn ask_route(&self, topic: &str) -> Result<TopicRoute, RocketMqError> {
-        Ok(route(&*self.name_server().await?, topic).await?.unwrap_or_default())
     }
 
     /// Returns the brokers of a topic as they were last said to be, however long ago.
     async fn brokers_of(&self, topic: &str) -> BTreeSet<String> {
-        let known = lock(&self.routes).get(topic).map(|known| Arc::clone(&known.route));
-        let known = known.filter(|known| !known.brokers.is_empty());
-        let route = match known {
-            Some(known) => known,
+        let route = match self.routes.known(topic).filter(|known| known.leads_anywhere()) {
+            Some(known) => Arc::clone(&known.route),
             None => self.route(topic).await.unwrap_or_default(),
         };
         route.brokers.keys().cloned().collect()
+    }
+
+    /// Tells some brokers that a consumer is there.
+    async fn beat(
+        &self,
+        names: BTreeSet<String>,
+        attendance: &Attendance<'_>,
+    ) -> BTreeMap<ConnectionId, Instant> {
+        let known = names.iter().filter_map(|name| self.routes.broker(name));
+        let beats = known.map(|known| async move {
+            known.beat(self.on_request(known.name()), attendance).await
+        });
+        join_all(beats).await.into_iter().flatten().collect()
     }
 
     /// Returns the broker of a name that some topic has led to.
@@ -154,26 +116,19 @@ impl RocketMq {
     ///
     /// Where it cannot be reached, or is not known.
     pub async fn broker(&self, name: &str) -> Result<Arc<Broker>, RocketMqError> {
-        let known = lock(&self.brokers).get(name).cloned();
         let unknown = || RocketMqError::UnknownBroker { name: name.to_owned() };
-        let known = known.ok_or_else(unknown)?;
+        let known = self.routes.broker(name).ok_or_else(unknown)?;
         Ok(known.connect(self.on_request(name)).await?.1)
     }
 
     /// Returns every broker that is known.
     pub fn brokers(&self) -> BTreeSet<String> {
-        lock(&self.brokers).keys().cloned().collect()
+        self.routes.brokers()
     }
 
     /// Returns what brokers ask about transactions from now on.
     pub(super) fn checks(&self) -> broadcast::Receiver<Check> {
         self.checks.subscribe()
-    }
-
-    fn know(&self, name: &str, address: &str) {
-        let new = || Arc::new(Known::new(name.to_owned(), address.to_owned()));
-        let known = Arc::clone(lock(&self.brokers).entry(name.to_owned()).or_insert_with(new));
-        known.moved(address);
     }
 
     /// What is done about what brokers ask of this client.
@@ -188,37 +143,9 @@ impl RocketMq {
         })
     }
 
-    async fn name_server(&self) -> Result<Arc<Connection>, RocketMqError> {
-        if self.names.is_empty() {
-            return Err(RocketMqError::NoNameServer);
-        }
-        let make = || {
-            let (names, next) = (self.names.clone(), Arc::clone(&self.next_name));
-            async move { any_of(&names, &next).await }.boxed()
-        };
-        let all = self.names.join(", ");
-        Ok(self.name_server.get(&all, |it| !it.is_broken(), make).await?.1)
-    }
-
     async fn of(&self, queue: &QueueKey) -> Result<Arc<Broker>, RocketMqError> {
         self.broker(&queue.broker).await
     }
-}
-
-/// Connects to a name server; next time to another first.
-async fn any_of(names: &[String], next: &AtomicUsize) -> Result<Connection, RocketMqError> {
-    let mut failed = RocketMqError::NoNameServer;
-    let first = next.load(Ordering::Relaxed);
-    for (number, address) in names.iter().enumerate().cycle().skip(first).take(names.len()) {
-        match Connection::open(address, CONNECT).await {
-            Ok(connection) => {
-                next.store((number + 1) % names.len(), Ordering::Relaxed);
-                return Ok(connection);
-            }
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
 }
 
 impl MessageBroker for RocketMq {
@@ -226,6 +153,10 @@ impl MessageBroker for RocketMq {
 
     async fn queues(&self, topic: &str) -> Result<BTreeSet<QueueKey>, RocketMqError> {
         Ok(self.route(topic).await?.queues(|(_, readable, _)| *readable).collect())
+    }
+
+    async fn holders(&self, topic: &str) -> Result<BTreeSet<String>, RocketMqError> {
+        Ok(self.known_route(topic).await?.brokers())
     }
 
     async fn end(&self, topic: &str, queue: &QueueKey) -> Result<u64, RocketMqError> {
@@ -260,16 +191,23 @@ impl MessageBroker for RocketMq {
     }
 
     async fn attend(&self, attendance: &Attendance<'_>) -> BTreeMap<ConnectionId, Instant> {
-        let mut names = BTreeSet::new();
-        for subscription in attendance.subscriptions {
-            // Whoever has to be heard in time does not wait for a name server.
-            names.extend(self.brokers_of(&subscription.topic).await);
-        }
-        let known = names.iter().filter_map(|name| lock(&self.brokers).get(name).cloned());
-        let beats = known.map(|known| async move {
-            known.beat(self.on_request(known.name()), attendance).await
-        });
-        join_all(beats).await.into_iter().flatten().collect()
+        let topics = || attendance.subscriptions.iter().map(|it| it.topic.as_str());
+        let known = |topic| self.routes.known(topic).filter(|known| known.leads_anywhere());
+        let names: BTreeSet<String> =
+            topics().filter_map(known).flat_map(|known| known.brokers()).collect();
+        // Whoever has to be heard in time does not wait for a name server, and for no topic that has no
+        // brokers yet.
+        let half = attendance.limit / 2;
+        let late = async {
+            let unknown = topics().filter(|topic| known(topic).is_none());
+            let asked = unknown.map(|topic| tokio::time::timeout(half, self.brokers_of(topic)));
+            let asked = join_all(asked).await.into_iter().filter_map(Result::ok).flatten();
+            let new = asked.filter(|name| !names.contains(name)).collect();
+            self.beat(new, &Attendance { limit: half, ..*attendance }).await
+        };
+        let (mut answered, late) = join(self.beat(names.clone(), attendance), late).await;
+        answered.extend(late);
+        answered
     }
 
     async fn leave(&self, client: &str, group: &str) {
@@ -336,7 +274,7 @@ impl MessageSink for RocketMq {
 
     async fn writable(&self, topic: &str) -> Result<Arc<[QueueKey]>, RocketMqError> {
         let known = self.known_route(topic).await?;
-        if !known.route.brokers.is_empty() {
+        if known.leads_anywhere() {
             return Ok(Arc::clone(&known.writable));
         }
         // A broker that creates topics has this one, and creates others with four queues.
@@ -394,4 +332,137 @@ fn with_id(message: &Message) -> Cow<'_, Message> {
 
 fn new_id() -> String {
     format!("{:032X}", fastrand::u128(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bytes::BytesMut;
+    use futures_util::future::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A name server and a broker in one. It knows one topic, and of others says nothing at all; nor does it
+    /// say where that one is once it has fallen silent.
+    struct Server {
+        address: String,
+        silent_after: usize,
+        /// How often it was asked where the topic is.
+        asked: AtomicUsize,
+        beats: AtomicUsize,
+    }
+
+    const ROUTE: i32 = 105;
+    const TOPIC: &str = "orders";
+    const SOON: Duration = Duration::from_secs(20);
+
+    impl Server {
+        async fn start(silent_after: usize) -> (Arc<Self>, JoinSet<()>) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let (asked, beats) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let server = Arc::new(Self { address, silent_after, asked, beats });
+            let mut tasks = JoinSet::new();
+            tasks.spawn(Arc::clone(&server).listen(listener));
+            (server, tasks)
+        }
+
+        async fn listen(self: Arc<Self>, listener: TcpListener) {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(Arc::clone(&self).serve(stream));
+            }
+        }
+
+        async fn serve(self: Arc<Self>, mut stream: TcpStream) {
+            while let Ok(length) = stream.read_u32().await {
+                let mut frame = BytesMut::zeroed(usize::try_from(length).unwrap());
+                stream.read_exact(&mut frame).await.unwrap();
+                let request = Command::decode(&frame.freeze()).unwrap();
+                if let Some(body) = self.answer(&request) {
+                    let answer = Command { flag: 1, opaque: request.opaque, ..Command::default() };
+                    stream.write_all(&answer.with_body(body).encode().unwrap()).await.unwrap();
+                }
+            }
+        }
+
+        fn answer(&self, request: &Command) -> Option<String> {
+            if request.code != ROUTE {
+                self.beats.fetch_add(1, Ordering::Relaxed);
+                return Some(String::new());
+            }
+            let known = request.fields["topic"] == TOPIC
+                && self.asked.fetch_add(1, Ordering::Relaxed) < self.silent_after;
+            known.then(|| {
+                let address = &self.address;
+                format!(
+                    r#"{{"brokerDatas": [{{"brokerName": "a", "brokerAddrs": {{"0": "{address}"}}}}],
+                        "queueDatas": [{{"brokerName": "a", "readQueueNums": 2, "writeQueueNums": 2}}]}}"#
+                )
+            })
+        }
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let reached = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, reached).await.unwrap();
+    }
+
+    /// A send that found its route some seconds old waited for a name server, for as long as that was silent.
+    #[tokio::test]
+    async fn a_route_that_is_known_is_used_while_it_is_asked_for_again() {
+        let (server, _serving) = Server::start(1).await;
+        let cluster = RocketMq::new(vec![server.address.clone()]);
+        assert_eq!(timeout(SOON, cluster.writable(TOPIC)).await.unwrap().unwrap().len(), 2);
+        cluster.routes.age(TOPIC);
+        for _ in 0..10 {
+            let at_once = cluster.writable(TOPIC).now_or_never();
+            assert_eq!(at_once.unwrap().unwrap().len(), 2);
+        }
+        until(|| server.asked.load(Ordering::Relaxed) == 2).await;
+        // One asks at a time.
+        assert_eq!(lock(&cluster.refreshes).running(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_route_is_asked_for_again_and_what_is_said_counts() {
+        let (server, _serving) = Server::start(2).await;
+        let cluster = RocketMq::new(vec![server.address.clone()]);
+        cluster.writable(TOPIC).await.unwrap();
+        cluster.routes.age(TOPIC);
+        cluster.writable(TOPIC).await.unwrap();
+        until(|| cluster.routes.known(TOPIC).is_some_and(|known| known.is_fresh())).await;
+        assert_eq!(server.asked.load(Ordering::Relaxed), 2);
+    }
+
+    /// The heartbeats of all topics waited for the one of which no name server said where it is.
+    #[tokio::test]
+    async fn a_topic_without_a_route_does_not_keep_brokers_from_hearing_of_others() {
+        let (server, _serving) = Server::start(1).await;
+        let cluster = RocketMq::new(vec![server.address.clone()]);
+        cluster.route(TOPIC).await.unwrap();
+        let subscription = |topic: &str| Subscription {
+            topic: topic.to_owned(),
+            filter: crate::Filter::default(),
+            version: 1,
+        };
+        let subscriptions = ["nowhere", TOPIC, "nowhere either"].map(subscription);
+        let limit = Duration::from_millis(400);
+        let attendance =
+            Attendance { client: "c", group: "g", subscriptions: &subscriptions, limit };
+        // Sooner than it is given up to ask for one route.
+        let heard = timeout(Duration::from_secs(4), cluster.attend(&attendance)).await.unwrap();
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert_eq!(server.beats.load(Ordering::Relaxed), 1);
+    }
 }

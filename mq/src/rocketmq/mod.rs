@@ -14,6 +14,7 @@ mod known;
 mod message;
 mod pulling;
 mod route;
+mod routes;
 mod slot;
 mod transaction;
 

@@ -1,5 +1,6 @@
 //! Where tables are kept, so that every member of a group sees the same one.
 
+mod forgetting;
 mod ledger;
 mod memory;
 mod nacos;
@@ -10,6 +11,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+pub use self::forgetting::ForgetError;
 pub use self::ledger::{ChangeError, FindError, Ledger};
 pub use self::memory::MemoryStore;
 pub use self::nacos::{NacosStore, NotCompared};

@@ -18,6 +18,11 @@ pub enum OpenError {
     Unfit(#[from] StoreError),
 }
 
+/// What of a name may be shown: a URL may have a password in it.
+fn without_secrets(name: &str) -> String {
+    name.split_once("://").map_or_else(|| name.to_owned(), |(scheme, _)| format!("{scheme}://…"))
+}
+
 /// Opens the state store of a name: `memory`, for one process only; `nacos`, as documents of the group
 /// `DEFAULT_GROUP` on these servers; or the URL of a database. A store that cannot be reached yet is
 /// waited for by whoever needs it.
@@ -47,6 +52,18 @@ pub async fn open_store(
             Ok(Arc::new(store))
         }
         "postgres" | "postgresql" | "mysql" | "mariadb" => Ok(Arc::new(SqlStore::open(name)?)),
-        _ => Err(OpenError::Unknown(name.to_owned())),
+        _ => Err(OpenError::Unknown(without_secrets(name))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_misspelt_shows_no_password() {
+        let opened = open_store("postgre://user:secret@host/name", None).await;
+        let said = opened.err().unwrap().to_string();
+        assert!(said.contains("`postgre://…`") && !said.contains("secret"), "{said}");
     }
 }

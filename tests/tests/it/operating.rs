@@ -1,5 +1,7 @@
 //! `graylane mq` as an operator uses it, on a real broker and a real database.
 
+mod ending;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +11,8 @@ use gray_config::live;
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
     Attendance, Consumer, ConsumerProperties, Filter, Ledger, Message, MessageBroker,
-    MessageSettings, MessageSink, Messaging, OwnStatus, QueueKey, Settings, SqlStore, StateStore,
-    Subscription,
+    MessageSettings, MessageSink, Messaging, OwnStatus, Owner, QueueKey, Settings, SqlStore,
+    StateStore, Subscription,
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
 use gray_tests::{
@@ -29,7 +31,11 @@ struct Desk {
 
 impl Desk {
     async fn start() -> anyhow::Result<Self> {
-        let (server, database) = (Server::start(Release::Five)?, Database::start(Sql::Postgres)?);
+        Self::start_on(Server::start(Release::Five)?).await
+    }
+
+    async fn start_on(server: Server) -> anyhow::Result<Self> {
+        let database = Database::start(Sql::Postgres)?;
         let admin = RocketMq::new(vec![server.names()]);
         eventually(PATIENCE, async || {
             ensure!(!admin.route("TBW102").await?.brokers.is_empty(), "no broker");
@@ -66,20 +72,33 @@ impl Desk {
 
     /// Runs `graylane mq`; returns what it prints, and whether it went well.
     fn mq(&self, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
+        let (said, code) = self.ends(arguments)?;
+        Ok((said, code == Some(0)))
+    }
+
+    /// Runs `graylane mq audit`; returns what it prints, and its exit code.
+    fn audit(&self) -> anyhow::Result<(String, Option<i32>)> {
+        self.ends(&["audit"])
+    }
+
+    /// Runs `graylane mq`; returns what it prints, where it fails also as an error, and its exit code.
+    fn ends(&self, arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
         let mut command = Command::new(binary("graylane")?);
         command.arg("mq").args(arguments).args(["--names", &self.server.names()]);
         let output = command.args(["--state", &self.database.url()]).output()?;
         let good = output.status.success();
         let said = if good { output.stdout } else { [output.stdout, output.stderr].concat() };
-        Ok((String::from_utf8_lossy(&said).into_owned(), good))
+        Ok((String::from_utf8_lossy(&said).into_owned(), output.status.code()))
     }
 
-    /// Runs `graylane mq audit`; returns what it prints, and its exit code.
-    fn audit(&self) -> anyhow::Result<(String, Option<i32>)> {
-        let mut command = Command::new(binary("graylane")?);
-        command.args(["mq", "audit", "--names", &self.server.names()]);
-        let output = command.args(["--state", &self.database.url()]).output()?;
-        Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()))
+    /// Waits until an audit ends with this code, and says so.
+    async fn audits(&self, expected: Option<i32>, part: &str) -> anyhow::Result<()> {
+        eventually(PATIENCE, async || {
+            let (text, code) = self.audit()?;
+            ensure!(code == expected && text.contains(part), "{code:?} {text}");
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until the status of the topic is so.
@@ -124,6 +143,13 @@ async fn a_broker_that_is_gone_for_good_is_forgotten() -> anyhow::Result<()> {
         members(status) == 2 && unknown.contains("broker-gone") && owner(status) != Some("lane")
     };
     desk.status(waits).await?;
+    // What is misspelt was said to be forgotten; what is there would be read anew as if nobody owned it.
+    let there = RocketMq::new(vec![desk.server.names()]).queues(TOPIC).await?;
+    let there = there.first().context("no queue")?.broker.clone();
+    for (broker, why) in [("broker-gon", "no queue of broker"), (&*there, "it is not gone")] {
+        let (text, code) = desk.ends(&["forget-broker", GROUP, TOPIC, broker])?;
+        ensure!(code == Some(2) && text.contains(why) && text.contains(broker), "{code:?} {text}");
+    }
     let (text, good) = desk.mq(&["forget-broker", GROUP, TOPIC, "broker-gone"])?;
     ensure!(good && text.contains("broker-gone is forgotten; 2 queues"), "{text}");
     desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
@@ -140,14 +166,7 @@ async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
     let base = desk.consumer(GrayStatus::Prod)?;
     let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
     desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
-    let audits = async |expected: Option<i32>, part: &str| {
-        eventually(PATIENCE, async || {
-            let (text, code) = desk.audit()?;
-            ensure!(code == expected && text.contains(part), "{code:?} {text}");
-            Ok(())
-        })
-        .await
-    };
+    let audits = async |code: Option<i32>, part: &str| desk.audits(code, part).await;
     audits(Some(0), "all is well with 1 topics").await?;
 
     // As a Java consumer does it: it says that it is there, and registers nowhere else.
@@ -179,6 +198,42 @@ async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
     brokers.send("operators", &message, queue).await?;
     audits(Some(1), "orders-svc_gray has no consumer, and at most 1 messages wait for one").await?;
     audits(Some(1), "give gray to base with `graylane mq drain`").await?;
+
+    // A broker that has lost messages, by what a table knows of it.
+    let queues = brokers.queues(TOPIC).await?;
+    let switched = |table: &mut gray_mq::Ownership| {
+        queues.iter().cloned().for_each(|queue| table.add_queue(queue));
+        table.request(Lane::GRAY, Owner::Lane);
+        table.fence(&queues.iter().map(|queue| (queue.clone(), 100)).collect())
+    };
+    Ledger::new(desk.store()?, "another", TOPIC).change(switched).await?;
+    audits(Some(2), "before the last fence of gray at 100: the broker has lost messages").await?;
+    base.stop().await;
+    Ok(())
+}
+
+/// A consumer whose filter its broker refuses says that it is there. It was to be started, by the audit's word,
+/// or all was well.
+async fn an_audit_tells_of_a_filter_that_is_refused() -> anyhow::Result<()> {
+    let desk = Desk::start_on(Server::start_with(Release::Five, false)?).await?;
+    let base = desk.consumer(GrayStatus::Prod)?;
+    desk.audits(Some(0), "all is well with 1 topics").await?;
+    let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
+    let said = format!("{}@gray of gray is there and does not read {TOPIC}", gray.client());
+    desk.audits(Some(1), &said).await?;
+    desk.audits(Some(1), "set enablePropertyFilter=true in its broker.conf").await?;
+    // Base has seen that there are gray consumers; messages wait for them.
+    desk.status(|status| owner(status) == Some("lane") && status["state"] == "steady").await?;
+    let brokers = RocketMq::new(vec![desk.server.names()]);
+    let message = Message::new(TOPIC, "for gray").with("gray", "GRAY");
+    let queues = brokers.writable(TOPIC).await?;
+    brokers.send("operators", &message, queues.first().context("no queue")?).await?;
+    desk.audits(Some(1), "1 are in the group and do not read it (notReading)").await?;
+    let (text, _) = desk.audit()?;
+    ensure!(!text.contains("start one") && !text.contains("stranger"), "{text}");
+    let (text, good) = desk.mq(&["status"])?;
+    ensure!(good && text.contains("NOT READING: "), "{text}");
+    gray.stop().await;
     base.stop().await;
     Ok(())
 }
@@ -259,6 +314,7 @@ async fn the_page_of_a_gateway_says_and_decides_the_same() -> anyhow::Result<()>
         (order(GROUP, "lane"), Some("http://evil.example"), 403),
         (order("order-svc", "lane"), None, 404),
         (order(GROUP, "nobody"), None, 400),
+        (order(GROUP, "lane").replace("gray", "team_a"), None, 400),
         (order(GROUP, "lane"), None, 202),
     ] {
         let (status, answer) = ask(&page, "POST", "/switch", &body, origin).await?;
@@ -291,8 +347,13 @@ async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
     let desk = Desk::start().await?;
     let (text, good) = desk.mq(&["status"])?;
     ensure!(!good && text.contains("no consumer has registered yet"), "{text}");
+    // Another database, or another namespace: nothing is known to be well.
+    let (text, code) = desk.audit()?;
+    ensure!(code == Some(1) && text.contains("no consumer has registered yet"), "{code:?} {text}");
     let base = desk.consumer(GrayStatus::Prod)?;
     desk.status(|status| members(status) == 1).await?;
+    let (text, good) = desk.mq(&["status", "--group", "order-svc"])?;
+    ensure!(!good && text.contains(&format!("there are: {GROUP} {TOPIC}")), "{text}");
     let (text, good) = desk.mq(&["drain", "order-svc", TOPIC, "gray"])?;
     ensure!(!good && text.contains(&format!("there are: {GROUP} {TOPIC}")), "{text}");
     let (text, good) = desk.mq(&["drain", GROUP, TOPIC, "no lane"])?;
@@ -311,6 +372,11 @@ mod on_rocketmq_5 {
         #[tokio::test]
         async fn an_audit_finds_what_is_wrong() -> anyhow::Result<()> {
             super::super::an_audit_finds_what_is_wrong().await
+        }
+
+        #[tokio::test]
+        async fn an_audit_tells_of_a_filter_that_is_refused() -> anyhow::Result<()> {
+            super::super::an_audit_tells_of_a_filter_that_is_refused().await
         }
 
         #[tokio::test]

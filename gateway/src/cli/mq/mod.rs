@@ -10,12 +10,24 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use gray_config::nacos::NacosProperties;
 use gray_mq::rocketmq::RocketMq;
-use gray_mq::{Ledger, Owner, Severity, StateStore, TopicStatus, audit, open_store, status};
+use gray_mq::{
+    FindError, ForgetError, Ledger, OpenError, Owner, StateStore, StoreError, TopicStatus,
+    open_store, status,
+};
 use gray_propagation::Lane;
 
-use super::{WRONG, runtime, say};
+use super::{WRONG, fail, runtime, say};
+
+/// The exit code where the tables cannot be had, so that nothing is known of how messages stand.
+const AWAY: u8 = 3;
+
+/// What is said where there is no table at all.
+const NO_TABLE: &str = "no consumer has registered yet, or its tables are elsewhere: --state, and for \
+                        Nacos --nacos and --namespace, have to be those of the consumers";
 
 /// Shows how the messages of lanes stand, and decides who handles them.
+///
+/// Exits with 2 where it is told something wrong, and with 3 where the tables cannot be had.
 #[derive(Debug, Args)]
 pub(super) struct Mq {
     #[command(subcommand)]
@@ -37,7 +49,13 @@ struct Place {
     )]
     names: Vec<String>,
     /// Where the tables are: `nacos`, `postgres://…` or `mysql://…`.
-    #[arg(long, global = true, env = "GRAYLANE_MQ_STATE", default_value = "nacos")]
+    #[arg(
+        long,
+        global = true,
+        env = "GRAYLANE_MQ_STATE",
+        default_value = "nacos",
+        hide_env_values = true
+    )]
     state: String,
     /// The Nacos servers, where the tables are in Nacos.
     #[arg(
@@ -62,6 +80,8 @@ struct Place {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Shows for each group and topic what is going on, who is there, and what is to be read.
+    ///
+    /// Exits with 1 where there is none.
     Status {
         /// This consumer group only, as it is in the base environment.
         #[arg(long)]
@@ -73,11 +93,12 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Looks for what is wrong: consumers that are not registered, messages that nobody reads, switches
-    /// that wait for somebody, brokers that have lost messages. It changes nothing.
+    /// Looks for what is wrong: consumers that are not registered or do not read, messages that nobody
+    /// reads, switches that wait for somebody, brokers that have lost messages. It changes nothing.
     ///
-    /// Exits with 0 where all is well, with 1 where something waits, and with 2 where messages may be
-    /// handled by the wrong consumers or are lost.
+    /// Exits with 0 where all is well, with 1 where something waits or there is no table at all, with 2
+    /// where messages may be handled by the wrong consumers or are lost, and with 3 where the tables cannot
+    /// be had.
     Audit {
         /// As JSON.
         #[arg(long)]
@@ -104,10 +125,19 @@ enum Task {
 
 impl Mq {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        runtime()?.block_on(self.perform())
+        match runtime()?.block_on(self.perform()) {
+            Err(error) if is_away(&error) => {
+                fail(&error);
+                Ok(ExitCode::from(AWAY))
+            }
+            done => done,
+        }
     }
 
     async fn perform(self) -> anyhow::Result<ExitCode> {
+        if let Task::Open(switch) = &self.task {
+            switch.can_be_opened()?;
+        }
         let brokers = RocketMq::new(self.place.names.clone());
         let store = self.place.store().await?;
         match self.task {
@@ -116,44 +146,16 @@ impl Mq {
                     group.as_ref().is_none_or(|group| *group == status.group)
                         && topic.as_ref().is_none_or(|topic| *topic == status.topic)
                 };
-                let mut all = status(&brokers, &store).await?;
-                all.retain(fits);
-                if json {
-                    return say(&serde_json::to_string_pretty(&all)?);
-                }
-                if all.is_empty() {
-                    say("no consumer has registered yet")?;
-                    return Ok(ExitCode::FAILURE);
-                }
-                say(all.iter().map(show::show).collect::<Vec<_>>().join("\n\n").trim_end())
+                show::status(status(&brokers, &store).await?, fits, json)
             }
-            Task::Audit { json } => {
-                let all = status(&brokers, &store).await?;
-                let findings: Vec<_> = all.iter().flat_map(audit).collect();
-                let text = if json {
-                    serde_json::to_string_pretty(&findings)?
-                } else {
-                    show::findings(&findings, all.len())
-                };
-                say(&text)?;
-                Ok(match findings.iter().map(|finding| finding.severity).max() {
-                    None => ExitCode::SUCCESS,
-                    Some(Severity::Warning) => ExitCode::FAILURE,
-                    Some(Severity::Error) => ExitCode::from(WRONG),
-                })
-            }
+            Task::Audit { json } => show::audit(&status(&brokers, &store).await?, json),
             Task::Open(switch) => switch.run(&store, Some(Owner::Lane)).await,
             Task::Drain(switch) => switch.run(&store, Some(Owner::Base)).await,
             Task::Release(switch) => switch.run(&store, None).await,
             Task::ForgetBroker { group, topic, broker } => {
                 let ledger = Ledger::find(&store, &group, &topic).await?;
-                let (before, ()) = ledger
-                    .change(|table| {
-                        table.remove_broker(&broker);
-                        Ok::<_, std::convert::Infallible>(())
-                    })
-                    .await?;
-                let queues = before.fences().queues().count();
+                let table = ledger.forget_broker(&brokers, &broker).await?;
+                let queues = table.fences().queues().count();
                 say(&format!("{broker} is forgotten; {queues} queues of other brokers are left"))
             }
         }
@@ -174,6 +176,14 @@ impl Place {
         }
         open_store(&self.state, Some(&nacos)).await.context("the tables cannot be had (--state)")
     }
+}
+
+/// Tells whether it is the tables that cannot be had, and not what was asked for that is wrong.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.is::<OpenError>()
+        || error.is::<StoreError>()
+        || matches!(error.downcast_ref(), Some(FindError::Store(_)))
+        || matches!(error.downcast_ref(), Some(ForgetError::Store(_)))
 }
 
 /// A lane as an operator names it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use gray_config::HumanDuration;
-use gray_mq::{Ledger, Owner, Ownership, StateStore};
+use gray_mq::{GroupName, InvalidGroup, Ledger, Owner, Ownership, Side, StateStore};
 use gray_propagation::Lane;
 use tokio::time::Instant;
 
@@ -26,6 +26,11 @@ pub(super) struct Switch {
 }
 
 impl Switch {
+    /// Refuses a lane that no consumer can be in: its messages would wait for ever.
+    pub(super) fn can_be_opened(&self) -> Result<(), InvalidGroup> {
+        GroupName::new(&self.group)?.of(Side::Lane(self.lane)).map(drop)
+    }
+
     /// Decides, and waits until the consumers have switched.
     pub(super) async fn run(
         &self,
