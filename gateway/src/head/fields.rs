@@ -41,6 +41,12 @@ impl Line {
         Self { start: count(start), name: count(name), value: count(value) }
     }
 
+    /// The same line in a text that begins with so much more.
+    fn behind(self, start: usize) -> Self {
+        // As above.
+        Self { start: self.start + u32::try_from(start).unwrap_or_default(), ..self }
+    }
+
     pub(super) const fn name(self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.name as usize
@@ -157,6 +163,15 @@ impl HeadFields {
         self.push(Line::new(start, text.len(), from.value().len()), name);
     }
 
+    /// Adds all lines of other fields, which were written ahead, behind all others.
+    pub(crate) fn append_all(&mut self, other: &Self) {
+        let start = self.text.len();
+        self.text.extend_from_slice(&other.text);
+        self.lines.extend(other.lines.iter().map(|line| line.behind(start)));
+        self.marks |= other.marks;
+        self.underscores |= other.underscores;
+    }
+
     /// Takes a line up that has been written.
     fn push(&mut self, line: Line, name: &FieldName) {
         self.marks |= name.mark();
@@ -242,7 +257,7 @@ impl HeadFields {
 impl Drop for HeadFields {
     fn drop(&mut self) {
         /// How many are kept, and how large they may be: so much memory a thread has for nothing.
-        const MOST: (usize, usize, usize) = (16, 4 << 10, 64);
+        const MOST: (usize, usize, usize) = (16, 8 << 10, 64);
         let (size, lines) = (self.text.capacity(), self.lines.capacity());
         if size == 0 || size > MOST.1 || lines > MOST.2 {
             return;
@@ -362,6 +377,22 @@ mod tests {
                 prop_assert_eq!(HeaderMap::from(&HeadFields::from(&map)), map.clone());
             }
         }
+    }
+
+    #[test]
+    fn lines_that_were_written_ahead_are_added_as_they_are() {
+        let [one, two, three] = ["a", "b_", "c"].map(FieldName::from_static);
+        let (mut fields, mut ahead) = (HeadFields::default(), HeadFields::default());
+        fields.append(&one, b"1");
+        ahead.append(&two, b"2");
+        ahead.append(&three, b"3");
+        fields.append_all(&ahead);
+        fields.append_all(&HeadFields::default());
+        let lines: Vec<_> = fields.iter().collect();
+        assert_eq!(lines, [(&b"a"[..], &b"1"[..]), (b"b_", b"2"), (b"c", b"3")]);
+        assert_eq!((fields.first(&two), fields.has(&three)), (Some(&b"2"[..]), true));
+        assert!(fields.may_have_underscores());
+        assert_eq!(fields.pieces(|_| true).count(), 1);
     }
 
     #[test]

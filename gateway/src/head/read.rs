@@ -4,7 +4,7 @@ use gray_propagation::FieldName;
 
 use super::HeadFields;
 use super::fields::{COLON, END, Line};
-use super::swar::{EACH, controls};
+use super::swar::controls;
 
 /// Why lines are not read as fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ impl HeadFields {
     ) -> Result<Option<(Self, usize)>, Wrong> {
         let mut fields = Self::spare();
         fields.lines.reserve(MORE.0);
+        // With what stands behind the head, which is little: where that ends is not known yet.
+        fields.text.reserve(text.len() + MORE.1);
+        fields.text.extend_from_slice(text);
         // Values that do not stand behind one blank and before the line's end, by their lines.
         let mut odd: Vec<(usize, Range<usize>)> = Vec::new();
         let mut place = start;
@@ -43,25 +46,51 @@ impl HeadFields {
                 [] | [b'\r'] => return Ok(None),
                 _ => {}
             }
-            let Some(name) = name(rest)? else { return Ok(None) };
+            let Some(name) = fields.read_name(place)? else { return Ok(None) };
             let Some((value, length)) = value(rest, name + 1)? else { return Ok(None) };
             if fields.lines.len() >= most {
                 return Err(Wrong::TooMany);
             }
-            let line = Line::new(place, name, value.len());
             if value.start != name + COLON.len() || value.end + END.len() != length {
                 odd.push((fields.lines.len(), place + value.start..place + value.end));
             }
-            fields.lines.push(line);
+            fields.lines.push(Line::new(place, name, value.len()));
             place += length;
         };
-        fields.text.reserve(end + MORE.1);
-        fields.text.extend_from_slice(text.get(..end).unwrap_or_default());
+        fields.text.truncate(end);
         for (number, value) in odd {
             fields.straighten(number, text.get(value).unwrap_or_default());
         }
-        fields.mark();
         Ok(Some((fields, end)))
+    }
+
+    /// Turns the name that stands at a place into lower case, takes note of it, and returns how long it is; `None`
+    /// where its colon has not come.
+    fn read_name(&mut self, place: usize) -> Result<Option<usize>, Wrong> {
+        const WRONG: Wrong = Wrong::Line("a field's name");
+        let rest = self.text.get_mut(place..).unwrap_or_default();
+        let (mut length, mut common) = (0, u8::MAX);
+        for byte in rest.iter_mut() {
+            let low = lower(*byte);
+            if low == 0 {
+                break;
+            }
+            *byte = low;
+            common &= low;
+            length += 1;
+        }
+        let name = rest.get(..length).unwrap_or_default();
+        match rest.get(length) {
+            // Longer ones are taken by no library, so that they would be lost over HTTP/2.
+            Some(b':') if length > 0 && u16::try_from(length).is_ok() => {
+                self.marks |= FieldName::mark_of(name);
+                // Of all that names may have, only `_` and `^` lack this bit.
+                self.underscores |= common & 0x20 == 0;
+                Ok(Some(length))
+            }
+            Some(_) => Err(WRONG),
+            None => Ok(None),
+        }
     }
 
     /// Writes a line anew, as lines are written here.
@@ -72,27 +101,6 @@ impl HeadFields {
         if let Some(place) = self.lines.get_mut(number) {
             *place = line;
         }
-    }
-
-    /// Turns all names into lower case, and takes note of which there are.
-    fn mark(&mut self) {
-        let Self { text, lines, marks, underscores } = self;
-        for line in &*lines {
-            *underscores |= lower(text, line.name());
-            *marks |= FieldName::mark_of(text.get(line.name()).unwrap_or_default());
-        }
-    }
-}
-
-/// Returns how long the name of a line is; `None` where its colon has not come.
-fn name(line: &[u8]) -> Result<Option<usize>, Wrong> {
-    const WRONG: Wrong = Wrong::Line("a field's name");
-    match line.iter().position(|byte| !is_token(*byte)) {
-        // Longer ones are taken by no library, so that they would be lost over HTTP/2.
-        Some(name) if name == 0 || name > usize::from(u16::MAX) => Err(WRONG),
-        Some(name) if line.get(name) == Some(&b':') => Ok(Some(name)),
-        Some(_) => Err(WRONG),
-        None => Ok(None),
     }
 }
 
@@ -139,8 +147,13 @@ pub(crate) fn text_end(text: &[u8], from: usize) -> Option<usize> {
 
 /// Whether names may have this character (RFC 9110, section 5.6.2).
 pub(crate) fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = tokens();
-    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
+    lower(byte) != 0
+}
+
+/// A character of names in lower case, or 0.
+fn lower(byte: u8) -> u8 {
+    const LOWER: [u8; 256] = lower_tokens();
+    LOWER.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 #[allow(
@@ -148,43 +161,26 @@ pub(crate) fn is_token(byte: u8) -> bool {
     clippy::cast_possible_truncation,
     reason = "it runs at compile time"
 )]
-const fn tokens() -> [bool; 256] {
-    let mut tokens = [false; 256];
-    let mut byte = 0;
+const fn lower_tokens() -> [u8; 256] {
+    let (mut lower, mut byte) = ([0; 256], 0);
     while byte < 256 {
-        tokens[byte] = matches!(
-            byte as u8,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|'
-                | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-        );
+        lower[byte] = match byte as u8 {
+            upper @ b'A'..=b'Z' => upper.to_ascii_lowercase(),
+            token @ (b'!'
+            | b'#'..=b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'0'..=b'9'
+            | b'^'..=b'z'
+            | b'|'
+            | b'~') => token,
+            _ => 0,
+        };
         byte += 1;
     }
-    tokens
-}
-
-/// Turns a part of a text into lower case, eight bytes at once where it has as many; tells whether an underscore is
-/// in it.
-fn lower(text: &mut [u8], part: Range<usize>) -> bool {
-    let (mut place, mut left) = (part.start, part.len());
-    let mut underscores = 0;
-    while left > 0 {
-        let Some(eight) = text.get_mut(place..place + 8).and_then(|it| it.as_mut_array::<8>())
-        else {
-            let rest = text.get_mut(place..place + left).unwrap_or_default();
-            rest.make_ascii_lowercase();
-            return underscores != 0 || rest.contains(&b'_');
-        };
-        let word = u64::from_le_bytes(*eight);
-        // What stands behind the part is none of it.
-        let mask = if left < 8 { (1 << (8 * left)) - 1 } else { u64::MAX };
-        let low = word & (EACH * 0x7f);
-        let upper = (low + EACH * 0x3f) & !(low + EACH * 0x25) & !word & (EACH * 0x80) & mask;
-        *eight = (word | (upper >> 2)).to_le_bytes();
-        let other = (word ^ (EACH * 0x5f)) | !mask;
-        underscores |= other.wrapping_sub(EACH) & !other & (EACH * 0x80);
-        (place, left) = (place + 8, left.saturating_sub(8));
-    }
-    underscores != 0
+    lower
 }
 
 #[cfg(test)]
@@ -193,19 +189,16 @@ mod tests {
 
     use super::*;
 
-    proptest! {
-        /// Against what the library does byte by byte; what stands beside the part stays as it is.
-        #[test]
-        fn a_part_of_a_text_is_turned_into_lower_case(
-            text in prop::collection::vec(any::<u8>(), 0..40),
-            (start, length) in (0_usize..40, 0_usize..40),
-        ) {
-            let start = start.min(text.len());
-            let part = start..(start + length).min(text.len());
-            let (mut ours, mut theirs) = (text.clone(), text);
-            theirs[part.clone()].make_ascii_lowercase();
-            prop_assert_eq!(lower(&mut ours, part.clone()), theirs[part].contains(&b'_'));
-            prop_assert_eq!(ours, theirs);
+    #[test]
+    fn names_have_the_characters_of_tokens_in_lower_case() {
+        for byte in 0..=u8::MAX {
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(byte), token, "{byte}");
+            if token {
+                assert_eq!(lower(byte), byte.to_ascii_lowercase());
+                let bare = lower(byte) & 0x20 == 0;
+                assert_eq!(bare, b"_^".contains(&byte), "{byte}");
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Eight bytes of a text at once, as one number.
 
 /// A number of eight bytes, each of them 1.
-pub(super) const EACH: u64 = u64::MAX / 255;
+const EACH: u64 = u64::MAX / 255;
 
 /// Returns the highest bit of each byte that is a control character; of those behind the first it may be set
 /// although they are none.

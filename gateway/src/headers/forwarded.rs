@@ -54,6 +54,17 @@ pub(crate) struct Arrival<'a> {
     pub(crate) trusted: bool,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// What is said of the peer where it is the client.
+    pub(crate) said: &'a HeadFields,
+}
+
+/// Writes what is said of a peer that is the client, once for each connection.
+pub(crate) fn said_of(peer: &Address, scheme: &str) -> HeadFields {
+    let mut fields = HeadFields::default();
+    fields.append(&FORWARDED_FOR, peer.text.as_bytes());
+    fields.append(&REAL_IP, peer.text.as_bytes());
+    fields.append(&FORWARDED_PROTO, scheme.as_bytes());
+    fields
 }
 
 /// An address, and how it is written: a connection's is written once.
@@ -79,10 +90,9 @@ impl Address {
 /// spelling.
 pub(crate) fn forward(headers: &mut HeadFields, arrival: &Arrival<'_>) {
     let some = headers.may_have_underscores() || headers.may_have_any(OURS);
-    if !some && !headers.names().any(|name| name.starts_with(PREFIX)) {
-        headers.append(&FORWARDED_FOR, arrival.peer.text.as_bytes());
-        headers.append(&REAL_IP, arrival.client.text.as_bytes());
-        headers.append(&FORWARDED_PROTO, arrival.scheme.as_bytes());
+    let is_peer = arrival.client.ip == arrival.peer.ip;
+    if is_peer && !some && !headers.names().any(|name| name.starts_with(PREFIX)) {
+        headers.append_all(arrival.said);
         headers.append_copy(&FORWARDED_HOST, &HOST);
         return;
     }
@@ -138,7 +148,8 @@ mod tests {
         let mut headers = forged();
         let [peer, client] = ["10.0.0.1", "1.1.1.1"].map(|it| Address::new(it.parse().unwrap()));
         let (peer, client) = (&peer, &client);
-        forward(&mut headers, &Arrival { peer, client, trusted, scheme: "https" });
+        let said = &said_of(peer, "https");
+        forward(&mut headers, &Arrival { peer, client, trusted, scheme: "https", said });
         http::HeaderMap::from(&headers)
     }
 

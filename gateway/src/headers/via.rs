@@ -1,5 +1,7 @@
 //! The `Via` field (RFC 9110, section 7.6.3): who passed a message on.
 
+use std::sync::LazyLock;
+
 use gray_propagation::{Lines, lines};
 use http::Version;
 
@@ -24,12 +26,20 @@ pub(crate) fn passes(headers: &impl Lines) -> usize {
 
 /// Signs a message that came in this version.
 pub(crate) fn sign(headers: &mut HeadFields, version: Version) {
-    let value = match version {
-        Version::HTTP_2 => "2 graylane",
-        Version::HTTP_10 => "1.0 graylane",
-        _ => "1.1 graylane",
-    };
-    headers.append(&VIA, value.as_bytes());
+    /// Each is written once.
+    static SIGNATURES: LazyLock<[HeadFields; 3]> = LazyLock::new(|| {
+        [&b"1.0 graylane"[..], b"1.1 graylane", b"2 graylane"].map(|value| {
+            let mut fields = HeadFields::default();
+            fields.append(&VIA, value);
+            fields
+        })
+    });
+    let [one_zero, one_one, two] = &*SIGNATURES;
+    headers.append_all(match version {
+        Version::HTTP_2 => two,
+        Version::HTTP_10 => one_zero,
+        _ => one_one,
+    });
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod framing;
 mod head;
 mod incoming;
 mod io;
+mod large;
 mod outgoing;
 mod request_head;
 mod server;

@@ -10,10 +10,10 @@ use tokio_util::io::poll_read_buf;
 use super::Io;
 use super::chunked::{Chunks, Piece};
 use super::framing::Framing;
+use super::large::{self, READ_LARGE};
 
-/// How much is read at a time, of heads and small bodies, and of what is known to be larger.
+/// How much is read at a time, of heads and small bodies.
 pub(super) const READ: usize = 4 << 10;
-pub(super) const READ_LARGE: usize = 64 << 10;
 
 /// What of a body is still to come.
 #[derive(Debug)]
@@ -163,20 +163,56 @@ impl Stream {
                 Piece::End => return Poll::Ready(None),
                 Piece::More => {}
             }
+            if let Some(most) = self.large() {
+                return self.poll_large(cx, most);
+            }
             let small = matches!(self.rest, Rest::Length(left) if left < READ as u64);
             match ready!(self.poll_read(cx, if small { READ } else { READ_LARGE })) {
                 Ok(true) => {}
-                Ok(false) if matches!(self.rest, Rest::UntilClose) => {
-                    self.rest = Rest::Nothing;
-                    return Poll::Ready(None);
-                }
-                Ok(false) => {
-                    let ended = std::io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Some(Err(Cut::Broken(ended))));
-                }
+                Ok(false) => return Poll::Ready(self.cut().map(Err)),
                 Err(error) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
             }
         }
+    }
+
+    /// How much may be read as it is, where that is much: a body without any lines in it of which nothing has come.
+    fn large(&self) -> Option<u64> {
+        match self.rest {
+            _ if !self.read.is_empty() => None,
+            Rest::Length(left) => Some(left).filter(|left| *left >= READ as u64),
+            Rest::UntilClose => Some(u64::MAX),
+            _ => None,
+        }
+    }
+
+    fn poll_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: u64,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let piece = ready!(large::poll_piece(&mut self.io, cx, most));
+        Poll::Ready(match piece {
+            Err(error) => Some(Err(Cut::Broken(error))),
+            Ok(piece) if piece.is_empty() => self.cut().map(Err),
+            Ok(piece) => {
+                let left = most - piece.len() as u64;
+                match &mut self.rest {
+                    rest @ Rest::Length(_) if left == 0 => *rest = Rest::Nothing,
+                    Rest::Length(known) => *known = left,
+                    _ => {}
+                }
+                Some(Ok(Frame::data(piece)))
+            }
+        })
+    }
+
+    /// What it means that nothing more will come.
+    fn cut(&mut self) -> Option<Cut> {
+        if matches!(self.rest, Rest::UntilClose) {
+            self.rest = Rest::Nothing;
+            return None;
+        }
+        Some(Cut::Broken(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Takes the next piece of what has been read.

@@ -39,11 +39,15 @@ const DEFAULT_IDLE: std::time::Duration = std::time::Duration::from_mins(1);
 pub(crate) struct Peer {
     pub(crate) address: Address,
     pub(crate) scheme: &'static str,
+    /// What instances are told of it.
+    said: HeadFields,
 }
 
 impl Peer {
     pub(crate) fn new(addr: SocketAddr, scheme: &'static str) -> Self {
-        Self { address: Address::new(addr.ip()), scheme }
+        let address = Address::new(addr.ip());
+        let said = headers::said_of(&address, scheme);
+        Self { address, scheme, said }
     }
 }
 
@@ -197,6 +201,7 @@ impl Gateway {
                 client: &peer.address.or(call.client.address),
                 trusted: call.client.through_proxy,
                 scheme: peer.scheme,
+                said: &peer.said,
             };
             let version = call.head.version;
             let fields = &mut call.head.fields;
