@@ -212,12 +212,15 @@ impl Ownership {
         for (queue, lanes) in &mut changed.0 {
             let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;
             for (lane, owner) in &intent.lanes {
-                let fences = lanes.entry(*lane).or_default();
-                if let Some(last) = fences.last().filter(|last| last.from > end) {
+                let last = lanes.get(lane).and_then(|fences| fences.last()).copied();
+                if let Some(last) = last.filter(|last| last.from > end) {
                     let (queue, fence) = (queue.clone(), last.from);
                     return Err(FenceError::WentBack { queue, end, fence });
                 }
-                fences.push(Fence { from: end, owner: *owner });
+                // Where nothing changes hands there is nothing to wait for, in order or not.
+                if last.map_or(Owner::Base, |last| last.owner) != *owner {
+                    lanes.entry(*lane).or_default().push(Fence { from: end, owner: *owner });
+                }
             }
         }
         for (lane, owner) in &intent.lanes {
@@ -334,6 +337,19 @@ mod tests {
             Some(Side::Base)
         );
         assert_eq!(table.fences().owner(&queue(7), 15, None), None);
+    }
+
+    /// In order, base waited for ever for what a lane that never was had committed.
+    #[test]
+    fn a_change_that_is_taken_back_leaves_no_fence() {
+        let mut table = table();
+        assert!(table.request(GRAY, Owner::Lane));
+        table.request(GRAY, Owner::Base);
+        table.acknowledge(&id("base"), table.epoch()).unwrap();
+        table.fence(&ends(10)).unwrap();
+        assert_eq!((table.fences().of(&queue(0), GRAY), table.intent()), (&[][..], None));
+        open(&mut table, 20);
+        assert_eq!(table.fences().of(&queue(0), GRAY), [Fence { from: 20, owner: Owner::Lane }]);
     }
 
     #[test]

@@ -139,6 +139,23 @@ async fn a_decision_is_told_only_where_it_is_allowed_and_asked_for() -> anyhow::
     Ok(())
 }
 
+/// A name of somebody else's that leads to 127.0.0.1 has a browser ask for them what only operators may know.
+#[tokio::test]
+async fn the_admin_page_answers_to_its_own_name_only() -> anyhow::Result<()> {
+    let edge = Edge::start("").await?;
+    let url = format!("http://{}/api/v1/config", edge.gateway.admin);
+    let port = edge.gateway.admin.port();
+    for (host, status) in [
+        (format!("localhost:{port}"), 200),
+        (format!("127.0.0.1:{port}"), 200),
+        (format!("evil.example:{port}"), 403),
+    ] {
+        let answer = edge.client.get(&url).header("host", &host).send().await?;
+        anyhow::ensure!(answer.status() == status, "{host}: {}", answer.status());
+    }
+    Ok(())
+}
+
 /// What the admin listener serves is what it says it serves.
 #[tokio::test]
 async fn each_path_of_the_openapi_document_answers_as_it_says() -> anyhow::Result<()> {
