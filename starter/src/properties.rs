@@ -446,7 +446,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_separates_properties_names_none() {
-        for (name, fine) in [("x-mse-tag", true), ("", false), ("a\u{1}b", false)] {
+        for (name, fine) in [("x_tag", true), ("", false), ("x-mse-tag", false), ("a\u{1}b", false)]
+        {
             let mut properties = StarterProperties::of("a");
             properties.registry = Some("registry.yaml".into());
             properties.message_property = Some(name.to_owned());
