@@ -77,9 +77,10 @@ pub(crate) async fn serve(listener: TcpListener, view: Arc<View>) {
         .route("/api/v1/messages/audit", get(messages::findings))
         .route("/api/v1/messages/switch", post(messages::switch));
     let is_loopback = listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback());
-    let router = match is_loopback {
-        true => router.layer(axum::middleware::from_fn(guard::by_its_own_name)),
-        false => router,
+    let router = if is_loopback {
+        router.layer(axum::middleware::from_fn(guard::by_its_own_name))
+    } else {
+        router
     };
     let router = router.with_state(view);
     if let Err(error) = axum::serve(listener, router).await {
