@@ -216,7 +216,7 @@ impl Metrics {
         let help = "Time from the head of a request to the end of its answer";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (way, Passed { durations, .. }) in &self.ways.pin() {
-            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
             let counts = durations.buckets.iter().map(|bucket| bucket.load(Relaxed));
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();

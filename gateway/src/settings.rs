@@ -9,6 +9,7 @@ use gray_propagation::{Carriers, Lane};
 use http::HeaderName;
 
 use crate::explain::Explainer;
+use crate::headers;
 use crate::properties::{DEFAULT, GatewayProperties, ListProperties, tag_keys, warn_of_idle};
 use crate::proxy::Calling;
 use crate::revision::{Revision, RuleDocuments};
@@ -274,7 +275,15 @@ fn carriers(properties: &GatewayProperties, faults: &mut Faults) -> Carriers {
     let mut names: Vec<HeaderName> = Vec::new();
     for (index, text) in properties.propagation.headers.iter().enumerate() {
         let name = text.parse().map_err(|_| format!("`{text}` is no header name"));
-        names.extend(faults.check(&at.index(index), name));
+        let Some(name) = faults.check(&at.index(index), name) else { continue };
+        if headers::may_carry(&name) {
+            names.push(name);
+        } else {
+            faults.error(
+                &at.index(index),
+                format!("`{text}` says something else, and cannot carry the lane"),
+            );
+        }
     }
     let carriers = Carriers::default().with_headers(names);
     if properties.propagation.baggage { carriers.with_baggage() } else { carriers }

@@ -104,6 +104,7 @@ impl IntoResponse for AskError {
 
 /// Which topics are asked about.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     /// The consumer group, as it is in the base environment.

@@ -111,8 +111,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Mq(mq) => mq.run(),
         Command::Schema(schema) => schema.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "graylane", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            // Into memory first: whoever reads it may end before it has read all.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "graylane", &mut text);
+            say(String::from_utf8_lossy(&text).trim_end())
         }
         Command::Version => say(&format!("graylane {}", env!("CARGO_PKG_VERSION"))),
         Command::Healthcheck(healthcheck) => healthcheck.run(),

@@ -53,7 +53,7 @@ pub(crate) fn is_upgrade(headers: &impl Lines) -> bool {
 }
 
 /// `HTTP2-Settings` goes with an upgrade to HTTP/2 (RFC 7540, section 3.2.1), which is obsolete.
-static OWN: [&FieldName; 7] = [
+pub(super) static OWN: [&FieldName; 7] = [
     &CONNECTION,
     &HTTP2_SETTINGS,
     &KEEP_ALIVE,

@@ -67,6 +67,12 @@ async fn each_family_of_metrics_counts_what_it_says() -> anyhow::Result<()> {
             (format!("graylane_requests_total{{{base},status=\"200\"}}"), 3.0, f64::MAX),
             (format!("graylane_requests_total{{{gray},status=\"200\"}}"), 1.0, f64::MAX),
             (format!("graylane_request_duration_seconds_count{{{gray}}}"), 1.0, f64::MAX),
+            // Without it no quantile can be had of the others.
+            (
+                format!("graylane_request_duration_seconds_bucket{{le=\"+Inf\",{gray}}}"),
+                1.0,
+                f64::MAX,
+            ),
             (format!("graylane_request_duration_seconds_sum{{{gray}}}"), f64::MIN_POSITIVE, 60.0),
             ("graylane_errors_total{code=\"target-too-long\"}".to_owned(), 1.0, 1.0),
             ("graylane_rule_matches_total{rule=\"canary\"}".to_owned(), 1.0, f64::MAX),
