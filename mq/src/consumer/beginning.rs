@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::committing::Kept;
 use super::core::{Core, From, Role};
 use super::reader::{Reader, Topic};
 use crate::{MessageBroker, QueueKey, Side};
 
 impl<B: MessageBroker> Reader<B> {
-    /// Returns the offset to begin with.
-    pub(super) async fn start(&self) -> u64 {
+    /// Returns the offset to begin with, and whether it has been committed here.
+    pub(super) async fn start(&self) -> (u64, Kept) {
         let mut failures = 0;
         loop {
             match self.position().await {
@@ -21,7 +22,7 @@ impl<B: MessageBroker> Reader<B> {
         }
     }
 
-    async fn position(&self) -> Result<u64, B::Error> {
+    async fn position(&self) -> Result<(u64, Kept), B::Error> {
         let (broker, queue, name) = (&self.core.broker, &self.queue, &self.topic.name);
         let committed = broker.committed(&self.role.group, name, queue).await?;
         // What lies below the lane's first fence is not the lane's. Where there is none yet, it will be
@@ -30,16 +31,17 @@ impl<B: MessageBroker> Reader<B> {
             Side::Lane(lane) => self.place.first_of(queue, lane).or(self.end),
             Side::Base => None,
         };
+        let found = |offset| Ok((offset, Kept::Nothing));
         match (committed, lane) {
-            (committed, Some(first)) => Ok(committed.unwrap_or_default().max(first)),
-            (Some(committed), None) => Ok(committed),
+            (committed, Some(first)) => found(committed.unwrap_or_default().max(first)),
+            (Some(committed), None) => found(committed),
             (None, None) if self.from == From::Last => {
                 let end = broker.end(name, queue).await?;
                 // Otherwise whoever comes next, before anything is handled, would begin at a later end.
                 broker.commit(&self.role.group, name, queue, end).await?;
-                Ok(end)
+                Ok((end, Kept::Acknowledged))
             }
-            (None, None) => broker.begin(name, queue).await,
+            (None, None) => found(broker.begin(name, queue).await?),
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Kept {
     pub(crate) clients: BTreeMap<String, BTreeSet<String>>,
     /// No heartbeat is answered.
     pub(crate) is_deaf: bool,
+    /// How many of the next offsets it acknowledges and does not keep.
+    pub(crate) forgets: u32,
 }
 
 pub(crate) fn queue(number: u32) -> QueueKey {
@@ -137,8 +139,9 @@ impl MessageBroker for Fake {
         queue: &QueueKey,
         offset: u64,
     ) -> Result<(), Infallible> {
-        self.change(|kept| {
-            kept.committed.insert((group.to_owned(), queue.clone()), offset);
+        self.change(|kept| match kept.forgets.checked_sub(1) {
+            Some(forgets) => kept.forgets = forgets,
+            None => drop(kept.committed.insert((group.to_owned(), queue.clone()), offset)),
         });
         Ok(())
     }

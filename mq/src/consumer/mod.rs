@@ -3,6 +3,7 @@
 mod assignment;
 mod attendance;
 mod beginning;
+mod committing;
 #[allow(clippy::module_inception, reason = "the public type's own file")]
 mod consumer;
 mod core;

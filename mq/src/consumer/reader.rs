@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::committing::Kept;
 use super::core::{Core, From, Order, Role};
 use super::counts::{Count, Origin, Outcome, Reading};
 use super::handling::{Arrived, PAUSE, backoff, handle_until_done};
@@ -65,8 +66,8 @@ pub(super) struct Reader<B> {
 }
 
 /// What runs while a queue is read.
-struct Running {
-    progress: Progress,
+pub(super) struct Running {
+    pub(super) progress: Progress,
     handled: JoinSet<(Arrived, Outcome)>,
     /// Messages that nothing has been decided about.
     arrived: VecDeque<Arrived>,
@@ -74,7 +75,8 @@ struct Running {
     held: VecDeque<Arrived>,
     /// What was counted here before: looking it up takes longer.
     counters: HashMap<(Origin, Outcome), Arc<AtomicU64>>,
-    committed: u64,
+    pub(super) committed: u64,
+    pub(super) kept: Kept,
     /// Where the queue ended when it was last heard of.
     end: Option<u64>,
     /// How often a broker gave nothing that had something.
@@ -93,9 +95,10 @@ enum Ended {
 impl<B: MessageBroker> Reader<B> {
     /// Reads until it is stopped, or may not go on; what is being handled then is waited for.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let Some(start) = stop.run_until_cancelled(self.start()).await else { return };
+        let begun = stop.run_until_cancelled(self.start()).await;
+        let Some((start, kept)) = begun else { return };
         debug!(group = %self.role.group, topic = self.topic.name, queue = %self.queue, start, "reading");
-        let mut running = Running::new(start);
+        let mut running = Running { kept, ..Running::new(start) };
         let ended = self.read(&mut running, &stop).await;
         let until = Instant::now() + self.core.properties.drain;
         let (group, topic, queue) = (&self.role.group, &self.topic.name, &self.queue);
@@ -341,7 +344,7 @@ impl<B: MessageBroker> Reader<B> {
     }
 
     /// Takes note of all messages that have ended.
-    fn settle(&self, running: &mut Running) {
+    pub(super) fn settle(&self, running: &mut Running) {
         while let Some(ended) = running.handled.try_join_next() {
             self.end(running, ended);
         }
@@ -356,33 +359,6 @@ impl<B: MessageBroker> Reader<B> {
             }
             // The task itself does not panic, and is aborted with its reader only.
             Err(error) => warn!(%error, "a message was given up"),
-        }
-    }
-
-    /// Commits, and tries again where that fails: nobody else will do it, and what was handled would be
-    /// handled again.
-    async fn commit_at_last(&self, running: &mut Running) {
-        loop {
-            self.settle(running);
-            self.commit(running).await;
-            if running.committed == running.progress.committable() || !self.place.is_held() {
-                return;
-            }
-            tokio::time::sleep(PAUSE.1 / 2).await;
-        }
-    }
-
-    async fn commit(&self, running: &mut Running) {
-        let offset = running.progress.committable();
-        if offset == running.committed || !self.place.is_held() {
-            return;
-        }
-        let (group, name) = (&self.role.group, &self.topic.name);
-        match self.core.broker.commit(group, name, &self.queue, offset).await {
-            Ok(()) => running.committed = offset,
-            Err(error) => {
-                warn!(%group, topic = name, queue = %self.queue, %error, "not committed, trying again");
-            }
         }
     }
 
@@ -432,6 +408,7 @@ impl Running {
             held: VecDeque::new(),
             counters: HashMap::new(),
             committed: start,
+            kept: Kept::Nothing,
             end: None,
             empty: 0,
             other: BTreeMap::new(),
