@@ -46,6 +46,9 @@ pub struct Document {
     tree: Node,
     /// What was odd about the text itself.
     noted: Faults,
+    /// What makes it one that is refused, whatever is read of it: keys that stand there twice, and variables
+    /// that are not set. The rest is read all the same, so that everything is told at once.
+    refused: Vec<Problem>,
 }
 
 impl Document {
@@ -60,8 +63,11 @@ impl Document {
             return Err(Problem::whole(name, "the document is empty").into());
         }
         let text: Arc<str> = text.into();
-        let tree = yaml::parse(&text).map_err(|error| syntax(name, &text, error))?;
-        Ok(Self { name: name.to_owned(), text, tree, noted: Faults::default() })
+        let mut twice = Vec::new();
+        let tree =
+            yaml::parse_noting(&text, &mut twice).map_err(|error| syntax(name, &text, error))?;
+        let refused = twice.into_iter().map(|error| syntax(name, &text, error)).collect();
+        Ok(Self { name: name.to_owned(), text, tree, noted: Faults::default(), refused })
     }
 
     /// Parses a text in which the blank after a colon or dash may be missing, each with a warning.
@@ -92,30 +98,20 @@ impl Document {
     /// A key that is then there twice.
     pub fn nest(mut self, wanted: &dyn Fn(&str) -> bool) -> Result<Self, Problems> {
         yaml::nest(&mut self.tree, wanted)
-            .map_err(|error| syntax(&self.name, &self.text, error))?;
+            .map_err(|error| Problems::from(syntax(&self.name, &self.text, error)))?;
         self.tree.number(&mut 0);
         Ok(self)
     }
 
-    /// Replaces `${NAME:default}` in every value by what `lookup` knows.
-    ///
-    /// # Errors
-    ///
-    /// Every name that has neither a value nor a default.
-    pub fn interpolate(
-        mut self,
-        lookup: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Problems> {
+    /// Replaces `${NAME:default}` in every value by what `lookup` knows. A document with a name that has
+    /// neither a value nor a default is refused by whoever reads it.
+    #[must_use]
+    pub fn interpolate(mut self, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut errors = Vec::new();
         yaml::interpolate(&mut self.tree, lookup, &mut errors);
-        if errors.is_empty() {
-            return Ok(self);
-        }
-        let mut problems = Problems::default();
-        for error in errors {
-            problems.extend(syntax(&self.name, &self.text, error).0);
-        }
-        Err(problems)
+        let problem = |error| syntax(&self.name, &self.text, error);
+        self.refused.extend(errors.into_iter().map(problem));
+        self
     }
 
     /// Puts the values of flags and environment variables over those of the text, in order.
@@ -144,6 +140,9 @@ impl Document {
     where
         T: for<'de> Deserialize<'de>,
     {
+        if !self.refused.is_empty() {
+            faults.refuse();
+        }
         let origin = Origin::Text { line: 1, column: 1 };
         let nothing = Node { id: 0, origin, kind: Kind::Mapping(Vec::new()) };
         yaml::read(self.tree.find(at).unwrap_or(&nothing), at, faults)
@@ -175,6 +174,7 @@ impl Document {
     pub fn problems(&self, faults: &Faults) -> Problems {
         let all = self.noted.iter().chain(faults);
         let mut problems: Vec<Problem> = all.map(|fault| self.problem(fault)).collect();
+        problems.extend(self.refused.iter().cloned());
         problems.sort_by_key(|problem| problem.line);
         if faults.more() > 0 {
             let message = format!("{} more problems are not shown", faults.more());
@@ -195,8 +195,8 @@ impl Document {
     }
 }
 
-fn syntax(name: &str, text: &str, error: Syntax) -> Problems {
-    located(name, text, Some(&error.origin), error.message).into()
+fn syntax(name: &str, text: &str, error: Syntax) -> Problem {
+    located(name, text, Some(&error.origin), error.message)
 }
 
 fn located(name: &str, text: &str, origin: Option<&Origin>, message: String) -> Problem {
@@ -238,6 +238,25 @@ mod tests {
         let document = Document::parse_repaired("common.yaml", "load:true\nx:\n  y:1\n").unwrap();
         assert_eq!(document.scalar(&KeyPath::ROOT.key("load")), Some("true"));
         assert_eq!(document.problems(&Faults::default()).0.len(), 2);
+    }
+
+    /// One variable that was not set, or a key that stood there twice, once hid all that was wrong otherwise.
+    #[test]
+    fn what_is_set_aside_hides_nothing_else() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Ports {
+            ports: Vec<u16>,
+            name: String,
+        }
+        let text = "ports: [1, '${UNSET}', x, 4]\nports: 1\nname: ${UNSET}\n";
+        let document = Document::parse("a", text).unwrap().interpolate(&|_| None);
+        let mut faults = Faults::default();
+        let read: Option<Ports> = document.read(&KeyPath::ROOT, &mut faults);
+        assert!(faults.has_errors());
+        let lines: Vec<_> = document.problems(&faults).0.iter().map(|it| it.line).collect();
+        assert_eq!(lines, [Some(1), Some(1), Some(2), Some(3)], "{}", document.problems(&faults));
+        // It has no name.
+        assert!(read.is_none_or(|it| it.ports.is_empty() && it.name.is_empty()));
     }
 
     #[test]

@@ -1,6 +1,8 @@
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use crate::KeyPath;
+use crate::path::Step;
 
 /// How bad a fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,8 @@ pub struct Faults {
     kept: Vec<Fault>,
     more: usize,
     errors: bool,
+    /// What could not be read, which has been said. The value that was read is without it.
+    aside: BTreeSet<KeyPath>,
 }
 
 impl Faults {
@@ -57,6 +61,11 @@ impl Faults {
     /// Notes the error of a result, and returns its value.
     pub fn check<T, E: Display>(&mut self, path: &KeyPath, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.error(path, error)).ok()
+    }
+
+    /// Takes note that the document is to be refused for a reason that is told elsewhere.
+    pub(crate) const fn refuse(&mut self) {
+        self.errors = true;
     }
 
     /// Tells whether the document is to be refused.
@@ -94,8 +103,49 @@ impl Faults {
         message: impl Display,
         help: Option<String>,
     ) {
-        let fault = Fault { severity, path: path.clone(), message: message.to_string(), help };
-        self.push(fault);
+        let path = if self.aside.is_empty() { path.clone() } else { self.written(path) };
+        // What lacks a part may be as it should be with it.
+        if !self.is_spoilt(&path) {
+            self.push(Fault { severity, path, message: message.to_string(), help });
+        }
+    }
+
+    /// Takes note that a part is left out of what is read. What is noted from then on is said of the rest: its
+    /// elements are where they were written, and nothing is said of what lacks the part.
+    pub(crate) fn set_aside(&mut self, path: KeyPath) {
+        self.errors = true;
+        self.aside.insert(path);
+    }
+
+    /// Tells whether something right below a path was set aside.
+    pub(crate) fn lacks(&self, path: &KeyPath) -> bool {
+        self.below(path).any(|aside| aside.steps().len() == path.steps().len() + 1)
+    }
+
+    /// Tells whether a path was set aside, or something below it.
+    fn is_spoilt(&self, path: &KeyPath) -> bool {
+        self.below(path).next().is_some()
+    }
+
+    /// What was set aside at a path and below it.
+    fn below<'a>(&'a self, path: &'a KeyPath) -> impl Iterator<Item = &'a KeyPath> {
+        let range = self.aside.range(path..);
+        range.take_while(|aside| aside.steps().starts_with(path.steps()))
+    }
+
+    /// Returns where something was written that stands at this path of the value.
+    fn written(&self, path: &KeyPath) -> KeyPath {
+        path.steps().iter().fold(KeyPath::ROOT, |at, step| match step {
+            Step::Key(key) => at.key(key.as_str()),
+            Step::Index(index) => {
+                // In their order, so that each moves those behind it by one.
+                let aside = self.below(&at).filter_map(|aside| match aside.steps().split_last() {
+                    Some((Step::Index(place), list)) if list == at.steps() => Some(*place),
+                    _ => None,
+                });
+                at.index(aside.fold(*index, |place, aside| place + usize::from(aside <= place)))
+            }
+        })
     }
 }
 

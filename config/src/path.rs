@@ -32,15 +32,6 @@ impl KeyPath {
         keys.split('.').fold(self.clone(), |path, key| path.key(key))
     }
 
-    /// Tells whether it is the path of an element of a list.
-    pub(crate) fn is_element(&self) -> bool {
-        matches!(self.0.last(), Some(Step::Index(_)))
-    }
-
-    pub(crate) fn parent(&self) -> Option<Self> {
-        self.0.split_last().map(|(_, parent)| Self(parent.to_vec()))
-    }
-
     pub(crate) fn steps(&self) -> &[Step] {
         &self.0
     }

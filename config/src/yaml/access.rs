@@ -25,7 +25,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
         let aside = self.reader.aside;
-        let next = self.elements.find(|(_, node)| !aside.contains(&node.id));
+        let next = self.elements.find(|(_, node)| !node.is_aside(aside));
         let Some((index, node)) = next else { return Ok(None) };
         let at = At::Index(&self.reader.at, index);
         let value = seed.deserialize(Reader { node, at, aside });
@@ -61,7 +61,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
         let aside = self.reader.aside;
-        let next = self.left.find(|entry| !aside.contains(&entry.value.id));
+        let next = self.left.find(|entry| !entry.value.is_aside(aside));
         let Some(entry) = next else { return Ok(None) };
         self.value = Some(entry);
         let key: StrDeserializer<'_, Error> = self.canonical(entry).into_deserializer();

@@ -14,9 +14,12 @@ pub(crate) fn interpolate(
     match &mut node.kind {
         Kind::Scalar { text, .. } if text.contains("${") => match expand(text, lookup) {
             Ok(expanded) => *text = expanded.into(),
-            Err(message) => errors.push(Syntax { origin: node.origin.clone(), message }),
+            Err(message) => {
+                errors.push(Syntax { origin: node.origin.clone(), message });
+                node.kind = Kind::Unset;
+            }
         },
-        Kind::Scalar { .. } => {}
+        Kind::Scalar { .. } | Kind::Unset => {}
         Kind::Sequence(elements) => {
             for element in elements {
                 interpolate(element, lookup, errors);
@@ -66,7 +69,7 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
 pub(crate) fn mark(node: &mut Node, origin: &Origin) {
     node.origin = origin.clone();
     match &mut node.kind {
-        Kind::Scalar { .. } => {}
+        Kind::Scalar { .. } | Kind::Unset => {}
         Kind::Sequence(elements) => elements.iter_mut().for_each(|element| mark(element, origin)),
         Kind::Mapping(entries) => {
             for entry in entries {

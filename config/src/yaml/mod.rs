@@ -17,6 +17,6 @@ mod repair;
 pub(crate) use self::interpolate::{interpolate, mark};
 pub(crate) use self::nest::nest;
 pub(crate) use self::node::{Entry, Kind, Node, Origin};
-pub(crate) use self::parse::{Syntax, parse};
+pub(crate) use self::parse::{Syntax, parse, parse_noting};
 pub(crate) use self::read::read;
 pub(crate) use self::repair::{needs_repair, repair};

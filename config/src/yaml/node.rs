@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::path::{KeyPath, Step};
@@ -31,6 +32,8 @@ pub(crate) enum Kind {
     Sequence(Vec<Node>),
     /// Entries in the order they were written, no key twice.
     Mapping(Vec<Entry>),
+    /// What it is cannot be told, which has been said: a variable is not set.
+    Unset,
 }
 
 /// A key and its value.
@@ -60,16 +63,46 @@ impl Node {
         }
     }
 
+    /// Tells whether it is left out when the document is read.
+    pub(crate) fn is_aside(&self, aside: &HashSet<u32>) -> bool {
+        matches!(self.kind, Kind::Unset) || aside.contains(&self.id)
+    }
+
     /// Numbers the nodes anew, so that a number stands for one place.
     pub(crate) fn number(&mut self, last: &mut u32) {
         *last += 1;
         self.id = *last;
         match &mut self.kind {
-            Kind::Scalar { .. } => {}
+            Kind::Scalar { .. } | Kind::Unset => {}
             Kind::Sequence(elements) => elements.iter_mut().for_each(|node| node.number(last)),
             Kind::Mapping(entries) => {
                 for entry in entries {
                     entry.value.number(last);
+                }
+            }
+        }
+    }
+
+    /// Calls `found` with the path of each value below one for which `wanted` holds, and of none below those.
+    pub(crate) fn each(
+        &self,
+        at: &KeyPath,
+        wanted: &dyn Fn(&Self) -> bool,
+        found: &mut dyn FnMut(KeyPath),
+    ) {
+        if wanted(self) {
+            return found(at.clone());
+        }
+        match &self.kind {
+            Kind::Scalar { .. } | Kind::Unset => {}
+            Kind::Sequence(elements) => {
+                for (index, element) in elements.iter().enumerate() {
+                    element.each(&at.index(index), wanted, found);
+                }
+            }
+            Kind::Mapping(entries) => {
+                for entry in entries {
+                    entry.value.each(&at.key(&*entry.key), wanted, found);
                 }
             }
         }

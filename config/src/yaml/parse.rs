@@ -24,14 +24,25 @@ pub(crate) struct Syntax {
     pub(crate) message: String,
 }
 
+/// How many keys that stand a second time are told of.
+const MAX_TWICE: usize = 25;
+
 /// Builds the tree of a text with one YAML document; an empty one is an empty mapping.
 pub(crate) fn parse(text: &str) -> Result<Node, Syntax> {
+    let mut twice = Vec::new();
+    let tree = parse_noting(text, &mut twice)?;
+    twice.into_iter().next().map_or(Ok(tree), Err)
+}
+
+/// As [`parse`], but of a key that stands there twice the first value is taken, and the second one noted.
+pub(crate) fn parse_noting(text: &str, twice: &mut Vec<Syntax>) -> Result<Node, Syntax> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| scan_error(&error))?;
         builder.accept(event, &span)?;
     }
     let start = Origin::Text { line: 1, column: 1 };
+    twice.append(&mut builder.twice);
     Ok(builder.root.unwrap_or(Node { id: 0, origin: start, kind: Kind::Mapping(Vec::new()) }))
 }
 
@@ -50,6 +61,7 @@ struct Builder {
     root: Option<Node>,
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
+    twice: Vec<Syntax>,
     nodes: u32,
     mappings: u32,
     aliased: u32,
@@ -69,8 +81,16 @@ enum Parts {
         entries: Vec<Entry>,
         /// All keys, where there are many.
         keys: HashSet<Box<str>>,
-        key: Option<(Box<str>, Origin)>,
+        key: Option<Key>,
     },
+}
+
+/// A key whose value has not come yet.
+struct Key {
+    text: Box<str>,
+    origin: Origin,
+    /// The mapping has it already.
+    is_twice: bool,
 }
 
 impl Builder {
@@ -145,7 +165,7 @@ impl Builder {
     fn renumber(&mut self, node: &mut Node, span: &Span) -> Result<(), Syntax> {
         node.id = self.next_id(span)?;
         match &mut node.kind {
-            Kind::Scalar { .. } => Ok(()),
+            Kind::Scalar { .. } | Kind::Unset => Ok(()),
             Kind::Sequence(elements) => {
                 elements.iter_mut().try_for_each(|element| self.renumber(element, span))
             }
@@ -161,7 +181,14 @@ impl Builder {
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
-            Some(Open { parts, .. }) => parts.add(node)?,
+            Some(Open { parts, .. }) => {
+                if let Some(twice) = parts.add(node)? {
+                    self.twice.push(twice);
+                }
+                if self.twice.len() > MAX_TWICE {
+                    return Err(self.twice.swap_remove(0));
+                }
+            }
         }
         Ok(())
     }
@@ -172,12 +199,13 @@ impl Parts {
         Self::Mapping { entries: Vec::new(), keys: HashSet::new(), key: None }
     }
 
-    fn add(&mut self, node: Node) -> Result<(), Syntax> {
+    /// Adds a part; returns what to say of a key that is there already.
+    fn add(&mut self, node: Node) -> Result<Option<Syntax>, Syntax> {
         match self {
             Self::Sequence(elements) => elements.push(node),
             Self::Mapping { entries, key: key @ Some(_), .. } => {
-                if let Some((key, origin)) = key.take() {
-                    entries.push(Entry { key, origin, value: node });
+                if let Some(Key { text, origin, .. }) = key.take().filter(|it| !it.is_twice) {
+                    entries.push(Entry { key: text, origin, value: node });
                 }
             }
             Self::Mapping { entries, keys, key } => {
@@ -188,25 +216,27 @@ impl Parts {
                 if entries.len() == FEW_KEYS {
                     keys.extend(entries.iter().map(|entry| entry.key.clone()));
                 }
-                let known = if entries.len() < FEW_KEYS {
+                let is_twice = if entries.len() < FEW_KEYS {
                     entries.iter().any(|entry| entry.key == text)
                 } else {
                     !keys.insert(text.clone())
                 };
-                if known {
+                let origin = node.origin;
+                let said = is_twice.then(|| {
                     let message = format!("the key `{text}` stands here a second time");
-                    return Err(Syntax { origin: node.origin, message });
-                }
-                *key = Some((text, node.origin));
+                    Syntax { origin: origin.clone(), message }
+                });
+                *key = Some(Key { text, origin, is_twice });
+                return Ok(said);
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
 fn size(node: &Node) -> u32 {
     match &node.kind {
-        Kind::Scalar { .. } => 1,
+        Kind::Scalar { .. } | Kind::Unset => 1,
         Kind::Sequence(elements) => elements.iter().map(size).fold(1, u32::saturating_add),
         Kind::Mapping(entries) => {
             entries.iter().map(|entry| size(&entry.value)).fold(1, u32::saturating_add)

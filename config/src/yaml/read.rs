@@ -17,32 +17,31 @@ use crate::{Fault, Faults, KeyPath, Severity};
 const MAX_ERRORS: usize = 25;
 
 /// Reads a value from a tree, noting every error on the way. What is returned is the value without
-/// the parts that are wrong, so that the rest of it can be checked too; `None` if nothing is left, or
-/// if elements of a list would have moved up, so that their positions would be wrong.
+/// the parts that are wrong, so that the rest of it can be checked too; `None` if nothing is left.
 pub(crate) fn read<T>(node: &Node, at: &KeyPath, faults: &mut Faults) -> Option<T>
 where
     T: for<'de> Deserialize<'de>,
 {
     let mut aside = HashSet::new();
-    let mut incomplete = HashSet::new();
-    let mut moved = false;
+    node.each(at, &|it| matches!(it.kind, Kind::Unset), &mut |path| faults.set_aside(path));
     loop {
         let error = match T::deserialize(Reader { node, at: At::Root(at), aside: &aside }) {
-            Ok(value) => return (!moved).then_some(value),
+            Ok(value) => return Some(value),
             Err(error) => error,
         };
         let Error { path, culprit, message, help, missing } = error;
         let path = path.unwrap_or_else(|| at.clone());
-        moved |= path.is_element();
-        incomplete.extend(path.parent());
         // A key that was set aside is missing only for that reason.
-        if !(missing && incomplete.contains(&path)) {
+        if !(missing && faults.lacks(&path)) {
             faults.push(Fault { severity: Severity::Error, path, message, help });
         }
-        let fresh = culprit.is_some_and(|id| id != node.id && aside.insert(id));
-        if !fresh || aside.len() >= MAX_ERRORS {
+        let Some(culprit) = culprit.filter(|id| *id != node.id && aside.insert(*id)) else {
+            return None;
+        };
+        if aside.len() >= MAX_ERRORS {
             return None;
         }
+        node.each(at, &|it| it.id == culprit, &mut |path| faults.set_aside(path));
     }
 }
 
@@ -61,6 +60,7 @@ impl<'a> Reader<'a> {
             Kind::Scalar { text, .. } => format!("`{text}`"),
             Kind::Sequence(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
+            Kind::Unset => "what is not set".to_owned(),
         };
         Error::new(format!("expected {expected}, found {found}")).at(self.at, self.node.id)
     }
@@ -116,6 +116,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             _ if self.node.is_null() => self.deserialize_unit(visitor),
             Kind::Sequence(_) => self.deserialize_seq(visitor),
             Kind::Mapping(_) => self.deserialize_map(visitor),
+            Kind::Unset => Err(self.fail("a value")),
             Kind::Scalar { text, plain: false } => self.placed(visitor.visit_str(text)),
             Kind::Scalar { text, .. } => self.placed(match &**text {
                 "true" | "True" | "TRUE" => visitor.visit_bool(true),
@@ -304,9 +305,9 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &[(&str, &str)]) {
         let mut faults = Faults::default();
-        let value: Option<Gateway> = read(&parse(text).unwrap(), &KeyPath::ROOT, &mut faults);
-        let moved = expected.iter().any(|(path, _)| path.ends_with(']'));
-        assert_eq!(value.is_none(), moved);
+        let tree = parse(text).unwrap();
+        let value: Option<Gateway> = read(&tree, &KeyPath::ROOT, &mut faults);
+        assert!(value.is_some());
         let found: Vec<_> =
             faults.iter().map(|fault| (fault.path.to_string(), fault.message.clone())).collect();
         let found: Vec<_> =
@@ -317,7 +318,8 @@ mod tests {
     #[test]
     fn keeps_a_scalar_as_it_was_written() {
         let mut faults = Faults::default();
-        let tree = parse("{name: 1.10, port: 80, enabled: on, tags: , kind: {square: {side: 2}}}");
+        let text = "{name: 1.10, port: 80, enabled: on, tags: , kind: {square: {side: 2}}}";
+        let tree = parse(text);
         let value = read(&tree.unwrap(), &KeyPath::ROOT, &mut faults);
         let expected = Gateway {
             name: "1.10".into(),
@@ -346,6 +348,39 @@ mod tests {
         );
     }
 
+    /// Elements that were set aside once moved others to their lines, and hid all that was found later.
+    #[test]
+    fn what_is_found_later_stands_where_it_was_written() {
+        let mut faults = Faults::default();
+        let text =
+            "parts: [{id: 300}, {id: 1}, {x: {y: 1}}, {id: 2}]\nshapes: [{squar: 1}, round]\n";
+        let tree = parse(text).unwrap();
+        #[derive(Deserialize)]
+        struct Lists {
+            parts: Vec<Part>,
+            shapes: Vec<Shape>,
+        }
+        let lists: Lists = read(&tree, &KeyPath::ROOT, &mut faults).unwrap();
+        assert_eq!(lists.parts, [Part { id: 1 }, Part { id: 2 }]);
+        assert_eq!(lists.shapes, [Shape::Round]);
+        let (parts, shapes) = (KeyPath::ROOT.key("parts"), KeyPath::ROOT.key("shapes"));
+        faults.error(&parts.index(0).key("id"), "odd");
+        faults.error(&parts.index(1), "even");
+        faults.error(&shapes.index(0), "round");
+        // What lacks a part may be as it should be.
+        faults.error(&parts, "too short");
+        let found: Vec<_> = faults.iter().map(|it| it.path.to_string()).collect();
+        let expected = [
+            "parts[0].id",
+            "parts[2].x",
+            "shapes[0].squar",
+            "parts[1].id",
+            "parts[3]",
+            "shapes[1]",
+        ];
+        assert_eq!(found, expected);
+    }
+
     #[test]
     fn names_the_word_of_an_enum() {
         check("kind: rond", &[("kind", "unknown word `rond`")]);
@@ -358,8 +393,8 @@ mod tests {
     #[test]
     fn suggests_what_was_meant() {
         let mut faults = Faults::default();
-        let _: Option<Gateway> =
-            read(&parse("enabeld: true").unwrap(), &KeyPath::ROOT, &mut faults);
+        let tree = parse("enabeld: true").unwrap();
+        let _: Option<Gateway> = read(&tree, &KeyPath::ROOT, &mut faults);
         let help = faults.iter().next().and_then(|fault| fault.help.clone());
         assert_eq!(help.as_deref(), Some("did you mean `enabled`?"));
     }

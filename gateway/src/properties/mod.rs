@@ -89,7 +89,7 @@ impl GatewayProperties {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Problem::whole(name.as_str(), format!("cannot be read: {error}")))?;
         let document = Document::parse(&name, &text)?
-            .interpolate(&|name| std::env::var(name).ok())?
+            .interpolate(&|name| std::env::var(name).ok())
             .override_with(overrides)?;
         let mut faults = Faults::default();
         let properties: Option<Self> = document.read(&KeyPath::ROOT, &mut faults);
