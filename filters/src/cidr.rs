@@ -1,8 +1,9 @@
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
+use crate::names::{SHOWN, write_members};
 use crate::ranges::{Ranges, merge};
 
 /// A set of addresses, written as single ones and as networks.
@@ -13,6 +14,8 @@ use crate::ranges::{Ranges, merge};
 pub struct CidrSet {
     v4: Ranges<u32>,
     v6: V6,
+    /// The list document that they stand in.
+    list: Option<Box<str>>,
 }
 
 impl CidrSet {
@@ -30,21 +33,30 @@ impl CidrSet {
                 },
             }
         }
-        Self { v4: Ranges::new(v4), v6: V6::new(v6) }
+        Self { v4: Ranges::new(v4), v6: V6::new(v6), list: None }
+    }
+
+    /// Notes the list document that the networks stand in.
+    pub(crate) fn of_list(self, list: &str) -> Self {
+        Self { list: Some(list.into()), ..self }
     }
 
     /// Reads networks and single addresses.
     ///
     /// # Errors
     ///
-    /// The first text that is neither, with its position.
+    /// Every text that is neither, with its position.
     pub fn parse<'a>(
         texts: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, (usize, InvalidCidr)> {
-        let networks = texts.into_iter().enumerate().map(|(position, text)| {
-            parse_network(text).ok_or_else(|| (position, InvalidCidr(text.to_owned())))
-        });
-        networks.collect::<Result<Vec<_>, _>>().map(Self::new)
+    ) -> Result<Self, Vec<(usize, InvalidCidr)>> {
+        let (mut networks, mut wrong) = (Vec::new(), Vec::new());
+        for (position, text) in texts.into_iter().enumerate() {
+            match parse_network(text) {
+                Some(network) => networks.push(network),
+                None => wrong.push((position, InvalidCidr(text.to_owned()))),
+            }
+        }
+        if wrong.is_empty() { Ok(Self::new(networks)) } else { Err(wrong) }
     }
 
     /// Tells whether an address is in the set.
@@ -127,6 +139,43 @@ fn last_of(network: u64) -> u128 {
     first_of(network) | u128::from(u64::MAX)
 }
 
+/// The first networks, or the list that they stand in.
+impl fmt::Display for CidrSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(list) = &self.list {
+            return write!(f, "list {list:?} of {} ranges", self.len());
+        }
+        let v4 = self.v4.iter().map(|(first, last)| {
+            written(Ipv4Addr::from(first).into(), Ipv4Addr::from(last).into())
+        });
+        let v6 = self.v6.networks.iter().map(|(first, last)| (first_of(first), last_of(last)));
+        let v6 = v6.chain(self.v6.others.iter());
+        let v6 = v6.map(|(first, last)| {
+            written(Ipv6Addr::from(first).into(), Ipv6Addr::from(last).into())
+        });
+        let shown: Vec<String> = v4.chain(v6).take(SHOWN).collect();
+        write_members(f, &shown, self.len())
+    }
+}
+
+/// A range as an operator would write it: an address, a network, or its two ends.
+fn written(first: IpAddr, last: IpAddr) -> String {
+    let whole = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Ipv4Subnets::new(first, last, 0).map(IpNet::from).collect::<Vec<_>>()
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Ipv6Subnets::new(first, last, 0).map(IpNet::from).collect()
+        }
+        _ => Vec::new(),
+    };
+    match whole.as_slice() {
+        [_] if first == last => first.to_string(),
+        [network] => network.to_string(),
+        _ => format!("{first}-{last}"),
+    }
+}
+
 impl fmt::Debug for CidrSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CidrSet({} ranges)", self.len())
@@ -155,8 +204,6 @@ fn mapped(network: Ipv6Net) -> Option<Ipv4Net> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use proptest::prelude::*;
 
     use super::*;
@@ -199,9 +246,22 @@ mod tests {
     }
 
     #[test]
-    fn names_the_text_that_is_wrong() {
-        let error = CidrSet::parse(["10.0.0.1", "10.0.0.0/33"]).unwrap_err();
-        assert_eq!(error, (1, InvalidCidr("10.0.0.0/33".to_owned())));
+    fn names_each_text_that_is_wrong() {
+        let errors = CidrSet::parse(["10.0.0.1", "10.0.0.0/33", "::/8", "x"]).unwrap_err();
+        let wrong = |position, text: &str| (position, InvalidCidr(text.to_owned()));
+        assert_eq!(errors, [wrong(1, "10.0.0.0/33"), wrong(3, "x")]);
+    }
+
+    #[test]
+    fn is_shown_as_it_is_written() {
+        let texts =
+            ["10.0.0.0/8", "1.2.3.4", "192.168.0.0/24", "192.168.1.0/25", "::1", "fd00::/8"];
+        let shown =
+            "[\"1.2.3.4\", \"10.0.0.0/8\", \"192.168.0.0-192.168.1.127\", \"fd00::/8\", \"::1\"]";
+        assert_eq!(CidrSet::parse(texts).unwrap().to_string(), shown);
+        let more = CidrSet::parse(texts.into_iter().chain(["9.9.9.9"])).unwrap();
+        assert!(more.to_string().ends_with(" and 1 more"), "{more}");
+        assert_eq!(more.of_list("nets").to_string(), "list \"nets\" of 6 ranges");
     }
 
     proptest! {

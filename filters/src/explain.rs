@@ -3,6 +3,7 @@ use serde::Serialize;
 use crate::condition::{Condition, Level, Percentage, Source};
 use crate::operator::{Operator, Test};
 use crate::senses::Subject;
+use crate::share::address_key;
 
 /// How a request was decided.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,18 +81,18 @@ fn describe(condition: &Condition) -> String {
         Condition::Any(_) => "any".to_owned(),
         Condition::Not(_) => "not".to_owned(),
         Condition::Text(source, test) => format!("{} {}", source_word(source), test_words(test)),
-        Condition::Client { set, inside: true } => format!("clientIp in {set:?}"),
-        Condition::Client { set, inside: false } => format!("clientIp not in {set:?}"),
+        Condition::Client { set, inside: true } => format!("clientIp in {set}"),
+        Condition::Client { set, inside: false } => format!("clientIp not in {set}"),
         Condition::ClientShare(share) => format!("clientIp in {} %", share.percent()),
         Condition::Place { level, names, inside } => {
             let word = if *inside { "in" } else { "not in" };
-            format!("{} {word} {names:?}", level_word(*level))
+            format!("{} {word} {names}", level_word(*level))
         }
         Condition::PlaceKnown { level, known } => {
             format!("{} {}", level_word(*level), if *known { "known" } else { "unknown" })
         }
         Condition::Percentage(Percentage { share, .. }) => format!("in {} %", share.percent()),
-        Condition::Time(_) => "within the time window".to_owned(),
+        Condition::Time(window) => format!("time {window}"),
     }
 }
 
@@ -115,8 +116,8 @@ fn test_words(test: &Test) -> String {
         Operator::Prefix(prefix) => format!("with prefix {:?}", shown(prefix)),
         Operator::Suffix(suffix) => format!("with suffix {:?}", shown(suffix)),
         Operator::Contains(part) => format!("containing {:?}", shown(part)),
-        Operator::In(names) => format!("in {names:?}"),
-        Operator::NotIn(names) => format!("not in {names:?}"),
+        Operator::In(names) => format!("in {names}"),
+        Operator::NotIn(names) => format!("not in {names}"),
         Operator::Regex(pattern) => format!("matching {:?}", pattern.as_str()),
         Operator::Exists(true) => "exists".to_owned(),
         Operator::Exists(false) => "is absent".to_owned(),
@@ -134,10 +135,24 @@ const fn level_word(level: Level) -> &'static str {
 
 fn seen(condition: &Condition, subject: &Subject<'_>) -> Option<String> {
     match condition {
-        Condition::Text(source, _) => {
-            source.with(subject, |text| text.map(|text| String::from_utf8_lossy(text).into_owned()))
+        Condition::Text(source, test) => source.with(subject, |text| {
+            let text = text?;
+            let shown = String::from_utf8_lossy(text);
+            Some(match &test.operator {
+                Operator::Percentage(share) => {
+                    let lower = text.to_ascii_lowercase();
+                    let key = if test.ignore_case { &*lower } else { text };
+                    format!("{shown}, bucket {} of 10000", share.bucket(key))
+                }
+                _ => shown.into_owned(),
+            })
+        }),
+        Condition::Client { .. } => Some(subject.client().to_string()),
+        Condition::ClientShare(share) => {
+            let (key, length) = address_key(subject.client());
+            let bucket = share.bucket(key.get(..length).unwrap_or_default());
+            Some(format!("{}, bucket {bucket} of 10000", subject.client()))
         }
-        Condition::Client { .. } | Condition::ClientShare(_) => Some(subject.client().to_string()),
         Condition::Place { level, .. } | Condition::PlaceKnown { level, .. } => {
             let names = level.names(subject);
             (!names.is_empty()).then(|| names.join("/"))

@@ -25,11 +25,13 @@ impl List {
         self.entries().map(|(_, entry)| entry).collect()
     }
 
-    pub(crate) fn networks(&self) -> Result<CidrSet, String> {
+    /// Reads the entries as networks; all that are none are told of.
+    pub(crate) fn networks(&self) -> Result<CidrSet, Vec<String>> {
         let lines: Vec<(usize, &str)> = self.entries().collect();
-        CidrSet::parse(lines.iter().map(|(_, entry)| *entry)).map_err(|(position, error)| {
-            let line = lines.get(position).map_or(0, |(line, _)| *line);
-            format!("line {line}: {error}")
+        CidrSet::parse(lines.iter().map(|(_, entry)| *entry)).map_err(|errors| {
+            let line = |position: usize| lines.get(position).map_or(0, |(line, _)| *line);
+            let said = |(position, error)| format!("line {}: {error}", line(position));
+            errors.into_iter().map(said).collect()
         })
     }
 }
@@ -50,7 +52,8 @@ mod tests {
 
     #[test]
     fn names_the_line_of_a_wrong_network() {
-        let error = List::new("10.0.0.0/8\n\nx\n").networks().unwrap_err();
-        assert!(error.starts_with("line 3: \"x\""), "{error}");
+        let errors = List::new("10.0.0.0/8\n\nx\ny\n").networks().unwrap_err();
+        assert!(errors[0].starts_with("line 3: \"x\""), "{errors:?}");
+        assert!(errors[1].starts_with("line 4: \"y\""), "{errors:?}");
     }
 }

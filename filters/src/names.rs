@@ -14,6 +14,8 @@ pub struct NameSet {
     ends: Vec<u32>,
     table: HashTable<u32>,
     hasher: FixedState,
+    /// The list document that they stand in.
+    list: Option<Box<str>>,
 }
 
 impl NameSet {
@@ -31,6 +33,11 @@ impl NameSet {
     /// Tells whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Notes the list document that the texts stand in.
+    pub(crate) fn of_list(self, list: &str) -> Self {
+        Self { list: Some(list.into()), ..self }
     }
 
     /// Returns the texts, in no order that means anything.
@@ -74,6 +81,33 @@ impl<T: AsRef<[u8]>> FromIterator<T> for NameSet {
         let mut set = Self::default();
         names.into_iter().for_each(|name| set.insert(name.as_ref()));
         set
+    }
+}
+
+/// How many members of a set are shown.
+pub(crate) const SHOWN: usize = 5;
+
+/// The first texts, or the list that they stand in.
+impl fmt::Display for NameSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(list) = &self.list {
+            return write!(f, "list {list:?} of {}", self.len());
+        }
+        let shown: Vec<_> = self.iter().take(SHOWN).map(String::from_utf8_lossy).collect();
+        write_members(f, &shown, self.len())
+    }
+}
+
+/// Writes some members of a set, and how many there are beside them.
+pub(crate) fn write_members(
+    f: &mut fmt::Formatter<'_>,
+    shown: &[impl fmt::Debug],
+    all: usize,
+) -> fmt::Result {
+    f.debug_list().entries(shown).finish()?;
+    match all.saturating_sub(shown.len()) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more"),
     }
 }
 

@@ -34,9 +34,9 @@ pub(crate) struct Test {
 impl Test {
     /// Tells whether the test holds for a text.
     pub(crate) fn holds(&self, text: Option<&[u8]>) -> bool {
-        match (text, self.ignore_case) {
-            (Some(text), true) => self.operator.holds(Some(&text.to_ascii_lowercase())),
-            (text, _) => self.operator.holds(text),
+        match text.filter(|text| self.ignore_case && text.iter().any(u8::is_ascii_uppercase)) {
+            Some(mixed) => self.operator.holds(Some(&mixed.to_ascii_lowercase())),
+            None => self.operator.holds(text),
         }
     }
 }

@@ -1,6 +1,7 @@
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use std::fmt;
 
 /// A stretch of time, and the hours and days within it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,24 @@ impl Window {
     }
 }
 
+/// What of it is limited, in words: `from … until …, daily 22:00:00 to 06:00:00 on Monday (Asia/Shanghai)`.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        words.extend(self.from.map(|from| format!("from {from}")));
+        words.extend(self.until.map(|until| format!("until {until}")));
+        words.extend(self.daily.map(|(start, end)| format!("daily {start} to {end}")));
+        if !self.weekdays.is_empty() {
+            let days: Vec<_> = self.weekdays.iter().map(|day| format!("{day:?}")).collect();
+            words.push(format!("on {}", days.join(", ")));
+        }
+        if self.daily.is_some() || !self.weekdays.is_empty() {
+            words.push(format!("({})", self.zone.iana_name().unwrap_or("an offset")));
+        }
+        f.write_str(&words.join(" "))
+    }
+}
+
 fn within((start, end): (Time, Time), time: Time) -> bool {
     if start <= end { start <= time && time < end } else { time >= start || time < end }
 }
@@ -55,6 +74,17 @@ mod tests {
         check(&window, "2026-10-31T23:59:59Z", false);
         check(&window, "2026-11-01T00:00:00Z", true);
         check(&window, "2026-12-01T00:00:00Z", false);
+    }
+
+    #[test]
+    fn says_what_it_is() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let daily = Some((Time::constant(22, 0, 0, 0), Time::constant(6, 0, 0, 0)));
+        let from = Some("2026-11-01T00:00:00Z".parse().unwrap());
+        let window = Window { from, daily, weekdays: vec![Weekday::Monday], zone, ..always() };
+        let words =
+            "from 2026-11-01T00:00:00Z daily 22:00:00 to 06:00:00 on Monday (Asia/Shanghai)";
+        assert_eq!(window.to_string(), words);
     }
 
     #[test]

@@ -266,7 +266,11 @@ fn callings(
 
 fn networks(at: &KeyPath, texts: &[String], faults: &mut Faults) -> Option<CidrSet> {
     CidrSet::parse(texts.iter().map(String::as_str))
-        .map_err(|(position, error)| faults.error(&at.index(position), error))
+        .map_err(|errors| {
+            for (position, error) in errors {
+                faults.error(&at.index(position), error);
+            }
+        })
         .ok()
 }
 

@@ -5,6 +5,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::spelling;
 use super::test::TestProperties;
 use super::window::WindowProperties;
 use crate::cidr::CidrSet;
@@ -135,8 +136,16 @@ impl Compiler<'_> {
             P::Query(test) => self.named(test, &at.key("query"), Source::Query),
             P::Cookie(test) => self.named(test, &at.key("cookie"), Source::Cookie),
             P::Path(test) => self.unnamed(test, &at.key("path"), Source::Path),
-            P::Method(test) => self.unnamed(test, &at.key("method"), Source::Method),
-            P::Host(test) => self.unnamed(test, &at.key("host"), Source::Host),
+            P::Method(test) => {
+                spelling::warn_of_method(test, &at.key("method"), self.faults);
+                self.unnamed(test, &at.key("method"), Source::Method)
+            }
+            P::Host(test) => {
+                spelling::warn_of_host(test, &at.key("host"), self.faults);
+                // A host's name does not mind case (RFC 9110, section 4.2.3).
+                let test = TestProperties { ignore_case: true, ..test.clone() };
+                self.unnamed(&test, &at.key("host"), Source::Host)
+            }
             P::User(test) => self.unnamed(test, &at.key("user"), Source::User),
             P::ClientIp(test) => self.client(test, &at.key("clientIp")),
             P::Country(test) => self.place(test, &at.key("country"), Level::Country),
@@ -212,15 +221,19 @@ impl Compiler<'_> {
             Some(name) => {
                 let list = self.lists.find(name, &at, self.faults)?;
                 let networks = list.networks();
-                let networks = networks.map_err(|error| format!("list `{name}`, {error}"));
-                self.faults.check(&at, networks)?
+                for error in networks.as_ref().err().into_iter().flatten() {
+                    self.faults.error(&at, format!("list `{name}`, {error}"));
+                }
+                networks.ok()?.of_list(name)
             }
             None => match CidrSet::parse(entries.iter().map(String::as_str)) {
                 Ok(set) => set,
-                Err((position, error)) => {
+                Err(errors) => {
                     let single = test.equal.is_some() || test.not_equal.is_some();
-                    let at = if single { at } else { at.index(position) };
-                    self.faults.error(&at, error);
+                    for (position, error) in errors {
+                        let at = if single { at.clone() } else { at.index(position) };
+                        self.faults.error(&at, error);
+                    }
                     return None;
                 }
             },
@@ -239,7 +252,7 @@ impl Compiler<'_> {
         let names: NameSet = match test.list_name() {
             Some(name) => {
                 let list = self.lists.find(&name, &at.key(word), self.faults)?;
-                list.entries().map(|(_, entry)| fold(entry)).collect()
+                list.entries().map(|(_, entry)| fold(entry)).collect::<NameSet>().of_list(&name)
             }
             None => entries.iter().map(|name| fold(name)).collect(),
         };

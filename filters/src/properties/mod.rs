@@ -5,6 +5,7 @@ mod missing;
 mod odd;
 mod rule;
 mod s1;
+mod spelling;
 mod test;
 mod window;
 

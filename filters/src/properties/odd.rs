@@ -95,7 +95,7 @@ fn part_of_all(rule: &Rule) -> Option<Share> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use gray_config::Document;
     use gray_propagation::Lane;
 
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_odd(rules: &str, expected: &str) {
+    pub(in crate::properties) fn check_odd(rules: &str, expected: &str) {
         let problems = problems_of(&format!("- {rules}"));
         assert!(problems.contains(expected), "{rules}: {problems}");
     }

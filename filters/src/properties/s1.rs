@@ -131,8 +131,10 @@ impl GrayGatewayProperties {
         if !self.gray_ip_list.is_empty() {
             match CidrSet::parse(self.gray_ip_list.iter().map(String::as_str)) {
                 Ok(set) => rule("grayIPList", Condition::Client { set: set.into(), inside: true }),
-                Err((position, error)) => {
-                    faults.error(&at.key("grayIPList").index(position), error);
+                Err(errors) => {
+                    for (position, error) in errors {
+                        faults.error(&at.key("grayIPList").index(position), error);
+                    }
                 }
             }
         }

@@ -15,6 +15,7 @@ const REGEX_LIMIT: usize = 1 << 20;
 /// What is asked of a value, as an operator writes it: exactly one of the operators.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(transform = with_aliases)]
 pub struct TestProperties {
     /// The name of the header, query parameter or cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +59,16 @@ pub struct TestProperties {
     /// ASCII case does not matter.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ignore_case: bool,
+}
+
+/// The other spellings are in the schema, too.
+fn with_aliases(schema: &mut schemars::Schema) {
+    let properties = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut);
+    let Some(properties) = properties else { return };
+    for (alias, name) in [("not_equal", "notEqual"), ("not_in", "notIn")] {
+        let own = properties.get(name).cloned();
+        properties.extend(own.map(|own| (alias.to_owned(), own)));
+    }
 }
 
 impl TestProperties {
@@ -173,12 +184,14 @@ impl TestProperties {
         at: &KeyPath,
         faults: &mut Faults,
     ) -> Option<Arc<crate::NameSet>> {
-        let list = lists.find(&self.list_name()?, at, faults)?;
-        if self.ignore_case {
-            let names = list.entries().map(|(_, entry)| entry.to_ascii_lowercase());
-            return Some(Arc::new(names.collect()));
-        }
-        Some(Arc::new(list.names()))
+        let name = self.list_name()?;
+        let list = lists.find(&name, at, faults)?;
+        let names: crate::NameSet = if self.ignore_case {
+            list.entries().map(|(_, entry)| entry.to_ascii_lowercase()).collect()
+        } else {
+            list.names()
+        };
+        Some(Arc::new(names.of_list(&name)))
     }
 
     fn pattern(&self, at: &KeyPath, faults: &mut Faults) -> Option<regex::bytes::Regex> {
