@@ -172,10 +172,16 @@ impl Document {
 
     /// Returns the faults as problems, with what was odd about the text itself before them.
     pub fn problems(&self, faults: &Faults) -> Problems {
-        let all = self.noted.iter().chain(faults);
-        let mut problems: Vec<Problem> = all.map(|fault| self.problem(fault)).collect();
-        problems.extend(self.refused.iter().cloned());
+        let noted = self.noted.iter().map(|fault| self.problem(fault));
+        let mut problems: Vec<Problem> = noted.chain(self.refused.iter().cloned()).collect();
+        problems.extend(self.found(faults).0);
         problems.sort_by_key(|problem| problem.line);
+        Problems(problems)
+    }
+
+    /// Returns the faults alone as problems, where what was odd about the text has been told.
+    pub fn found(&self, faults: &Faults) -> Problems {
+        let mut problems: Vec<Problem> = faults.iter().map(|fault| self.problem(fault)).collect();
         if faults.more() > 0 {
             let message = format!("{} more problems are not shown", faults.more());
             problems.push(Problem::whole(self.name.as_str(), message));

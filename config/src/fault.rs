@@ -73,6 +73,11 @@ impl Faults {
         self.errors
     }
 
+    /// Tells whether everything at a path and below it could be read.
+    pub fn is_whole(&self, path: &KeyPath) -> bool {
+        !self.is_spoilt(path)
+    }
+
     /// Returns the faults that are kept, in the order they were noted.
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
         self.kept.iter()

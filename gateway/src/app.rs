@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -251,7 +252,10 @@ impl Parts {
         let mut registries: Vec<Box<dyn Discovery>> = Vec::new();
         for file in &properties.files {
             let source = FileSource::new([file.clone()], MAX_FILE);
-            let registry = FileDiscovery::new(Box::new(source));
+            // Nacos may know what no file does.
+            let only = properties.nacos.is_empty();
+            let wanted = if only { self.settings.routes.services() } else { BTreeSet::new() };
+            let registry = FileDiscovery::new(Box::new(source)).with_wanted(wanted);
             self.rejected.push(registry.rejected());
             registries.push(Box::new(registry));
         }

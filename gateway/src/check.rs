@@ -138,6 +138,12 @@ impl Checked {
         faults: &mut Faults,
         complete: bool,
     ) {
+        let discovery = &settings.properties.discovery;
+        if discovery.files.is_empty() && discovery.nacos.is_empty() {
+            let message = "no registry is named, so that no service has any instance: write \
+                           `discovery: {files: [registry.yaml]}` or `discovery: {nacos: [{}]}`";
+            faults.warning(&KeyPath::ROOT.key("discovery"), message);
+        }
         for (index, route) in settings.routes.iter().enumerate() {
             let registered = self.directory.get(&route.service);
             if complete && registered.is_none_or(|subsets| subsets.registered().is_empty()) {

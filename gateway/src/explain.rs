@@ -1,5 +1,6 @@
 //! Why a request is decided as it is, by the very code that decides it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::head::RequestTarget;
 use crate::revision::Revision;
 use crate::routes::Routes;
 use crate::tags::{Chosen, TagPolicy};
@@ -66,6 +68,8 @@ pub struct Answer {
     pub version: Option<String>,
     /// The instances that may serve it.
     pub instances: Vec<String>,
+    /// Their versions, each once: of base where it takes the lane's place.
+    pub served: Vec<String>,
     /// The fallback that is needed.
     pub fallback: Option<&'static str>,
     /// Why it is not served.
@@ -75,7 +79,7 @@ pub struct Answer {
 }
 
 /// Why something is no request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidRequest {
     /// The method is none.
     #[error("{0:?} is no method")]
@@ -86,6 +90,12 @@ pub enum InvalidRequest {
     /// The header is none.
     #[error("{0:?} is no header")]
     Header(String),
+    /// The gateway decides nothing about it.
+    #[error("the gateway refuses it with {status}: {why}", status = why.status().as_u16())]
+    Refused {
+        /// What it answers.
+        why: crate::Error,
+    },
 }
 
 /// What is needed to explain requests.
@@ -103,6 +113,8 @@ pub struct Explainer<'a> {
     pub proxies: &'a TrustedProxies,
     /// Who may choose a lane.
     pub tags: &'a TagPolicy,
+    /// How long a target may be, in bytes.
+    pub max_target: usize,
 }
 
 impl Explainer<'_> {
@@ -115,6 +127,7 @@ impl Explainer<'_> {
         let method = asked.method.parse::<Method>();
         let method = method.map_err(|_| InvalidRequest::Method(asked.method.clone()))?;
         let uri = asked.url.parse::<Uri>().map_err(|_| InvalidRequest::Url(asked.url.clone()))?;
+        self.check(&asked.url, &method).map_err(|why| InvalidRequest::Refused { why })?;
         let mut headers = headers_of(&asked.headers)?;
         let peer = asked.ip.to_canonical();
         if let Some(host) = uri.authority().and_then(|it| HeaderValue::try_from(it.as_str()).ok()) {
@@ -147,6 +160,7 @@ impl Explainer<'_> {
             service: None,
             version: None,
             instances: Vec::new(),
+            served: Vec::new(),
             fallback: None,
             error: None,
             writes: Vec::new(),
@@ -154,6 +168,19 @@ impl Explainer<'_> {
         let hop = self.follow(&head, status, &mut answer);
         answer.writes = self.writes(status, hop, &headers);
         Ok(answer)
+    }
+
+    /// Refuses what is refused before anything is decided about it.
+    fn check(&self, url: &str, method: &Method) -> Result<(), crate::Error> {
+        use crate::Error;
+        let target = RequestTarget::read(url, method).map_err(Error::BadRequest)?;
+        if *method == Method::CONNECT {
+            return Err(Error::Method(Method::CONNECT));
+        }
+        if target.path().len() + target.query().map_or(0, str::len) > self.max_target {
+            return Err(Error::TargetTooLong);
+        }
+        Ok(())
     }
 
     /// Says what becomes of the lane that a request's sender chose, and which one is taken for the
@@ -203,12 +230,15 @@ impl Explainer<'_> {
             Ok(picked) => answer.fallback = picked.fallback.map(Fallback::as_str),
             Err(error) => answer.error = Some(error.to_string()),
         }
-        let addr = |member: &Arc<Member>| member.instance().addr.to_string();
-        answer.instances = match answer.fallback {
-            Some("all") => subsets.any_but_foreign(status.lane(), lanes).map(addr).collect(),
-            Some("base") => subsets.of(GrayStatus::Prod, lanes).iter().map(addr).collect(),
-            _ => subsets.of(status, lanes).iter().map(addr).collect(),
+        let serving: Vec<&Arc<Member>> = match answer.fallback {
+            Some("all") => subsets.any_but_foreign(status.lane(), lanes).collect(),
+            Some("base") => subsets.of(GrayStatus::Prod, lanes).iter().collect(),
+            _ => subsets.of(status, lanes).iter().collect(),
         };
+        answer.instances = serving.iter().map(|it| it.instance().addr.to_string()).collect();
+        let versions = serving.iter().filter_map(|it| it.instance().version.as_ref());
+        let versions: BTreeSet<String> = versions.map(ToString::to_string).collect();
+        answer.served = versions.into_iter().collect();
         hop
     }
 
@@ -285,7 +315,8 @@ impl std::fmt::Display for Answer {
         writeln!(f, "version   {}", self.version.as_deref().unwrap_or("any"))?;
         writeln!(f, "instances {}", self.instances.join(", "))?;
         if let Some(fallback) = self.fallback {
-            writeln!(f, "fallback  {fallback}: the lane has no instance")?;
+            let served = self.served.join(", ");
+            writeln!(f, "fallback  {fallback}: the lane has no instance, {served} serves")?;
         }
         if let Some(error) = &self.error {
             writeln!(f, "error     {error}")?;

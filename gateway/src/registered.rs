@@ -87,15 +87,13 @@ impl Registered {
                 self.complete = false;
                 self.problems.extend(problems.0);
             }
-            Ok((services, problems)) => {
-                self.problems.extend(problems.0);
-                for (service, mut announced) in services {
-                    // What is no address has been told of, with its line.
-                    announced.retain(|it| it.ip.parse::<std::net::IpAddr>().is_ok());
-                    let refused = self.admit(settings, guard, None, &service, &announced);
-                    self.problems
-                        .extend(refused.into_iter().map(|why| Problem::whole(name.as_str(), why)));
+            Ok(mut registry) => {
+                for (service, announced) in registry.services.clone() {
+                    for (index, why) in self.admit(settings, guard, None, &service, &announced) {
+                        registry.refuse(&service, index, &why);
+                    }
                 }
+                self.problems.extend(registry.problems().0);
             }
         }
     }
@@ -117,7 +115,7 @@ impl Registered {
                 let refused =
                     self.admit(settings, guard, news.lane, &news.service, &news.announced);
                 // Others write there, so that what they did wrong is nothing to fail for.
-                let warning = |why| Problem::odd(name.as_str(), why);
+                let warning = |(_, why)| Problem::odd(name.as_str(), why);
                 self.problems.extend(refused.into_iter().map(warning));
             }
         };
@@ -129,7 +127,7 @@ impl Registered {
         }
     }
 
-    /// Takes the instances that may be called, and says why others may not.
+    /// Takes the instances that may be called, and says which others may not, and why.
     fn admit(
         &mut self,
         settings: &Settings,
@@ -137,15 +135,17 @@ impl Registered {
         lane: Option<Lane>,
         service: &ServiceName,
         announced: &[Announced],
-    ) -> Vec<String> {
+    ) -> Vec<(usize, String)> {
         let key = &settings.properties.discovery.version_key;
         let instances = self.instances.entry(service.clone()).or_default();
         let mut refused = Vec::new();
-        for one in announced {
+        for (index, one) in announced.iter().enumerate() {
             match guard.admit(one, key, lane) {
                 Ok(instance) => instances.push(instance),
                 Err(refusal) => {
-                    refused.push(format!("an instance of {service} is refused: {refusal}"));
+                    let (ip, port) = (&one.ip, one.port);
+                    let why = format!("instance {ip}:{port} of {service} is refused: {refusal}");
+                    refused.push((index, why));
                 }
             }
         }

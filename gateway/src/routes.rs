@@ -9,6 +9,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method};
 use regex::Regex;
 
+use crate::head::is_host;
 use crate::properties::{
     HostPolicy, PathProperties, RouteMatchProperties, RouteProperties, TimeoutProperties,
 };
@@ -170,6 +171,11 @@ impl Matcher {
             let method = text.parse::<Method>().map_err(|_| format!("`{text}` is no method"));
             methods.extend(faults.check(&at.key("methods").index(index), method));
         }
+        if let Some(host) = properties.host.as_deref().filter(|host| !is_pattern(host)) {
+            let message =
+                format!("{host:?} is no host's name, nor `*` and the end of one; it has no port");
+            faults.error(&at.key("host"), message);
+        }
         let at = at.key("path");
         let path = properties.path.as_ref().and_then(|path| match path {
             PathProperties::Prefix(prefix) => {
@@ -206,6 +212,19 @@ impl Matcher {
                 Some(PathMatch::Regex(pattern)) => pattern.is_match(path),
             }
     }
+}
+
+/// Tells whether there is a host, as it is compared, that fits a pattern.
+fn is_pattern(pattern: &str) -> bool {
+    let Some(end) = pattern.strip_prefix('*') else {
+        return is_host(pattern.as_bytes()) && !pattern.contains('*') && without_port(pattern);
+    };
+    end.is_empty() || (is_host(end.as_bytes()) && !end.contains(['*', ':']))
+}
+
+/// A colon stands in addresses of version 6 only.
+fn without_port(host: &str) -> bool {
+    host.ends_with(']') || !host.contains(':')
 }
 
 fn host_fits(pattern: &str, host: &str) -> bool {

@@ -10,7 +10,9 @@ use http::HeaderName;
 
 use crate::explain::Explainer;
 use crate::headers;
-use crate::properties::{DEFAULT, GatewayProperties, ListProperties, tag_keys, warn_of_idle};
+use crate::properties::{
+    DEFAULT, GatewayProperties, ListProperties, check_bounds, tag_keys, warn_of_idle,
+};
 use crate::proxy::Calling;
 use crate::revision::{Revision, RuleDocuments};
 use crate::routes::Routes;
@@ -106,7 +108,7 @@ impl Settings {
     }
 
     /// Returns what explains requests by this configuration.
-    pub const fn explainer<'a>(
+    pub fn explainer<'a>(
         &'a self,
         revision: &'a Revision,
         directory: &'a Directory,
@@ -118,6 +120,7 @@ impl Settings {
             carriers: &self.carriers,
             proxies: &self.trusted_proxies,
             tags: &self.tags,
+            max_target: self.properties.limits.target_size.bytes(),
         }
     }
 
@@ -152,6 +155,7 @@ impl Settings {
         let carriers = carriers(&properties, faults);
         let reached = routes.services();
         warn_of_idle(&properties, &reached, faults);
+        check_bounds(&properties, faults);
         let (senses, senses_live) = live(senses(&properties, faults));
         let nacos_lanes = nacos_lanes(&properties, faults);
         let registered = registered(&properties, faults);
@@ -303,14 +307,14 @@ pub(crate) fn senses(properties: &GatewayProperties, faults: &mut Faults) -> Sen
     }
 }
 
-/// Returns the documents that are lists: their names, and the names that rules use.
-/// The names of rule documents: files, then what is in Nacos.
+/// Returns the names of rule documents: files, then what is in Nacos.
 fn order(properties: &GatewayProperties) -> Vec<String> {
     let files = properties.rules.files.iter().map(|path| path.display().to_string());
     let on_nacos = properties.rules.nacos.iter().flat_map(|nacos| nacos.data_ids.iter().cloned());
     files.chain(on_nacos).collect()
 }
 
+/// Returns the documents that are lists: their names, and the names that rules use.
 fn lists(properties: &GatewayProperties) -> BTreeMap<String, String> {
     let document = |list: &ListProperties| match list {
         ListProperties::File(path) => path.display().to_string(),

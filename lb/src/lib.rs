@@ -25,7 +25,7 @@ mod subsets;
 pub use self::announced::Announced;
 pub use self::balancer::{Balancer, NoInstance, Picked, Want};
 pub use self::directory::{Directory, DirectoryHealth, Maintenance, maintain};
-pub use self::discovery::{Discovery, FileDiscovery, News, Trust, Wanted};
+pub use self::discovery::{Discovery, FileDiscovery, News, Registry, Trust, Wanted};
 #[cfg(feature = "nacos")]
 pub use self::discovery::{NacosDiscovery, NacosGroup};
 pub use self::documents::{Format, LaneDocuments, LanesProperties, ServedLanes, SpringLanes};

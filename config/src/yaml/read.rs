@@ -73,7 +73,13 @@ impl<'a> Reader<'a> {
     }
 
     fn number<T: std::str::FromStr>(&self, expected: &str) -> Result<T, Error> {
-        let text = self.scalar(expected)?;
+        // What YAML calls them, and Rust does not.
+        let text = match self.scalar(expected)? {
+            ".nan" | ".NaN" | ".NAN" => "NaN",
+            ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => "inf",
+            "-.inf" | "-.Inf" | "-.INF" => "-inf",
+            text => text,
+        };
         text.parse().map_err(|_| self.fail(expected))
     }
 

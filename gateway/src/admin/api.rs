@@ -161,6 +161,7 @@ pub(super) async fn explain(
         carriers: &proxy.carriers,
         proxies: &view.gateway.policy.trusted_proxies,
         tags: &view.gateway.policy.tags,
+        max_target: view.gateway.policy.max_target,
     };
     match explainer.explain(&asked) {
         Ok(answer) if wants_text(&headers) => answer.to_string().into_response(),

@@ -1,5 +1,6 @@
 //! What an operator writes in `graylane.yaml`: the static configuration, read once at the start.
 
+mod bounds;
 mod discovery;
 mod idle;
 mod listener;
@@ -18,6 +19,7 @@ use gray_filters::{PlaceProperties, UserProperties};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::bounds::check_bounds;
 pub use self::discovery::{DiscoveryProperties, NacosDiscoveryProperties, RegisterProperties};
 pub(crate) use self::idle::warn_of_idle;
 pub use self::listener::{CertificateProperties, ListenerProperties, TlsProperties};

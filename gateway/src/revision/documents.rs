@@ -105,7 +105,7 @@ pub(crate) fn warn_of_empty_lane(
         if let Some(at) = place {
             let mut faults = Faults::default();
             faults.warning(&at, message);
-            return document.problems(&faults);
+            return document.found(&faults);
         }
     }
     Problem::odd("rules", message).into()
@@ -127,7 +127,7 @@ fn warn_of_unrouted(
         if document.contains(&at) {
             let mut faults = Faults::default();
             faults.warning(&at, format!("no route leads to `{service}`{near}"));
-            problems.extend(document.problems(&faults).0);
+            problems.extend(document.found(&faults).0);
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::{Announced, ServiceName};
 /// ```
 pub struct FileDiscovery {
     source: Box<dyn ConfigSource>,
+    /// Services that are told to be empty where no document names them.
+    wanted: BTreeSet<ServiceName>,
     rejected: watch::Sender<Option<Problems>>,
 }
 
@@ -66,7 +68,14 @@ const fn yes() -> bool {
 impl FileDiscovery {
     /// Follows a source of such documents.
     pub fn new(source: Box<dyn ConfigSource>) -> Self {
-        Self { source, rejected: watch::Sender::new(None) }
+        Self { source, wanted: BTreeSet::new(), rejected: watch::Sender::new(None) }
+    }
+
+    /// Says of these services that they have no instance, where the documents do not name them: nobody else
+    /// will say anything about them.
+    #[must_use]
+    pub fn with_wanted(self, wanted: BTreeSet<ServiceName>) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Returns what is wrong with the newest documents while they are refused as a whole, at any time
@@ -75,27 +84,86 @@ impl FileDiscovery {
         self.rejected.subscribe()
     }
 
-    /// Reads one such document; returns what is wrong with single instances beside it, which do not
-    /// keep the others from being called.
+    /// Reads one such document.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with the document as a whole.
-    pub fn parse(name: &str, text: &str) -> Result<(Services, Problems), Problems> {
+    pub fn parse(name: &str, text: &str) -> Result<Registry, Problems> {
         let document = Document::parse(name, text)?;
         let mut faults = Faults::default();
         let read: Option<RegistryProperties> = document.read(&KeyPath::ROOT, &mut faults);
         if faults.has_errors() {
             return Err(document.problems(&faults));
         }
-        let mut services = BTreeMap::new();
+        let mut registry =
+            Registry { services: BTreeMap::new(), wrong: BTreeSet::new(), document, faults };
         for (service, instances) in read.unwrap_or_default().services {
-            let at = KeyPath::ROOT.key("services").key(&*service);
-            let announced = announced(instances, &at, &mut faults);
-            services.insert(ServiceName::new(service), announced);
+            let announced = registry.announced(instances, &service);
+            registry.services.insert(ServiceName::new(service), announced);
         }
-        Ok((services, document.problems(&faults)))
+        Ok(registry)
     }
+}
+
+/// A document that was read.
+#[derive(Debug)]
+pub struct Registry {
+    /// The instances of each service.
+    pub services: BTreeMap<ServiceName, Vec<Announced>>,
+    /// Those that are known to be wrong.
+    wrong: BTreeSet<(String, usize)>,
+    document: Document,
+    faults: Faults,
+}
+
+impl Registry {
+    /// Notes why an instance is refused, unless that is known already.
+    pub fn refuse(&mut self, service: &ServiceName, index: usize, why: &str) {
+        if !self.wrong.contains(&(service.to_string(), index)) {
+            self.faults.error(&place(service.as_str(), index), why);
+        }
+    }
+
+    /// Returns what is wrong with single instances, which does not keep the others from being called.
+    pub fn problems(&self) -> Problems {
+        self.document.problems(&self.faults)
+    }
+
+    fn announced(&mut self, instances: Vec<InstanceProperties>, service: &str) -> Vec<Announced> {
+        let mut announced = Vec::new();
+        for (index, instance) in instances.into_iter().enumerate() {
+            let address = instance.address.parse::<SocketAddr>().map_err(|_| {
+                format!(
+                    "`{}` is no IP address with a port, such as 10.0.0.1:8080",
+                    instance.address
+                )
+            });
+            // What is no address is announced as it is written: whoever takes it refuses and counts it.
+            let (ip, port) = match self.faults.check(&place(service, index), address) {
+                Some(address) => (address.ip().to_string(), address.port().into()),
+                None => {
+                    self.wrong.insert((service.to_owned(), index));
+                    split(&instance.address)
+                }
+            };
+            announced.push(Announced {
+                ip,
+                port,
+                weight: instance.weight,
+                healthy: true,
+                enabled: instance.enabled,
+                cluster: None,
+                metadata: instance.metadata,
+            });
+        }
+        announced
+    }
+}
+
+/// Where an instance's address stands.
+fn place(service: &str, index: usize) -> KeyPath {
+    KeyPath::ROOT.key("services").key(service).index(index).key("address")
 }
 
 /// What a document says about each service.
@@ -112,44 +180,13 @@ fn split(address: &str) -> (String, i64) {
     }
 }
 
-fn announced(
-    instances: Vec<InstanceProperties>,
-    at: &KeyPath,
-    faults: &mut Faults,
-) -> Vec<Announced> {
-    let mut announced = Vec::new();
-    for (index, instance) in instances.into_iter().enumerate() {
-        let at = at.index(index).key("address");
-        let address = instance.address.parse::<SocketAddr>();
-        let address = address.map_err(|_| {
-            format!("`{}` is no IP address with a port, such as 10.0.0.1:8080", instance.address)
-        });
-        // What is no address is announced as it is written: whoever takes it refuses and counts it.
-        let (ip, port) = match faults.check(&at, address) {
-            Some(address) => (address.ip().to_string(), address.port().into()),
-            None => split(&instance.address),
-        };
-        announced.push(Announced {
-            ip,
-            port,
-            weight: instance.weight,
-            healthy: true,
-            enabled: instance.enabled,
-            cluster: None,
-            metadata: instance.metadata,
-        });
-    }
-    announced
-}
-
 impl Discovery for FileDiscovery {
     fn name(&self) -> String {
         "files".to_owned()
     }
 
     fn updates(self: Box<Self>) -> BoxStream<'static, News> {
-        let mut known = BTreeSet::new();
-        let Self { source, rejected } = *self;
+        let Self { source, wanted: mut known, rejected } = *self;
         let news = move |update| match news(update, &mut known) {
             Ok(news) => {
                 if !news.is_empty() {
@@ -182,7 +219,7 @@ fn news(update: Update, known: &mut BTreeSet<ServiceName>) -> Result<Vec<News>, 
     };
     let mut services = Services::new();
     for (name, text) in &documents.0 {
-        services.extend(FileDiscovery::parse(name, text)?.0);
+        services.extend(FileDiscovery::parse(name, text)?.services);
     }
     for service in std::mem::take(known) {
         services.entry(service).or_default();
@@ -213,6 +250,14 @@ mod tests {
         assert_eq!((second.len(), second[0].announced.len()), (1, 0));
     }
 
+    /// Nobody else says anything about it: the gateway waited for a word that never came.
+    #[test]
+    fn a_service_that_is_wanted_and_not_named_is_told_to_be_empty() {
+        let mut known = BTreeSet::from([ServiceName::new("user-app")]);
+        let first = news(update("services: {}"), &mut known).unwrap();
+        assert_eq!((first.len(), first[0].announced.len()), (1, 0));
+    }
+
     #[test]
     fn a_wrong_registry_changes_nothing() {
         let mut known = BTreeSet::from([ServiceName::new("user-app")]);
@@ -233,10 +278,19 @@ mod tests {
         ] {
             let text =
                 format!("services: {{a: [{{address: '{address}'}}, {{address: '10.0.0.2:80'}}]}}");
-            let (services, problems) = FileDiscovery::parse("r", &text).unwrap();
-            let of_a = &services[&ServiceName::new("a")];
-            assert_eq!((of_a[0].ip.as_str(), of_a[0].port), (ip, port));
-            assert_eq!((of_a.len(), problems.0.len()), (2, 1), "{problems}");
+            let mut registry = FileDiscovery::parse("r", &text).unwrap();
+            let a = ServiceName::new("a");
+            let of_a = &registry.services[&a];
+            assert_eq!((of_a[0].ip.as_str(), of_a[0].port, of_a.len()), (ip, port, 2));
+            // That it is refused for it is nothing new.
+            registry.refuse(&a, 0, "no address");
+            assert_eq!(registry.problems().0.len(), 1, "{}", registry.problems());
+            registry.refuse(&a, 1, "not allowed");
+            let problems = registry.problems();
+            assert_eq!(
+                (problems.0.len(), problems.0[1].key.as_str()),
+                (2, "services.a[1].address")
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{Announced, ServiceName};
 
-pub use self::file::FileDiscovery;
+pub use self::file::{FileDiscovery, Registry};
 #[cfg(feature = "nacos")]
 pub use self::nacos::{NacosDiscovery, NacosGroup};
 pub use self::wanted::Wanted;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use gray_config::{Document, Faults, KeyPath};
+use gray_config::{Document, Faults, KeyPath, did_you_mean};
 use gray_propagation::Lane;
 
 use crate::{
@@ -52,11 +52,29 @@ impl LanesProperties {
             fallback: self.fallback,
             routed: true,
         };
+        // A list that could not be read may lack it.
+        let is_whole = faults.is_whole(&at.key("lanes"));
         let services = self.services.iter().map(|(name, service)| {
             let at = at.key("services").key(name);
+            for lane in service.lanes.keys().filter(|_| is_whole) {
+                check_declared(lane, &switches, &at.key("lanes").key(lane), faults);
+            }
             (ServiceName::new(name.as_str()), default.with(service, &at, faults))
         });
-        (LaneTable { services: services.collect(), default }, switches)
+        let services = services.collect();
+        (LaneTable { services, default }, switches)
+    }
+}
+
+/// Notes a lane that a service serves otherwise, and that is none.
+fn check_declared(lane: &str, switches: &BTreeMap<Lane, bool>, at: &KeyPath, faults: &mut Faults) {
+    let Ok(name) = lane.parse::<Lane>() else { return };
+    if !switches.contains_key(&name) {
+        let help = did_you_mean(lane, switches.keys().map(Lane::as_str)).map_or_else(
+            || "declare it under `lanes`".to_owned(),
+            |meant| format!("did you mean `{meant}`?"),
+        );
+        faults.error_with_help(at, format!("there is no lane `{lane}`"), Some(help));
     }
 }
 
