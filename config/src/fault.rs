@@ -75,7 +75,7 @@ impl Faults {
 
     /// Tells whether everything at a path and below it could be read.
     pub fn is_whole(&self, path: &KeyPath) -> bool {
-        !self.is_spoilt(path)
+        !self.is_spoilt(&self.written(path))
     }
 
     /// Returns the faults that are kept, in the order they were noted.

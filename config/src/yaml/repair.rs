@@ -44,8 +44,10 @@ fn repair_line(line: &str) -> Option<String> {
         return scalar.then(|| format!("{indent}- {rest}"));
     }
     let (key, value) = content.split_once(':')?;
-    let word = key.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    // Copies of the design's documents have `NFLoadBalancerRule className:com.kerwin.…`.
+    let name = key.strip_suffix(" className").unwrap_or(key);
+    let word = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     let joined = !value.is_empty() && !value.starts_with([' ', '\t', '\r', '/']);
     (word && joined).then(|| format!("{indent}{key}: {value}"))
 }
@@ -53,6 +55,12 @@ fn repair_line(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repairs_a_class_name_with_a_blank() {
+        check("NFLoadBalancerRule className:a.B", "NFLoadBalancerRule className: a.B", &[1]);
+        check("no word:a", "no word:a", &[]);
+    }
 
     #[track_caller]
     fn check(text: &str, expected: &str, lines: &[usize]) {

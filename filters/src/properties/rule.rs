@@ -129,6 +129,10 @@ fn rule(
         Some(condition) => Some(condition?),
         None => None,
     };
+    // It may be without its condition, and would take what is not its own.
+    if !faults.is_whole(at) {
+        return None;
+    }
     let expires = properties.expires.map(|expires| expires.0);
     Some(Rule { name: properties.name.as_str().into(), target, when, off, expires })
 }

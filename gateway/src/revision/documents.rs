@@ -320,7 +320,13 @@ kerwin:
     fn documents_that_have_lost_their_indentation_are_errors() {
         let flat = COMMON.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
         let text = parse(&[("common", &flat)]).unwrap_err().to_string();
-        assert!(text.contains("common:"), "{text}");
+        assert!(text.contains("common:1:1: kerwin: nothing is below `kerwin`"), "{text}");
+        // As a copy of the design has it, with a blank within a key, and the one behind it lost.
+        let seed = "kerwin:\ntool:\ngray:\n## loaded\nload:true\nversion:\nprodVersion:V1\nuser-app:\n\
+                    ribbon:\nNFLoadBalancerRule className:com.kerwin.gray.GrayRoundRobinRule\n";
+        let text = parse(&[("common", seed)]).unwrap_err().to_string();
+        assert!(text.contains("common:1:1: kerwin: nothing is below `kerwin`"), "{text}");
+        assert!(text.contains("indent what belongs below it"), "{text}");
         let nothing = "kerwin:\n  tool:\n  gray:\n    load: true\n";
         let text = parse(&[("common", nothing)]).unwrap_err().to_string();
         assert!(text.contains("nothing is below `tool`"), "{text}");

@@ -277,7 +277,8 @@ fn explain_says_why() -> anyhow::Result<()> {
         "miss five-percent -> GRAY",
         "- in 5 %   [bucket ",
         "hit  office -> blue",
-        "fallback  base: the lane has no instance",
+        "fallback  base: the lane has no instance, V1 serves",
+        "clientIp in [\"10.0.0.0/8\"]   [10.1.2.3]",
         "instances 127.0.0.1:7201",
         "writes    gray: blue",
     ] {
@@ -286,6 +287,27 @@ fn explain_says_why() -> anyhow::Result<()> {
     let output = graylane(folder.path(), &[&ask[..], &["--json"]].concat())?;
     let answer: serde_json::Value = serde_json::from_str(&stdout(&output))?;
     assert_eq!(answer["decision"]["rule"], "office");
+    assert_eq!((&answer["version"], &answer["served"]), (&"V3".into(), &serde_json::json!(["V1"])));
+    Ok(())
+}
+
+/// What the gateway refuses before it decides anything is not given a lane.
+#[test]
+fn explain_refuses_what_the_gateway_refuses() -> anyhow::Result<()> {
+    let folder = folder(CONFIG, RULES)?;
+    let long = format!("/{}", "a".repeat(9_000));
+    for (method, url, expected) in [
+        ("CONNECT", "a.example:80", "refuses it with 501"),
+        ("GET", "ftp://a.example/", "refuses it with 400"),
+        ("GET", "http://u:p@a.example/", "refuses it with 400"),
+        ("GET", "x", "refuses it with 400"),
+        ("GET", "/a#b", "refuses it with 400: the request's target has a fragment"),
+        ("GET", &long, "refuses it with 414"),
+    ] {
+        let output = graylane(folder.path(), &["explain", method, url])?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected), "{method} {url}: {output:?}");
+    }
     Ok(())
 }
 
@@ -304,7 +326,8 @@ fn judged(folder: &Path, document: &str, text: &str) -> anyhow::Result<Vec<Strin
 #[test]
 fn the_samples_fit_the_schemas_and_wrong_documents_do_not() -> anyhow::Result<()> {
     let folder = folder(CONFIG, RULES)?;
-    for (document, text) in [("config", CONFIG), ("rules", RULES)] {
+    let aliases = "rules: [{name: a, when: {method: {not_equal: GET}}}, {name: b, when: {path: {not_in: [/]}}}]";
+    for (document, text) in [("config", CONFIG), ("rules", RULES), ("rules", aliases)] {
         assert_eq!(judged(folder.path(), document, text)?, [""; 0]);
     }
     for (document, text) in [
@@ -313,6 +336,7 @@ fn the_samples_fit_the_schemas_and_wrong_documents_do_not() -> anyhow::Result<()
         ("config", "limits: {attempts: many}"),
         ("rules", "rules: [{name: a, when: {header: 7}}]"),
         ("rules", "lanes: {gray: V2}"),
+        ("rules", "rules: [{name: a, when: {method: {not_is: GET}}}]"),
     ] {
         assert_ne!(judged(folder.path(), document, text)?, [""; 0], "{text}");
     }

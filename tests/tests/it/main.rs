@@ -34,6 +34,7 @@ mod explaining;
 mod fallback;
 mod flips;
 mod forging;
+mod impossible;
 mod interop;
 mod letter;
 mod listening;

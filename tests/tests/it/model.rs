@@ -230,6 +230,7 @@ fn explained(revision: &Revision, directory: &Directory, asks: &Asks) -> Answer 
         carriers: &carriers,
         proxies: &proxies,
         tags: &tags,
+        max_target: usize::MAX,
     };
     let request = request(asks);
     let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
