@@ -46,8 +46,8 @@ const PATIENCE_WITH_SNAPSHOT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address cannot be had.
-    #[error("{0}")]
-    Listen(#[source] std::io::Error),
+    #[error(transparent)]
+    Listen(std::io::Error),
     /// The system has no thread for it.
     #[error("no thread can be had for what runs beside requests")]
     Background(#[source] std::io::Error),

@@ -153,6 +153,7 @@ rules:
   lane: gary
 - name: e
   name: f
+  when: {path: {equal: /e}}
 - name: g
   when: {method: {equal: get}}
 ";
@@ -165,7 +166,7 @@ rules:
         "rules.yaml:10:10: rules[2].when.haeder: unknown word `haeder`",
         "rules.yaml:12:3: rules[3].lane: there is no lane `gary`",
         "rules.yaml:14:3: the key `name` stands here a second time",
-        "rules.yaml:16:19: rules[5].when.method.equal: methods mind case",
+        "rules.yaml:17:19: rules[5].when.method.equal: methods mind case",
     ] {
         ensure!(text.contains(expected), "{expected}\n{text}");
     }

@@ -129,3 +129,47 @@ fn required_rules_that_are_wrong_are_shown() -> anyhow::Result<()> {
     ensure!(printed.contains("rules[0].lane"), "{printed}");
     Ok(())
 }
+
+/// Nobody says anything about a service that is in no file, and the gateway once waited for that word: what it
+/// knows is that there is no instance.
+#[tokio::test]
+async fn a_service_that_is_in_no_file_keeps_no_gateway_from_being_ready() -> anyhow::Result<()> {
+    let stub = Stub::start("V1").await?;
+    let folder = tempfile::tempdir()?;
+    let line = stub.registry_line();
+    std::fs::write(folder.path().join("registry.yaml"), format!("services:\n  app:\n{line}"))?;
+    let gateway = Gateway::start_in(
+        folder,
+        "routes: [{service: app, match: {path: {prefix: /app}}}, {service: none}]\n\
+         discovery: {files: ['{dir}/registry.yaml']}\n",
+    )?;
+    eventually(Duration::from_secs(10), async || {
+        let text = gateway.ask("/readyz").await?;
+        ensure!(text.contains("\"ready\":true"), "{text}");
+        ensure!(text.contains("no instance of none is registered in"), "{text}");
+        Ok(())
+    })
+    .await?;
+    ensure!(reqwest::get(gateway.url("/app")).await?.status() == 200);
+    let answer = reqwest::get(gateway.url("/")).await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status == 503 && text.contains("no instance of none"), "{status} {text}");
+    Ok(())
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_once() -> anyhow::Result<()> {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let addr = taken.local_addr()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("graylane.yaml");
+    std::fs::write(
+        &path,
+        format!("listeners: [{{address: '{addr}'}}]\nadmin: {{address: ''}}\nroutes: [{{service: app}}]\n"),
+    )?;
+    let output = Command::new(binary("graylane")?).args(["run", "-c"]).arg(&path).output()?;
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2), "{output:?}");
+    ensure!(printed.matches(&format!("cannot listen on {addr}")).count() == 1, "{printed}");
+    Ok(())
+}
