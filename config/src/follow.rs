@@ -187,7 +187,8 @@ mod tests {
         let (publisher, port) = live(7_u16);
         let following = Follow::new(parse, None);
         let health = following.health();
-        let error = SourceError { source_name: "nacos".into(), reason: "down".into() };
+        let error =
+            SourceError { source_name: "nacos".into(), reason: "down".into(), is_missing: false };
 
         follow(stream::iter([Update::Unavailable(error.clone())]), following, publisher).await;
 

@@ -50,7 +50,7 @@ struct Args {
     transport: Carrier,
     /// Seconds between calls that a job makes, outside of any request: A and B call the next one,
     /// order-app calls user-app, C and user-app call themselves by their names.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     job: Option<u64>,
     /// Loses the tag of requests, and sends them here: for trying out `graylane probe`.
     #[arg(long, value_name = "URL", group = "astray")]

@@ -110,7 +110,7 @@ impl Error {
             Self::Method(_) => "method-not-served",
             Self::Loop => "loop",
             Self::NoRoute => "no-route",
-            Self::NoRules => "no-rules",
+            Self::NoRules | Self::NoInstance(NoInstance::UnknownLanes(_)) => "no-rules",
             Self::NoInstance(NoInstance::UnknownService(_)) => "unknown-service",
             Self::NoInstance(NoInstance::EmptyLane { .. }) => "empty-lane",
             Self::NoInstance(NoInstance::Exhausted { .. }) => "instances-exhausted",

@@ -10,6 +10,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probed {
+    /// The lane that they were sent in, as a word of the wire.
+    pub lane: String,
     /// Requests that were sent.
     pub sent: usize,
     /// Requests that were answered with success.
@@ -54,6 +56,8 @@ pub struct Seen {
     pub asked: Option<String>,
     /// What the caller fell back to.
     pub fallback: Option<String>,
+    /// Whether another lane was asked for than the request's.
+    pub changed: bool,
     /// Whether an instance of another lane served, and no fallback explains it.
     pub escaped: bool,
     /// The service that lost the tag.
@@ -73,7 +77,7 @@ impl Probed {
                     *self.absent.entry(service.clone()).or_default() += 1;
                 }
                 self.missing = self.missing.saturating_add(missing(&hop));
-                lay_over(&mut self.tree, hop);
+                lay_over(&mut self.tree, hop, &self.lane);
             }
             None => self.unreported += 1,
         }
@@ -82,8 +86,8 @@ impl Probed {
     /// Tells whether no request left its lane, as far as is known.
     pub fn is_clean(&self) -> bool {
         fn clean(branch: &Branch) -> bool {
-            let Seen { escaped, lost_by, failed, .. } = &branch.hop;
-            !escaped && !failed && lost_by.is_none() && branch.calls.iter().all(clean)
+            let Seen { changed, escaped, lost_by, failed, .. } = &branch.hop;
+            !changed && !escaped && !failed && lost_by.is_none() && branch.calls.iter().all(clean)
         }
         let complete = self.unreported == 0 && self.missing == 0 && self.absent.is_empty();
         self.failures.is_empty() && complete && self.tree.iter().all(clean)
@@ -105,10 +109,12 @@ fn plain(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
-fn lay_over(branches: &mut Vec<Branch>, hop: Hop) {
+fn lay_over(branches: &mut Vec<Branch>, hop: Hop, lane: &str) {
     let Hop { service, version, asked, fallback, escaped, lost_by, silent, failed, calls, .. } =
         hop;
-    let seen = Seen { service, version, asked, fallback, escaped, lost_by, silent, failed };
+    let changed = asked.as_deref().is_some_and(|asked| asked != lane);
+    let seen =
+        Seen { service, version, asked, fallback, changed, escaped, lost_by, silent, failed };
     let known = branches.iter().position(|branch| branch.hop == seen);
     let position = known.unwrap_or_else(|| {
         branches.push(Branch { hop: seen, count: 0, calls: Vec::new() });
@@ -117,7 +123,7 @@ fn lay_over(branches: &mut Vec<Branch>, hop: Hop) {
     if let Some(branch) = branches.get_mut(position) {
         branch.count += 1;
         for call in calls {
-            lay_over(&mut branch.calls, call);
+            lay_over(&mut branch.calls, call, lane);
         }
     }
 }
@@ -145,6 +151,18 @@ impl fmt::Display for Probed {
                  calls it has lost the lane (see lane_untagged on its own page)"
             )?;
         }
+        let other = self
+            .tree
+            .iter()
+            .filter_map(|root| root.hop.asked.as_ref().filter(|_| root.hop.changed));
+        for asked in other.collect::<std::collections::BTreeSet<_>>() {
+            writeln!(
+                f,
+                "  the gateway decided {}, not {}: it knows no such lane, or gray release is off",
+                plain(asked),
+                self.lane
+            )?;
+        }
         writeln!(f)?;
         for branch in &self.tree {
             branch.write(f, 0)?;
@@ -155,7 +173,7 @@ impl fmt::Display for Probed {
 
 impl Branch {
     fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
-        let Seen { service, version, asked, fallback, escaped, lost_by, silent, failed } =
+        let Seen { service, version, asked, fallback, changed, escaped, lost_by, silent, failed } =
             &self.hop;
         let name = format!("{:indent$}{}", "", plain(service), indent = depth * 2);
         let version = plain(version.as_deref().unwrap_or("-"));
@@ -170,7 +188,12 @@ impl Branch {
         if *failed {
             write!(f, "  FAILED: no instance answered")?;
         }
-        if let Some(by) = lost_by {
+        if *changed {
+            write!(f, "  CHANGED: another lane was asked for")?;
+        }
+        if let Some(by) = lost_by.as_ref().filter(|_| *changed) {
+            write!(f, ", by {}", plain(by))?;
+        } else if let Some(by) = lost_by {
             write!(f, "  LOST: {} passed it on without the tag", plain(by))?;
         }
         if *silent {
@@ -197,7 +220,7 @@ mod tests {
 
     #[test]
     fn equal_ways_are_counted_and_others_stand_beside() {
-        let mut probed = Probed::default();
+        let mut probed = Probed { lane: "GRAY".to_owned(), ..Probed::default() };
         for _ in 0..3 {
             probed.add(Some(hop("a", "V2", vec![hop("b", "V2", Vec::new())])));
         }
@@ -212,6 +235,24 @@ mod tests {
         assert_eq!(lines[1], ["b", "V2", "GRAY", "4"]);
         assert_eq!(lines[2][..5], ["c", "V1", "no", "tag", "1"]);
         assert!(text.contains("LOST: b passed it on"), "{text}");
+    }
+
+    /// A service between may copy every header and write a lane of its own; a gateway may know no such lane.
+    #[test]
+    fn a_lane_that_was_replaced_is_not_clean() {
+        let mut probed = Probed { lane: "GRAY".to_owned(), ..Probed::default() };
+        let by = Some("b".to_owned());
+        let replaced =
+            Hop { asked: Some("PROD".into()), lost_by: by, ..hop("c", "V1", Vec::new()) };
+        let silent = Hop { silent: true, ..hop("b", "V2", vec![replaced]) };
+        probed.add(Some(hop("a", "V2", vec![silent])));
+        assert!(!probed.is_clean());
+        let text = probed.to_string();
+        assert!(text.contains("CHANGED: another lane was asked for, by b"), "{text}");
+        let mut probed = Probed { lane: "gary".to_owned(), ..Probed::default() };
+        probed.add(Some(Hop { asked: Some("PROD".into()), ..hop("a", "V1", Vec::new()) }));
+        assert!(!probed.is_clean());
+        assert!(probed.to_string().contains("the gateway decided PROD, not gary"), "{probed}");
     }
 
     #[test]

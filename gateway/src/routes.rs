@@ -44,7 +44,9 @@ impl Hops {
     fn new(service: &str) -> Self {
         let to = |fallback: Option<Fallback>| {
             let fallback = fallback.map(|fallback| fallback.as_str().to_owned());
-            let tag = HopTag { from: GATEWAY.to_owned(), to: service.to_owned(), fallback };
+            // The instance is the next: nobody stands between.
+            let lane = None;
+            let tag = HopTag { from: GATEWAY.to_owned(), to: service.to_owned(), fallback, lane };
             tag.to_header().unwrap_or_else(|| HeaderValue::from_static(""))
         };
         Self { plain: to(None), base: to(Some(Fallback::Base)), all: to(Some(Fallback::All)) }

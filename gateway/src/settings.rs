@@ -5,7 +5,7 @@ use std::path::Path;
 use gray_config::{Document, Faults, KeyPath, Override, Problems, Publisher, live};
 use gray_filters::{CidrSet, Senses, TrustedProxies, Users};
 use gray_lb::{Algorithm, Directory, Guard, ServiceName};
-use gray_propagation::{Carriers, Lane};
+use gray_propagation::{Carriers, Lane, may_carry};
 use http::HeaderName;
 
 use crate::explain::Explainer;
@@ -284,7 +284,7 @@ fn carriers(properties: &GatewayProperties, faults: &mut Faults) -> Carriers {
     for (index, text) in properties.propagation.headers.iter().enumerate() {
         let name = text.parse().map_err(|_| format!("`{text}` is no header name"));
         let Some(name) = faults.check(&at.index(index), name) else { continue };
-        if headers::may_carry(&name) {
+        if may_carry(&name) && headers::may_carry(&name) {
             names.push(name);
         } else {
             faults.error(

@@ -42,6 +42,9 @@ pub enum NoInstance {
     /// Nobody ever registered under that name.
     #[error("no instance of {0} is known")]
     UnknownService(ServiceName),
+    /// Nobody has said yet which version each lane has, so that any instance could be of another.
+    #[error("it is not known which version each lane has, so no instance of {0} is called")]
+    UnknownLanes(ServiceName),
     /// The lane has no instance, and no fallback is allowed.
     #[error("no instance of {service} for {status} requests")]
     EmptyLane {

@@ -41,6 +41,10 @@ pub(crate) fn ours(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(&*BAGGAGE).iter().filter_map(|line| line.to_str().ok());
     let mut members = lines.flat_map(|line| line.split(',')).map(str::trim);
     let (_, value) = members.find(|member| is_ours(member))?.split_once('=')?;
+    // Of two nobody can say which one was meant.
+    if members.any(is_ours) {
+        return None;
+    }
     Some(value.split(';').next().unwrap_or_default().trim().to_owned())
 }
 

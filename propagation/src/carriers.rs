@@ -115,7 +115,12 @@ impl Carriers {
 
     /// Reads the lane that carriers beside the `gray` header name.
     fn extract_lane(&self, headers: &HeaderMap) -> Option<GrayStatus> {
-        let named = self.extra.iter().find_map(|name| headers.get(&**name));
+        let named = self.extra.iter().find(|name| headers.contains_key(&***name));
+        // As of the `gray` header: of two lines nobody can say which one was meant.
+        if named.is_some_and(|name| headers.get_all(&**name).iter().nth(1).is_some()) {
+            return None;
+        }
+        let named = named.and_then(|name| headers.get(&**name));
         let named = named.and_then(|value| value.to_str().ok().map(str::to_owned));
         let lane = named.or_else(|| baggage::ours(headers).filter(|_| self.baggage))?;
         lane.parse().ok().map(GrayStatus::Gray)
@@ -214,6 +219,22 @@ mod tests {
         assert_eq!(headers["x-mse-tag"], "gray");
         assert_eq!(headers["baggage"], "gray=gray");
         assert!(headers.contains_key("traceparent"));
+    }
+
+    /// Two `gray` lines are none, and so are two of any other carrier.
+    #[test]
+    fn two_lines_of_a_carrier_are_none() {
+        let blue = GrayStatus::Gray("blue".parse().unwrap());
+        for (name, lines) in
+            [("x-mse-tag", ["gray", "blue"]), ("baggage", ["gray=gray", "gray=blue"])]
+        {
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_static(lines[1]));
+            assert_eq!(carriers().read(&headers, GrayStatus::Prod).0.status, blue, "{name}");
+            headers.append(name, HeaderValue::from_static(lines[0]));
+            let (context, tagged) = carriers().read(&headers, GrayStatus::Prod);
+            assert_eq!((context.status, tagged), (GrayStatus::Prod, false), "{name}");
+        }
     }
 
     #[test]

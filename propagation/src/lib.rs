@@ -22,6 +22,7 @@ mod hop;
 mod lane;
 mod message;
 mod path;
+mod reserved;
 mod signed;
 mod status;
 mod task;
@@ -35,6 +36,7 @@ pub use self::hop::{HOP_HEADER, HopTag};
 pub use self::lane::{InvalidLane, Lane};
 pub use self::message::{MessageCarrier, MessageProperties};
 pub use self::path::{Hop, PATH_HEADER, Probe};
+pub use self::reserved::may_carry;
 pub use self::signed::{InvalidKey, InvalidTag, MAX_AGE, SignedTag, TAG_HEADER, TagKey, TagKeys};
 pub use self::status::{GrayStatus, UnknownStatus};
 pub use self::task::{

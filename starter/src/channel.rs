@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::outgoing::{ATTEMPTS, Outgoing};
@@ -149,10 +150,21 @@ impl GrayChannel {
         self,
         request: Request<CallBody>,
         begun_in: Option<Arc<Context>>,
+        limit: Duration,
     ) -> Result<Response<Incoming>, ChannelError> {
+        let until = Instant::now() + limit;
+        // A copy's own lane is known as soon as it is known how lanes are served.
+        let served = tokio::time::timeout_at(until, self.outgoing.served(&self.service)).await;
+        let served = served.unwrap_or_else(|_| Err(NoInstance::UnknownLanes(self.service.clone())));
         let context = self.outgoing.context(begun_in, &self.service).await;
-        let served = self.outgoing.served().await;
-        let answer = self.try_all(request, &context, &served).await;
+        let answer = match served {
+            Ok(served) => {
+                let all = self.try_all(request, &context, &served);
+                // What is given up has failed as well, and is counted.
+                tokio::time::timeout_at(until, all).await.unwrap_or(Err(ChannelFailure::Timeout))
+            }
+            Err(unknown) => Err(unknown.into()),
+        };
         if answer.is_err() {
             self.outgoing.failed(&self.service, &context);
         }
@@ -305,11 +317,7 @@ where
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         // Whatever polls the call later, it belongs to the request that is being served now.
         let limit = time_limit(request.headers());
-        let call = self.clone().call(request, gray_propagation::current());
-        Box::pin(async move {
-            let late = || Err(ChannelFailure::Timeout.into());
-            tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late())
-        })
+        Box::pin(self.clone().call(request, gray_propagation::current(), limit))
     }
 }
 

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gray_lb::{NoInstance, ServiceName};
+use gray_lb::{NoInstance, ServedLanes, ServiceName};
 use gray_propagation::{Context, current};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -224,8 +224,13 @@ impl Call {
     pub async fn send(self) -> Result<reqwest::Response, CallError> {
         let Self { client: GrayClient(client), service, path, parts, begun_in } = self;
         let service = service?;
+        // A copy's own lane is known as soon as it is known how lanes are served.
+        let served = client.outgoing.served(&service).await;
         let context = client.outgoing.context(begun_in, &service).await;
-        let answer = client.try_all(&service, &path, parts, &context).await;
+        let answer = match served {
+            Ok(served) => client.try_all(&service, &path, parts, &context, &served).await,
+            Err(unknown) => Err(unknown.into()),
+        };
         if answer.is_err() {
             client.outgoing.failed(&service, &context);
         }
@@ -241,14 +246,14 @@ impl Core {
         path: &str,
         parts: Draft,
         context: &Context,
+        served: &ServedLanes,
     ) -> Result<reqwest::Response, CallError> {
         let failed = |source| CallError::Http { service: service.clone(), source };
-        let served = self.outgoing.served().await;
         let mut next = Next::First(parts);
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
-            let picked = match self.outgoing.pick(service, context, &served, &tried).await {
+            let picked = match self.outgoing.pick(service, context, served, &tried).await {
                 Ok(picked) => picked,
                 // Why the last instance failed says more than that there is no other.
                 Err(none) => return Err(failure.unwrap_or_else(|| none.into())),

@@ -9,6 +9,7 @@ use gray_config::{ConfigSource, FileSource, Follow, Health, Live, Merged, Proble
 use gray_lb::{Lanes, ServedLanes, ServiceName, Version};
 use gray_propagation::{GrayStatus, Lane};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::{StartError, StarterProperties};
 
@@ -27,12 +28,19 @@ pub(crate) struct OwnLane {
     pub(crate) apart: BTreeSet<Lane>,
     /// How the documents are doing that say it, where there are any.
     health: Option<Live<Health>>,
-    /// Whether nothing is waited for any more: they are known, or were waited for in vain.
-    settled: Arc<AtomicBool>,
+    /// Whether there need be none: nobody named them, and they are the design's own.
+    optional: bool,
+    /// Whether one was ever in force.
+    known: Arc<AtomicBool>,
+    /// Until when calls wait for that.
+    patience: Instant,
 }
 
-/// How long the documents may take before a service goes on without them.
+/// How long the documents may take before calls fail without them, and that is warned of.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is warned of again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 impl OwnLane {
     pub(crate) fn new(
@@ -44,7 +52,9 @@ impl OwnLane {
         let service = ServiceName::new(properties.service.as_str());
         let version = properties.version.as_deref().map(Version::new);
         let apart = properties.apart()?.into_keys().collect();
-        Ok(Self { service, version, named, lanes, apart, health, settled: Arc::default() })
+        let (known, patience) = (Arc::default(), Instant::now() + PATIENCE);
+        let optional = properties.data_ids.is_empty() && properties.rules.is_empty();
+        Ok(Self { service, version, named, lanes, apart, health, optional, known, patience })
     }
 
     /// Returns the status of what this copy does of its own accord.
@@ -114,36 +124,62 @@ impl OwnLane {
         self.lanes.peek().table.of(&self.service).routed
     }
 
-    /// Tells whether it is known how lanes are served.
+    /// Tells whether it is known how lanes are served. Until then nobody knows which version a lane has, and
+    /// whoever was called could be of any. Where nobody has named a document, and there is none, nobody says
+    /// anything about lanes, and every version serves.
     pub(crate) fn is_known(&self) -> bool {
-        if self.settled.load(Ordering::Acquire) {
+        if self.known.load(Ordering::Acquire) {
             return true;
         }
-        let accepted = |health: &Live<Health>| health.peek().accepted > 0;
-        let known = self.health.as_ref().is_none_or(accepted);
+        let known = self.health.as_ref().is_none_or(|health| {
+            let health = health.peek();
+            let is_missing = health.unavailable.as_ref().is_some_and(|error| error.is_missing);
+            health.accepted > 0 || (self.optional && is_missing)
+        });
         if known {
-            self.settled.store(true, Ordering::Release);
+            self.known.store(true, Ordering::Release);
         }
         known
     }
 
-    /// Waits until it is, but not for ever: without its documents a service knows no lane but base.
+    /// Waits until it is, however long that takes, and says why it waits.
     pub(crate) async fn known(&self) {
-        const STEP: Duration = Duration::from_millis(2);
-        let wait = async {
-            while !self.is_known() {
-                tokio::time::sleep(STEP).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            self.settled.store(true, Ordering::Release);
-            tracing::warn!(service = %self.service, "it is not known which version each lane has");
+        let mut patience = PATIENCE;
+        while tokio::time::timeout(patience, self.wait()).await.is_err() {
+            patience = AGAIN;
+            let why = self.health.as_ref().and_then(|health| why(&health.peek()));
+            let why = why.unwrap_or_else(|| "nothing has come yet".to_owned());
+            tracing::warn!(
+                service = %self.service,
+                why,
+                "it is not known which version each lane has, so this copy is not registered and calls nobody"
+            );
+        }
+    }
+
+    /// Waits until it is, for as long as a call may wait.
+    pub(crate) async fn known_soon(&self) {
+        let _ = tokio::time::timeout_at(self.patience, self.wait()).await;
+    }
+
+    async fn wait(&self) {
+        const LONGEST: Duration = Duration::from_millis(200);
+        let mut step = Duration::from_millis(2);
+        while !self.is_known() {
+            tokio::time::sleep(step).await;
+            step = LONGEST.min(step * 2);
         }
     }
 
     pub(crate) fn version(&self) -> Option<&str> {
         self.version.as_ref().map(Version::as_str)
     }
+}
+
+/// Why no document is in force.
+fn why(health: &Health) -> Option<String> {
+    let problems = health.problems.as_ref().map(ToString::to_string);
+    problems.or_else(|| health.unavailable.as_ref().map(ToString::to_string))
 }
 
 /// Reads a lane as an operator names it: `gray`, `prod`, or another lane's name.
@@ -208,7 +244,9 @@ fn fixed(properties: &StarterProperties) -> Result<ServedLanes, StartError> {
     let mut lanes =
         Lanes { base: properties.base.as_deref().map(Version::new), ..Lanes::default() };
     for (name, version) in &properties.lanes {
-        let lane = name.parse().map_err(|error| StartError::Lane(name.clone(), error))?;
+        let GrayStatus::Gray(lane) = named(name)? else {
+            return Err(StartError::BaseVersion(name.clone()));
+        };
         lanes.versions.insert(lane, Version::new(version.as_str()));
     }
     // Where nobody says anything about lanes every instance serves; this copy may have one all the same.

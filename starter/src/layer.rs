@@ -81,11 +81,14 @@ impl Incoming {
         let own = self.own.status();
         let (mut context, tagged) = self.carriers.read(headers, own);
         let escaped = self.own.is_routed()
-            && escaped(own, context.status)
+            && differ(own, context.status)
             && !self.own.has_version_of(context.status);
+        // Whoever stands between may have written another lane than it was called in.
+        let meant = HopTag::lane_of(headers).and_then(|lane| lane.parse::<GrayStatus>().ok());
+        let meant = meant.filter(|meant| tagged && differ(*meant, context.status));
         // Most requests are as they should be, and cost no more than the comparison.
         let (mut lost_by, mut explained) = (None, None);
-        if escaped || !tagged {
+        if escaped || !tagged || meant.is_some() {
             let hop = HopTag::extract(headers).unwrap_or_default();
             // A word that is meant for another service was passed on by that one, which says nothing
             // of its own: neither where it fell back, nor that it did.
@@ -95,13 +98,17 @@ impl Incoming {
             let edge = |from: &str| Edge {
                 from: if from.is_empty() { "unknown" } else { from }.into(),
                 to: Arc::clone(&self.service),
-                lane: context.status,
+                lane: meant.unwrap_or(context.status),
             };
-            if !tagged && by.is_empty() && self.is_of_health(path) {
+            let loser = || if by.is_empty() { "unknown".to_owned() } else { by.clone() };
+            if meant.is_some() {
+                self.edges.escaped(edge(by));
+                lost_by = Some(loser());
+            } else if !tagged && by.is_empty() && self.is_of_health(path) {
                 // Who asks for this comes from nowhere, and lost nothing.
             } else if !tagged {
                 self.edges.untagged(edge(by));
-                lost_by = Some(if by.is_empty() { "unknown".to_owned() } else { by.clone() });
+                lost_by = Some(loser());
             } else if fallback.is_none() {
                 self.edges.escaped(edge(by));
             }
@@ -137,9 +144,9 @@ impl Incoming {
     }
 }
 
-/// Tells whether a request is somewhere else than where it asked to be.
-fn escaped(own: GrayStatus, asked: GrayStatus) -> bool {
-    own != GrayStatus::All && asked != GrayStatus::All && own != asked
+/// Tells whether a request of the one lane is out of place in the other.
+fn differ(one: GrayStatus, other: GrayStatus) -> bool {
+    one != GrayStatus::All && other != GrayStatus::All && one != other
 }
 
 impl<S, B, R> Service<Request<B>> for Gray<S>
@@ -372,6 +379,10 @@ mod tests {
         assert_eq!(body.to_bytes(), "blue blue blue ");
     }
 
+    fn blue() -> GrayStatus {
+        GrayStatus::Gray("blue".parse().unwrap())
+    }
+
     #[track_caller]
     fn counted(edges: &Edges, from: &str, lane: GrayStatus) -> EdgeCounts {
         let edge = Edge { from: from.into(), to: "b".into(), lane };
@@ -403,10 +414,15 @@ mod tests {
         for from in ["a", "x", "unknown"] {
             assert_eq!(counted(&edges, from, GRAY).untagged, 1, "{from}");
         }
+        // `x` was called in gray, and wrote base onto what it passed on, which may then be where it belongs.
+        for (gray, lane) in [("PROD", GRAY), ("GRAY", blue())] {
+            let hop = format!("from=a; to=x; lane={lane}");
+            ask(&[("gray", gray), ("x-graylane-hop", &hop)]).await;
+            assert_eq!(counted(&edges, "x", lane).escapes, 1, "{lane}");
+        }
         // What was said to `x` explains nothing here: `x` passed it on, to an instance of its choice.
         ask(&[("gray", "blue"), ("x-graylane-hop", "from=a; to=x; fallback=base")]).await;
-        let blue = GrayStatus::Gray("blue".parse().unwrap());
-        assert_eq!(counted(&edges, "x", blue).escapes, 1);
+        assert_eq!(counted(&edges, "x", blue()).escapes, 2);
     }
 
     /// An orchestrator lost no tag; whoever calls in somebody's name did.
@@ -454,6 +470,8 @@ mod tests {
         assert_eq!(report(Some("blue"), "from=a; to=x; fallback=base"), (true, None, None));
         assert_eq!(report(None, "from=a; to=x"), (false, None, text("x")));
         assert_eq!(report(None, "from=a; to=b"), (false, None, text("a")));
+        assert_eq!(report(Some("GRAY"), "from=a; to=x; lane=PROD"), (false, None, text("x")));
+        assert_eq!(report(Some("GRAY"), "from=a; to=x; lane=GRAY"), (false, None, None));
     }
 
     #[tokio::test]

@@ -9,7 +9,9 @@ use gray_config::Live;
 use gray_lb::{
     Balancer, DirectoryHealth, Fallback, NoInstance, Picked, ServedLanes, ServiceName, Want, Wanted,
 };
-use gray_propagation::{Carriers, Context, HOP_HEADER, Hop, HopTag, PATH_HEADER, current};
+use gray_propagation::{
+    Carriers, Context, GrayStatus, HOP_HEADER, Hop, HopTag, PATH_HEADER, current,
+};
 use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -40,12 +42,15 @@ pub(crate) struct Core {
     pub(crate) carriers: Carriers,
     pub(crate) edges: Edges,
     /// What calls say about themselves.
-    pub(crate) hops: Mutex<Vec<(ServiceName, Option<Fallback>, HeaderValue)>>,
+    pub(crate) hops: Mutex<Vec<(Way, HeaderValue)>>,
     /// Until when each service is waited for that nobody has said anything about.
     pub(crate) asked: Mutex<HashMap<ServiceName, Instant>>,
     /// Follow the registry and the lanes for as long as anybody calls.
     pub(crate) _tasks: Arc<JoinSet<()>>,
 }
+
+/// The service that is called, in which lane, and what was fallen back to.
+type Way = (ServiceName, GrayStatus, Option<Fallback>);
 
 impl Outgoing {
     pub(crate) fn new(core: Core) -> Self {
@@ -64,7 +69,7 @@ impl Outgoing {
             return context;
         }
         if !self.0.own.is_known() {
-            self.0.own.known().await;
+            self.0.own.known_soon().await;
         }
         let (from, to) = (Arc::clone(&self.0.service), service.to_shared());
         let lane = self.0.own.status();
@@ -72,12 +77,23 @@ impl Outgoing {
         Arc::new(Context::of(lane))
     }
 
-    /// Returns how lanes are served: what a call is made by from its first attempt to its last.
-    pub(crate) async fn served(&self) -> Arc<ServedLanes> {
+    /// Returns how lanes are served: what a call is made by from its first attempt to its last. Waits a while
+    /// for it to be known.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not: the call could come to any version.
+    pub(crate) async fn served(
+        &self,
+        service: &ServiceName,
+    ) -> Result<Arc<ServedLanes>, NoInstance> {
         if !self.0.own.is_known() {
-            self.0.own.known().await;
+            self.0.own.known_soon().await;
+            if !self.0.own.is_known() {
+                return Err(NoInstance::UnknownLanes(service.clone()));
+            }
         }
-        self.0.own.lanes.load()
+        Ok(self.0.own.lanes.load())
     }
 
     /// Picks an instance; the first time that a service is asked for, its instances are waited for, until
@@ -127,24 +143,30 @@ impl Outgoing {
         headers: &mut HeaderMap,
     ) {
         self.0.carriers.write(context, headers);
-        match self.hop(service, picked.fallback) {
+        match self.hop(service, context.status, picked.fallback) {
             Some(hop) => headers.insert(HOP_HEADER, hop),
             None => headers.remove(HOP_HEADER),
         };
     }
 
-    /// Returns what a call says about itself; it is written once for each service and fallback.
-    fn hop(&self, service: &ServiceName, fallback: Option<Fallback>) -> Option<HeaderValue> {
+    /// Returns what a call says about itself; it is written once for each service, lane and fallback.
+    fn hop(
+        &self,
+        service: &ServiceName,
+        status: GrayStatus,
+        fallback: Option<Fallback>,
+    ) -> Option<HeaderValue> {
         let mut hops = self.0.hops.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = hops.iter().find(|(to, with, _)| to == service && *with == fallback);
-        if let Some((.., hop)) = known {
+        let is_it = |(to, lane, with): &Way| to == service && *lane == status && *with == fallback;
+        if let Some((_, hop)) = hops.iter().find(|(way, _)| is_it(way)) {
             return Some(hop.clone());
         }
         let with = fallback.map(|fallback| fallback.as_str().to_owned());
         let (from, to) = (self.0.service.to_string(), service.to_string());
-        let hop = HopTag { from, to, fallback: with }.to_header()?;
+        let lane = Some(status.to_string());
+        let hop = HopTag { from, to, fallback: with, lane }.to_header()?;
         if hops.len() < MAX_HOPS {
-            hops.push((service.clone(), fallback, hop.clone()));
+            hops.push(((service.clone(), status, fallback), hop.clone()));
         }
         drop(hops);
         Some(hop)

@@ -89,7 +89,10 @@ where
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         let PropagateLayer { carriers, hop, own } = &self.layer;
         // A job that runs outside of any request is one of this copy's own lane.
-        let own = || own.as_ref().map(|own| Context::of(own.status()).into());
+        let own = || {
+            let own = own.as_ref().filter(|own| own.is_known());
+            own.map(|own| Context::of(own.status()).into())
+        };
         if let Some(context) = current().or_else(own) {
             // Nobody knows where the call goes.
             carriers.write(&context.for_strangers(), request.headers_mut());

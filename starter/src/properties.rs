@@ -171,11 +171,38 @@ impl Variables<'_> {
     }
 
     fn pairs(&self, name: &'static str) -> Result<BTreeMap<String, String>, InvalidVariable> {
-        let pair = |part: String| match part.split_once('=') {
-            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-            None => Err(InvalidVariable { name, part, wanted: "of the form key=value" }),
+        let mut pairs = BTreeMap::new();
+        for part in self.list(name) {
+            let wrong = |wanted| InvalidVariable { name, part: part.clone(), wanted };
+            let (key, value) =
+                part.split_once('=').ok_or_else(|| wrong("of the form key=value"))?;
+            let (key, value) = (key.trim(), value.trim());
+            if key.is_empty() || value.is_empty() {
+                return Err(wrong("of the form key=value, with something on both sides"));
+            }
+            if pairs.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(wrong("the only one of its key"));
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, InvalidVariable> {
+        let wanted = "true or false";
+        let Some(part) = self.text(name) else { return Ok(false) };
+        match part.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => Err(InvalidVariable { name, part, wanted }),
+        }
+    }
+
+    fn paths(&self, name: &'static str) -> Result<Vec<String>, InvalidVariable> {
+        let path = |part: String| match part.starts_with('/') {
+            true => Ok(part),
+            false => Err(InvalidVariable { name, part, wanted: "a path, which begins with `/`" }),
         };
-        self.list(name).into_iter().map(pair).collect()
+        self.list(name).into_iter().map(path).collect()
     }
 
     fn parsed<T: FromStr>(
@@ -265,15 +292,13 @@ impl StarterProperties {
             base: said.text("GRAYLANE_BASE"),
             lanes: said.pairs("GRAYLANE_LANES")?,
             headers: said.list("GRAYLANE_HEADERS"),
-            baggage: said
-                .text("GRAYLANE_BAGGAGE")
-                .is_some_and(|it| it.eq_ignore_ascii_case("true")),
+            baggage: said.flag("GRAYLANE_BAGGAGE")?,
             message_property: said.text("GRAYLANE_MESSAGE_PROPERTY"),
             tag_keys: said.list("GRAYLANE_TAG_KEYS"),
             advertise: said.address("GRAYLANE_ADVERTISE")?,
             notice: said.duration("GRAYLANE_NOTICE")?,
             drain: said.duration("GRAYLANE_DRAIN")?,
-            health_paths: said.list("GRAYLANE_HEALTH_PATHS"),
+            health_paths: said.paths("GRAYLANE_HEALTH_PATHS")?,
             allow: said.list("GRAYLANE_ALLOW"),
         })
     }
@@ -340,6 +365,42 @@ mod tests {
             |name: &str| (name == "GRAYLANE_LANES").then(|| "gray=V2,blue".to_owned());
         let error = StarterProperties::from(&environment, "a").unwrap_err();
         assert_eq!(error.to_string(), "GRAYLANE_LANES: `blue` is not of the form key=value");
+    }
+
+    /// Each of these once did something else than was meant, and said nothing.
+    #[test]
+    fn values_that_cannot_be_meant_are_named() {
+        for (name, value, expected) in [
+            ("GRAYLANE_LANES", "gray=", "`gray=` is not of the form key=value"),
+            ("GRAYLANE_LANES", "gray=V2,gray=V3", "`gray=V3` is not the only one of its key"),
+            ("GRAYLANE_BAGGAGE", "maybe", "`maybe` is not true or false"),
+            ("GRAYLANE_HEALTH_PATHS", "health", "`health` is not a path, which begins with `/`"),
+        ] {
+            let environment = |asked: &str| (asked == name).then(|| value.to_owned());
+            let error = StarterProperties::from(&environment, "a").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name}: {expected}")), "{error}");
+        }
+        for (text, expected) in [("1", true), ("Yes", true), ("off", false)] {
+            let environment = |name: &str| (name == "GRAYLANE_BAGGAGE").then(|| text.to_owned());
+            assert_eq!(StarterProperties::from(&environment, "a").unwrap().baggage, expected);
+        }
+    }
+
+    /// A header that frames a message broke each call of a lane; what `main` shows of an error are its words.
+    #[tokio::test]
+    async fn a_header_that_says_something_else_carries_no_lane() {
+        let mut properties = StarterProperties::of("a");
+        properties.headers = vec!["Content-Length".to_owned()];
+        properties.registry = Some("registry.yaml".into());
+        let error = crate::Starter::start(properties).unwrap_err();
+        let words =
+            "GRAYLANE_HEADERS: `Content-Length` says something else, and cannot carry the lane";
+        assert_eq!((error.to_string().as_str(), format!("{error:?}").as_str()), (words, words));
+        let error = crate::Starter::start(StarterProperties::of("a")).unwrap_err();
+        assert_eq!(
+            format!("{error:?}"),
+            "there is no registry; set NACOS_ADDR or GRAYLANE_REGISTRY"
+        );
     }
 
     const ENVIRONMENT: [(&str, &str); 28] = [

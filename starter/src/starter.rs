@@ -1,18 +1,19 @@
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "nacos")]
 use gray_config::nacos::NacosProperties;
 use gray_config::{
-    ConfigSource as _, Documents, FileSource, Follow, Live, Merged, Problems, follow, live,
+    ConfigSource as _, Documents, FileSource, Follow, Live, Merged, Problems, causes, follow, live,
 };
 use gray_lb::{
     Balancer, Directory, Discovery, FileDiscovery, Guard, GuardProperties, LaneDocuments,
     Maintenance, ServedLanes, Wanted, maintain,
 };
 use gray_propagation::{
-    Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, MessageCarrier, TagKey, TagKeys,
+    Carriers, GrayStatus, InvalidKey, InvalidLane, Lane, MessageCarrier, TagKey, TagKeys, may_carry,
 };
 use http::HeaderName;
 use tokio::task::JoinSet;
@@ -59,8 +60,8 @@ struct Inner {
     followers: Mutex<JoinSet<()>>,
 }
 
-/// Why a service cannot be part of gray release.
-#[derive(Debug, thiserror::Error)]
+/// Why a service cannot be part of gray release. What a `main` that ends with it shows says it in words.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// A variable of the environment cannot be understood.
@@ -79,6 +80,9 @@ pub enum StartError {
         "`{0}` is the base environment, not a lane: its group and namespace are NACOS_GROUP and NACOS_NAMESPACE"
     )]
     BaseApart(String),
+    /// The base environment is given a version as if it were a lane.
+    #[error("`{0}` is the base environment, not a lane: its version is GRAYLANE_BASE")]
+    BaseVersion(String),
     /// A lane's group and namespace are those of the base environment.
     #[error("the lane `{0}` is given the group and the namespace of the base environment")]
     NotApart(Lane),
@@ -86,8 +90,11 @@ pub enum StartError {
     #[error("a tag key cannot be used")]
     Key(#[from] InvalidKey),
     /// Something is no header name.
-    #[error("`{0}` is no header name")]
+    #[error("GRAYLANE_HEADERS: `{0}` is no header name")]
     Header(String),
+    /// A header says something else, and cannot carry the lane.
+    #[error("GRAYLANE_HEADERS: `{0}` says something else, and cannot carry the lane")]
+    Reserved(String),
     /// Something is no network.
     #[error("GRAYLANE_ALLOW: {0}")]
     Network(String),
@@ -101,6 +108,12 @@ pub enum StartError {
     /// The address that others reach this machine at cannot be found out.
     #[error("the address that others reach this machine at cannot be found out")]
     Address(#[from] std::io::Error),
+}
+
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&causes(self))
+    }
 }
 
 impl Starter {
@@ -223,8 +236,8 @@ impl Starter {
         self.0.own.status_in(served)
     }
 
-    /// Waits until it is known which version each lane has, but not for ever: without its documents a
-    /// service knows no lane but base.
+    /// Waits until it is known which version each lane has: until its documents were in force once, where it
+    /// has any. Why it waits is warned of.
     pub async fn known(&self) {
         self.0.own.known().await;
     }
@@ -285,8 +298,9 @@ impl Starter {
     }
 
     /// Registers this copy, which listens at this address, and keeps it registered. To be called
-    /// when it is ready to serve; it waits until lanes are known too. Where the registry is a file,
-    /// nothing is registered.
+    /// when it is ready to serve; it waits until lanes are known too, however long that takes: whoever is
+    /// called before could take a request of any lane for its own. Where the registry is a file, nothing is
+    /// registered.
     ///
     /// # Errors
     ///
@@ -331,8 +345,11 @@ fn carriers(properties: &StarterProperties) -> Result<Carriers, StartError> {
     {
         return Err(StartError::MessageProperty(name.clone()));
     }
-    let header =
-        |text: &String| text.parse::<HeaderName>().map_err(|_| StartError::Header(text.clone()));
+    let header = |text: &String| match text.parse::<HeaderName>() {
+        Ok(name) if may_carry(&name) => Ok(name),
+        Ok(_) => Err(StartError::Reserved(text.clone())),
+        Err(_) => Err(StartError::Header(text.clone())),
+    };
     let headers = properties.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;
     let carriers = Carriers::default().with_headers(headers);
     Ok(if properties.baggage { carriers.with_baggage() } else { carriers })

@@ -53,7 +53,11 @@ impl FileSource {
 }
 
 fn read(path: &Path, limit: u64) -> Result<Arc<str>, SourceError> {
-    let fail = |reason: String| SourceError { source_name: path.display().to_string(), reason };
+    let fail = |reason: String| SourceError {
+        source_name: path.display().to_string(),
+        reason,
+        is_missing: false,
+    };
     let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
     let mut bytes = Vec::new();
     let taken = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
@@ -135,7 +139,8 @@ impl State {
         let source = self.source.clone();
         let read = tokio::task::spawn_blocking(move || source.read()).await;
         read.unwrap_or_else(|error| {
-            Err(SourceError { source_name: "files".to_owned(), reason: error.to_string() })
+            let (source_name, reason) = ("files".to_owned(), error.to_string());
+            Err(SourceError { source_name, reason, is_missing: false })
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct SourceError {
     pub source_name: String,
     /// What happened.
     pub reason: String,
+    /// Whether the source itself says that there is no such document: nothing is wrong with the source.
+    pub is_missing: bool,
 }
 
 /// A place that documents come from.

@@ -191,11 +191,13 @@ impl State {
                 named.join(", nor "),
                 properties.namespace_name()
             ),
+            is_missing: true,
         }
     }
 
     fn explain(&self, error: &NacosError) -> SourceError {
         let servers = self.link.properties().servers.join(",");
-        SourceError { source_name: format!("nacos {servers}"), reason: error.to_string() }
+        let (source_name, reason) = (format!("nacos {servers}"), error.to_string());
+        SourceError { source_name, reason, is_missing: false }
     }
 }

@@ -22,8 +22,8 @@ pub(super) struct Probe {
     #[arg(long, default_value = "gray")]
     lane: String,
     /// How many requests are sent.
-    #[arg(short = 'n', long, default_value_t = 100)]
-    requests: usize,
+    #[arg(short = 'n', long, default_value = "100")]
+    requests: std::num::NonZeroUsize,
     /// How many of them at a time.
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
@@ -60,10 +60,11 @@ impl Probe {
             .redirect(redirect)
             .timeout(Duration::from_secs(30))
             .build()?;
+        let (lane, sent) = (self.status()?.to_string(), self.requests.get());
         let expected = self.through.clone();
-        let mut probed = Probed { sent: self.requests, expected, ..Probed::default() };
+        let mut probed = Probed { lane, sent, expected, ..Probed::default() };
         let mut under_way = JoinSet::new();
-        let mut left = self.requests;
+        let mut left = sent;
         loop {
             while left > 0 && under_way.len() < self.concurrency.max(1) {
                 left -= 1;
@@ -95,14 +96,18 @@ impl Probe {
         Ok(headers)
     }
 
-    fn tag(&self) -> anyhow::Result<HeaderValue> {
-        const VALID: Duration = Duration::from_mins(5);
-        let status = match self.lane.to_ascii_lowercase().as_str() {
+    fn status(&self) -> anyhow::Result<GrayStatus> {
+        Ok(match self.lane.to_ascii_lowercase().as_str() {
             "gray" => GrayStatus::Gray(Lane::GRAY),
             "prod" | "base" => GrayStatus::Prod,
             "all" => GrayStatus::All,
             _ => GrayStatus::Gray(self.lane.parse().context("--lane")?),
-        };
+        })
+    }
+
+    fn tag(&self) -> anyhow::Result<HeaderValue> {
+        const VALID: Duration = Duration::from_mins(5);
+        let status = self.status()?;
         let tag = SignedTag { status, expires: SystemTime::now() + VALID, probe: true };
         let key = TagKey::parse(self.key.split(',').next().unwrap_or_default()).context("--key")?;
         key.sign(&tag).context("the tag cannot be written as a header")

@@ -225,5 +225,53 @@ async fn a_call_ends_when_its_callers_patience_does() -> anyhow::Result<()> {
     ensure!(matches!(error.failure(), ChannelFailure::Timeout), "{error:?}");
     ensure!(code(error) == tonic::Code::DeadlineExceeded, "it is another code");
     ensure!(began.elapsed() >= Duration::from_millis(290), "after {:?}", began.elapsed());
+    // It once was counted nowhere.
+    let counts = starter.edges().to_prometheus();
+    let failed = "lane_failure_total{from=\"order-app\",to=\"user-app\",lane=\"PROD\"} 1\n";
+    ensure!(counts.contains(failed), "{counts}");
+    Ok(())
+}
+
+/// A copy that started while the documents were wrong went on without them, was registered, and sent each lane to
+/// any version: one letter and a rolling restart put production onto gray.
+#[tokio::test]
+async fn nobody_is_called_before_it_is_known_which_version_a_lane_has() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stubs = [Stub::start("V1").await?, Stub::start("V2").await?];
+    let instances = [(stubs[0].addr, "V1"), (stubs[1].addr, "V2")];
+    // Only for what it writes.
+    drop(starter(folder.path(), "base", &instances)?);
+    let rules = folder.path().join("rules.yaml");
+    let right = std::fs::read_to_string(&rules)?;
+    std::fs::write(&rules, right.replace("version: V2", "versoin: V2"))?;
+    let mut properties = StarterProperties::of("order-app");
+    properties.version = Some("V1".to_owned());
+    properties.registry = Some(folder.path().join("registry.yaml"));
+    properties.rules = vec![rules.clone()];
+    let starter = Starter::start(properties)?;
+    let mut registering = Box::pin(starter.register("127.0.0.1:7".parse()?));
+    for status in [GrayStatus::Prod, GRAY, GrayStatus::All] {
+        let call = async { starter.client().get("http://user-app/").send().await };
+        let error = scope(Context::of(status), call).await.err().context("it was served")?;
+        ensure!(
+            error.to_string().contains("it is not known which version each lane has"),
+            "{error}"
+        );
+        let call = starter.channel("user-app").oneshot(ask()?);
+        let error = scope(Context::of(status), call).await.err().context("it was served")?;
+        ensure!(matches!(error.failure(), ChannelFailure::NoInstance(_)), "{error:?}");
+    }
+    // A job has no lane of its own yet.
+    ensure!(starter.client().get("http://user-app/").send().await.is_err(), "it was served");
+    ensure!(futures_util::poll!(registering.as_mut()).is_pending(), "it is registered");
+    ensure!(stubs.iter().all(|stub| stub.requests() == 0), "somebody was called");
+
+    std::fs::write(&rules, right)?;
+    drop(tokio::time::timeout(Duration::from_secs(10), registering).await??);
+    for (status, version) in [(GrayStatus::Prod, "V1"), (GRAY, "V2")] {
+        let call = async { starter.client().get("http://user-app/").send().await };
+        let answer = scope(Context::of(status), call).await?;
+        ensure!(Echo::read(answer).await?.version == version);
+    }
     Ok(())
 }

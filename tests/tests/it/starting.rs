@@ -165,7 +165,9 @@ fn an_address_that_is_taken_is_named_once() -> anyhow::Result<()> {
     let path = folder.path().join("graylane.yaml");
     std::fs::write(
         &path,
-        format!("listeners: [{{address: '{addr}'}}]\nadmin: {{address: ''}}\nroutes: [{{service: app}}]\n"),
+        format!(
+            "listeners: [{{address: '{addr}'}}]\nadmin: {{address: ''}}\nroutes: [{{service: app}}]\n"
+        ),
     )?;
     let output = Command::new(binary("graylane")?).args(["run", "-c"]).arg(&path).output()?;
     let printed = String::from_utf8_lossy(&output.stderr).into_owned();
