@@ -135,13 +135,13 @@ const fn level_word(level: Level) -> &'static str {
 
 fn seen(condition: &Condition, subject: &Subject<'_>) -> Option<String> {
     match condition {
-        Condition::Text(source, test) => source.with(subject, |text| {
-            let text = text?;
-            let shown = String::from_utf8_lossy(text);
+        Condition::Text(source, test) => source.with(subject, |found| {
+            let found = found?;
+            let shown = String::from_utf8_lossy(found);
             Some(match &test.operator {
                 Operator::Percentage(share) => {
-                    let lower = text.to_ascii_lowercase();
-                    let key = if test.ignore_case { &*lower } else { text };
+                    let lower = found.to_ascii_lowercase();
+                    let key = if test.ignore_case { &*lower } else { found };
                     format!("{shown}, bucket {} of 10000", share.bucket(key))
                 }
                 _ => shown.into_owned(),

@@ -47,6 +47,7 @@ pub struct Branch {
 /// What is known about one call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a finding of its own")]
 pub struct Seen {
     /// The service.
     pub service: String,

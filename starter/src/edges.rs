@@ -122,21 +122,18 @@ impl Edges {
         text
     }
 
-    fn count(&self, edge: Edge, change: impl FnOnce(&mut EdgeCounts)) {
+    fn count(&self, mut edge: Edge, change: impl FnOnce(&mut EdgeCounts)) {
         let mut edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = |edge: &Edge, most: usize| edges.len() < most || edges.contains_key(edge);
         // What makes so many of them are names from the network: what was called, and in which lane, is kept
-        // for as long as there are not as many of those.
-        let others = [
-            edge.clone(),
-            Edge { from: "other".into(), ..edge.clone() },
-            Edge { from: "other".into(), to: "other".into(), lane: GrayStatus::All },
-        ];
-        let room = [MAX_EDGES, MAX_EDGES + MAX_EDGES / 10, usize::MAX];
-        let found = others.into_iter().zip(room).find(|(edge, most)| has_room(edge, *most));
-        if let Some((edge, _)) = found {
-            change(edges.entry(edge).or_default());
+        // for as long as there are not too many of those either.
+        if !has_room(&edge, MAX_EDGES) {
+            edge.from = "other".into();
         }
+        if !has_room(&edge, MAX_EDGES + MAX_EDGES / 10) {
+            edge = Edge { from: "other".into(), to: "other".into(), lane: GrayStatus::All };
+        }
+        change(edges.entry(edge).or_default());
     }
 }
 

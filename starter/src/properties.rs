@@ -198,9 +198,13 @@ impl Variables<'_> {
     }
 
     fn paths(&self, name: &'static str) -> Result<Vec<String>, InvalidVariable> {
-        let path = |part: String| match part.starts_with('/') {
-            true => Ok(part),
-            false => Err(InvalidVariable { name, part, wanted: "a path, which begins with `/`" }),
+        let wanted = "a path, which begins with `/`";
+        let path = |part: String| {
+            if part.starts_with('/') {
+                Ok(part)
+            } else {
+                Err(InvalidVariable { name, part, wanted })
+            }
         };
         self.list(name).into_iter().map(path).collect()
     }

@@ -35,9 +35,7 @@ where
         if !(missing && faults.lacks(&path)) {
             faults.push(Fault { severity: Severity::Error, path, message, help });
         }
-        let Some(culprit) = culprit.filter(|id| *id != node.id && aside.insert(*id)) else {
-            return None;
-        };
+        let culprit = culprit.filter(|id| *id != node.id && aside.insert(*id))?;
         if aside.len() >= MAX_ERRORS {
             return None;
         }
@@ -357,15 +355,15 @@ mod tests {
     /// Elements that were set aside once moved others to their lines, and hid all that was found later.
     #[test]
     fn what_is_found_later_stands_where_it_was_written() {
-        let mut faults = Faults::default();
-        let text =
-            "parts: [{id: 300}, {id: 1}, {x: {y: 1}}, {id: 2}]\nshapes: [{squar: 1}, round]\n";
-        let tree = parse(text).unwrap();
         #[derive(Deserialize)]
         struct Lists {
             parts: Vec<Part>,
             shapes: Vec<Shape>,
         }
+        let mut faults = Faults::default();
+        let text =
+            "parts: [{id: 300}, {id: 1}, {x: {y: 1}}, {id: 2}]\nshapes: [{squar: 1}, round]\n";
+        let tree = parse(text).unwrap();
         let lists: Lists = read(&tree, &KeyPath::ROOT, &mut faults).unwrap();
         assert_eq!(lists.parts, [Part { id: 1 }, Part { id: 2 }]);
         assert_eq!(lists.shapes, [Shape::Round]);

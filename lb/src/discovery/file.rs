@@ -140,13 +140,14 @@ impl Registry {
                 )
             });
             // What is no address is announced as it is written: whoever takes it refuses and counts it.
-            let (ip, port) = match self.faults.check(&place(service, index), address) {
-                Some(address) => (address.ip().to_string(), address.port().into()),
-                None => {
-                    self.wrong.insert((service.to_owned(), index));
-                    split(&instance.address)
-                }
-            };
+            let known = self.faults.check(&place(service, index), address);
+            if known.is_none() {
+                self.wrong.insert((service.to_owned(), index));
+            }
+            let (ip, port) = known.map_or_else(
+                || split(&instance.address),
+                |address| (address.ip().to_string(), address.port().into()),
+            );
             announced.push(Announced {
                 ip,
                 port,

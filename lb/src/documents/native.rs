@@ -62,7 +62,7 @@ impl LanesProperties {
             (ServiceName::new(name.as_str()), default.with(service, &at, faults))
         });
         let services = services.collect();
-        (LaneTable { services, default }, switches)
+        (LaneTable { default, services }, switches)
     }
 }
 
