@@ -52,13 +52,14 @@ mod registration;
 #[cfg(feature = "serve")]
 mod serve;
 mod starter;
+mod variables;
 
 #[cfg(feature = "nacos")]
 pub use gray_config::nacos::NacosProperties;
 pub use gray_config::{Documents, HumanDuration, Live, Problems};
 pub use gray_lb::{LaneDocuments, NoInstance, ServedLanes, ServiceName};
 pub use gray_propagation::{
-    Carried, Carriers, Context, GrayStatus, InContext, InvalidKey, InvalidLane, Lane,
+    Carried, Carriers, Context, GrayStatus, Hop, InContext, InvalidKey, InvalidLane, Lane,
     MessageCarrier, MessageProperties, Probe, current, current_status, in_current, scope, spawn,
     spawn_blocking, sync_scope,
 };
@@ -70,8 +71,9 @@ pub use self::client::{Call, CallError, GrayClient};
 pub use self::edges::{Edge, EdgeCounts, Edges};
 pub use self::layer::{Gray, GrayLayer, Serving};
 pub use self::propagate::{Propagate, PropagateLayer};
-pub use self::properties::{InvalidVariable, StarterProperties};
+pub use self::properties::StarterProperties;
 pub use self::registration::Registration;
 #[cfg(feature = "serve")]
 pub use self::serve::{ServeError, told_to_stop};
 pub use self::starter::{StartError, Starter};
+pub use self::variables::InvalidVariable;

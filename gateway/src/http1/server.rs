@@ -95,7 +95,8 @@ pub(crate) async fn serve(
         let next = poll_fn(|cx| connection.poll_head(cx, stopped.as_mut())).await;
         let Next::Request(asking) = next else {
             return match next {
-                Next::Refused(error) => connection.refuse(handler.refuse(error)).await,
+                // In boxes: hardly any connection comes to that.
+                Next::Refused(error) => Box::pin(connection.refuse(handler.refuse(error))).await,
                 _ => Ok(connection.shut().await?),
             };
         };
@@ -114,20 +115,20 @@ pub(crate) async fn serve(
         let Some(answered) = answered.await else { return Err(Ended::Gone) };
         drop(handling);
         let Ok(answered) = answered else {
-            return connection.refuse(handler.refuse(Error::Panicked)).await;
+            return Box::pin(connection.refuse(handler.refuse(Error::Panicked))).await;
         };
         // What is told to stop takes no other request.
         asked.stays &= !stop.is_cancelled();
         let upgraded = answered.head.status == StatusCode::SWITCHING_PROTOCOLS;
         let stays = connection.answer(asked, answered).await?;
         if let Some(grant) = grant.filter(|_| upgraded) {
-            connection.hand_over(grant).await;
+            Box::pin(connection.hand_over(grant)).await;
             return Ok(());
         }
         // What was sent in the hope of an upgrade is no request.
         let hasty = asks_upgrade && connection.has_more();
         if !stays || hasty || !connection.drain().await {
-            return Ok(connection.linger().await?);
+            return Ok(Box::pin(connection.linger()).await?);
         }
     }
 }

@@ -66,14 +66,15 @@ impl Server {
     /// Accepts connections from a listener until it is told to stop.
     pub(crate) async fn run(self, listener: Listener) {
         const PAUSE: Duration = Duration::from_millis(50);
+        let server = Arc::new(self);
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.accepting.cancelled() => return,
+                () = server.stop.accepting.cancelled() => return,
                 accepted = listener.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer, &listener),
+                Ok((stream, peer)) => server.take(stream, peer, &listener),
                 // Out of file descriptors, most likely: others must end first.
                 Err(error) => {
                     warn!(%error, "connection not accepted");
@@ -83,36 +84,49 @@ impl Server {
         }
     }
 
-    fn take(&self, stream: TcpStream, addr: SocketAddr, listener: &Listener) {
+    /// Serves a connection in a task of its own. Most of them are idle and speak HTTP/1.1 in the clear, and have
+    /// no room for anything else.
+    fn take(self: &Arc<Self>, stream: TcpStream, addr: SocketAddr, listener: &Listener) {
         let metrics = self.gateway.metrics();
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
             metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let (server, tls, named) = (self.clone(), listener.tls.clone(), listener.proxy_protocol);
         let counted = Counted::new(&self.gateway, room);
-        self.stop.spawn(async move {
-            let _counted = counted;
-            let serving = async {
-                let (mut stream, mut addr) = (stream, addr);
-                stream.set_nodelay(true)?;
-                if named {
-                    let reading = proxy_protocol::read(&mut stream);
-                    let read = tokio::time::timeout(server.limits.head_time.0, reading).await??;
-                    addr = read.unwrap_or(addr);
-                }
-                match tls {
-                    Some(tls) => server.serve_tls(stream, addr, &tls).await,
-                    None => server.serve_plain(stream, addr).await,
-                }
-            };
-            if let Err(error) = serving.await {
-                debug!(%addr, %error, "connection ended");
-            }
-        });
+        let (server, named) = (Arc::clone(self), listener.proxy_protocol);
+        match listener.tls.clone() {
+            Some(tls) => self.stop.spawn(async move {
+                note(addr, server.serve_tls(stream, addr, named, &tls).await, counted);
+            }),
+            None => self.stop.spawn(async move {
+                note(addr, server.serve_plain(stream, addr, named).await, counted);
+            }),
+        }
     }
 
-    async fn serve_plain(&self, stream: TcpStream, addr: SocketAddr) -> io::Result<()> {
+    /// Gets a connection ready, and returns whom it is from.
+    async fn begin(
+        &self,
+        stream: &mut TcpStream,
+        addr: SocketAddr,
+        named: bool,
+    ) -> io::Result<SocketAddr> {
+        stream.set_nodelay(true)?;
+        if !named {
+            return Ok(addr);
+        }
+        let reading = Box::pin(proxy_protocol::read(stream));
+        let read = tokio::time::timeout(self.limits.head_time.0, reading).await??;
+        Ok(read.unwrap_or(addr))
+    }
+
+    async fn serve_plain(
+        &self,
+        mut stream: TcpStream,
+        addr: SocketAddr,
+        named: bool,
+    ) -> io::Result<()> {
+        let addr = self.begin(&mut stream, addr, named).await?;
         let spoken = tokio::select! {
             biased;
             spoken = sniff(&stream, self.limits.head_time.0) => spoken?,
@@ -121,21 +135,23 @@ impl Server {
         let peer = Peer::new(addr, "http");
         match spoken {
             Spoken::Http1 => self.serve1(Io::Tcp(stream), peer).await,
-            Spoken::Http2 => self.serve2(stream, peer).await,
+            Spoken::Http2 => Box::pin(self.serve2(stream, peer)).await,
         }
     }
 
     async fn serve_tls(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         addr: SocketAddr,
+        named: bool,
         tls: &tokio_rustls::TlsAcceptor,
     ) -> io::Result<()> {
-        let shaking = tokio::time::timeout(self.limits.head_time.0, tls.accept(stream));
-        let stream = shaking.await??;
+        let addr = self.begin(&mut stream, addr, named).await?;
+        let shaking = Box::pin(tls.accept(stream));
+        let stream = tokio::time::timeout(self.limits.head_time.0, shaking).await??;
         let peer = Peer::new(addr, "https");
         match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.serve2(stream, peer).await,
+            Some(b"h2") => Box::pin(self.serve2(stream, peer)).await,
             _ => self.serve1(Io::Tls(Box::new(stream.into())), peer).await,
         }
     }
@@ -198,6 +214,14 @@ impl Server {
             .keep_alive_timeout(self.limits.head_time.0);
         http
     }
+}
+
+/// Takes note of how a connection ended, which counts until then.
+fn note(addr: SocketAddr, ended: io::Result<()>, counted: Counted) {
+    if let Err(error) = ended {
+        debug!(%addr, %error, "connection ended");
+    }
+    drop(counted);
 }
 
 /// Answers the requests of one connection of HTTP/1.1.

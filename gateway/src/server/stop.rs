@@ -1,7 +1,10 @@
 use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +57,24 @@ impl Drop for Ended {
     }
 }
 
+pin_project! {
+    /// A connection that is noted for as long as it is there: a block would have room for it twice, since it
+    /// moves what it waits for.
+    struct Noted<F> {
+        #[pin]
+        serving: F,
+        _ended: Ended,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Noted<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().serving.poll(cx)
+    }
+}
+
 fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -64,10 +85,7 @@ impl Stop {
         let number = self.number();
         let ended = Ended { running: Arc::clone(&self.running), number };
         // Nothing is locked meanwhile: a runtime that ends drops what it is given here and now.
-        let task = self.tracker.spawn(async move {
-            let _ended = ended;
-            serving.await;
-        });
+        let task = self.tracker.spawn(Noted { serving, _ended: ended });
         let mut running = lock(&self.running);
         let is_over = running.is_over;
         running.add(number, task.abort_handle());
