@@ -157,14 +157,13 @@ impl<B: MessageSink> Producer<B> {
         let messaging = &self.0.messaging;
         // One reading of the documents says both: whether it is tagged, and in which lane this process is.
         let settings = messaging.settings.peek();
-        if settings.of_producer(&messaging.application).mode == ConsumeMode::Off {
-            return message;
-        }
+        let is_off = settings.of_producer(&messaging.application).mode == ConsumeMode::Off;
         let own = || Arc::new(Context::of(messaging.own.with(&settings)));
         let context = current().unwrap_or_else(own);
-        // Where nobody tells lanes apart there is nothing to say.
-        if context.status != GrayStatus::All {
-            messaging.carrier.inject(&context, &mut message.properties);
+        messaging.carrier.inject(&context, &mut message.properties);
+        // Where nobody tells lanes apart there is nothing to say of them; a trace goes on all the same.
+        if is_off || context.status == GrayStatus::All {
+            message.properties.remove(messaging.carrier.name());
         }
         message
     }

@@ -171,6 +171,9 @@ pub(super) struct Switch {
     lane: Lane,
     /// Who is to have what is produced in it from now on.
     to: To,
+    /// Whether the lane is one that has had no consumer yet; otherwise one that is not known is refused.
+    #[serde(default)]
+    new: bool,
 }
 
 /// Who is to have what is produced in a lane.
@@ -240,6 +243,11 @@ async fn decide(store: &Arc<dyn StateStore>, asked: &Switch) -> Result<Response,
         To::Base => Some(Owner::Base),
         To::Rules => None,
     };
+    if !asked.new && !ledger.read().await?.lanes().contains(&asked.lane) {
+        let error =
+            format!("nobody has consumed in lane {} yet; say \"new\": true if so", asked.lane);
+        return Ok(refuse(StatusCode::NOT_FOUND, &error));
+    }
     let table = ledger.pin(asked.lane, owner).await?;
     let now = if table.is_open(asked.lane) { To::Lane } else { To::Base };
     let done = asked.to == To::Rules || (now == asked.to && table.intent().is_none());
@@ -273,8 +281,23 @@ mod tests {
 
     async fn status_of(store: &Arc<dyn StateStore>, lane: &str, to: To) -> StatusCode {
         let (group, topic) = ("g".to_owned(), "t".to_owned());
-        let asked = Switch { group, topic, lane: lane.parse().unwrap(), to };
+        let asked = Switch { group, topic, lane: lane.parse().unwrap(), to, new: true };
         decide(store, &asked).await.unwrap().status()
+    }
+
+    /// `grey` was drained at once, and `gray` was not.
+    #[tokio::test]
+    async fn a_lane_that_nobody_has_been_in_is_refused_unless_it_is_new() {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+        let ledger = Ledger::new(Arc::clone(&store), "g", "t");
+        ledger.pin(Lane::GRAY, Some(Owner::Lane)).await.unwrap();
+        for (lane, expected) in [("grey", StatusCode::NOT_FOUND), ("gray", StatusCode::ACCEPTED)] {
+            let (group, topic) = ("g".to_owned(), "t".to_owned());
+            let lane = lane.parse().unwrap();
+            let asked = Switch { group, topic, lane, to: To::Base, new: false };
+            assert_eq!(decide(&store, &asked).await.unwrap().status(), expected, "{lane}");
+        }
+        assert_eq!(status_of(&store, "grey", To::Base).await, StatusCode::ACCEPTED);
     }
 
     /// Such a lane was opened, and what was produced in it waited for consumers that there cannot be.

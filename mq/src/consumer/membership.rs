@@ -43,6 +43,8 @@ pub(super) struct Membership<B> {
     /// The queues that begin with their next message, by what the group had committed before.
     last: BTreeSet<QueueKey>,
     failing: bool,
+    /// Who had come and gone, and the epoch, by the newest table seen since it registered.
+    newest: (u64, u64),
     /// What has been said of why nothing is consumed yet, and how often that was so.
     waiting: Option<String>,
     refusals: u32,
@@ -94,6 +96,7 @@ impl<B: MessageBroker> Membership<B> {
             ends: BTreeMap::new(),
             last: BTreeSet::new(),
             failing: false,
+            newest: (0, 0),
             waiting: None,
             refusals: 0,
             unlisted: None,
@@ -223,6 +226,7 @@ impl<B: MessageBroker> Membership<B> {
     /// Does what a member has to do, for as long as it has its place.
     async fn stay(&mut self, stop: &CancellationToken) {
         let mut changes = self.core.broker.changes();
+        self.newest = (0, 0);
         while !stop.is_cancelled() {
             let next = match stop.run_until_cancelled(self.turn()).await {
                 Some(Ok(next)) => {
@@ -266,6 +270,13 @@ impl<B: MessageBroker> Membership<B> {
                 return Ok(Next::LookAgain);
             }
         }
+        // A store of several servers may go back for a moment, to who shared the queues before.
+        let seen = (table.roster(), table.epoch());
+        if seen.0 < self.newest.0 || seen.1 < self.newest.1 {
+            debug!(topic = self.topic.name, ?seen, newest = ?self.newest, "the table is out of date");
+            return Ok(Next::Wait);
+        }
+        self.newest = seen;
         if self.place.is_to_be_renewed(&table) {
             return self.renew(&id, &table).await;
         }
@@ -437,13 +448,80 @@ fn next_id(client: &str) -> MemberId {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::future::BoxFuture;
     use gray_propagation::{GrayStatus, Lane};
     use tokio::sync::{Semaphore, mpsc};
 
     use super::super::Consumer;
-    use super::super::fake::Case;
+    use super::super::fake::{Case, queue};
     use super::*;
-    use crate::Owner;
+    use crate::{Entry, Messaging, Owner, StateStore};
+
+    /// A server of a store that answers with what it knew a while ago, and writes to the others.
+    #[derive(Debug)]
+    struct Lagging(Arc<dyn StateStore>, std::sync::Mutex<Option<Entry>>);
+
+    impl StateStore for Lagging {
+        fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
+            let old = self.1.lock().unwrap().clone();
+            Box::pin(async move {
+                let now = self.0.read(key).await?;
+                Ok(old.or(now))
+            })
+        }
+
+        fn swap<'a>(
+            &'a self,
+            key: &'a str,
+            seen: Option<&'a Entry>,
+            text: &'a str,
+        ) -> BoxFuture<'a, Result<bool, StoreError>> {
+            self.0.swap(key, seen, text)
+        }
+
+        fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>> {
+            self.0.keys(prefix)
+        }
+    }
+
+    /// Whoever once had all queues, and was told so again by a server that lagged behind, read them beside the
+    /// one that had got its share meanwhile: messages were handled twice.
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_is_out_of_date_gives_nobody_a_queue_back() {
+        let case = Case::new(2);
+        let lagging = Arc::new(Lagging(Arc::clone(&case.store), std::sync::Mutex::default()));
+        let (sender, mut handled) = mpsc::unbounded_channel();
+        let messaging = case.messaging(|| GrayStatus::Prod);
+        let messaging = Messaging { store: Arc::clone(&lagging) as _, ..messaging };
+        let handle = move |delivery: super::super::Delivery| {
+            let _ = sender.send(delivery.message.queue.number);
+            async { Ok(()) }
+        };
+        let first =
+            Consumer::start(Arc::clone(&case.fake), messaging, Case::properties(), handle).unwrap();
+        let shares = |table: &Ownership| -> Vec<usize> {
+            table.members().values().map(|member| member.queues.len()).collect()
+        };
+        case.until(|table| shares(table) == [2]).await;
+        let [key] = &case.store.keys("").await.unwrap()[..] else { panic!("several tables") };
+        let old = case.store.read(key).await.unwrap();
+        let other = Case::properties();
+        let other = crate::ConsumerProperties { client: Some("other".to_owned()), ..other };
+        let (second, mut others) = case.consume(other);
+        case.until(|table| shares(table) == [1, 1]).await;
+        tokio::time::sleep(Case::pause()).await;
+        *lagging.1.lock().unwrap() = old;
+        tokio::time::sleep(Case::pause()).await;
+        (0..2).for_each(|number| case.fake.send(number, None));
+        let by_second = others.next().await.message.queue.clone();
+        tokio::time::sleep(Case::pause()).await;
+        let by_first: Vec<u32> = std::iter::from_fn(|| handled.try_recv().ok()).collect();
+        assert_eq!(by_first.len(), 1, "{by_first:?} and {by_second}");
+        assert_ne!(queue(by_first[0]), by_second);
+        *lagging.1.lock().unwrap() = None;
+        first.stop().await;
+        second.stop().await;
+    }
 
     /// A change waited for one that had lost its place for as long as its handlers took.
     #[tokio::test(start_paused = true)]

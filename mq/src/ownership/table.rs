@@ -70,6 +70,13 @@ impl Ownership {
         &self.fences
     }
 
+    /// Returns the lanes that have had anything to do here: consumers, messages, or an operator's decision.
+    pub fn lanes(&self) -> BTreeSet<Lane> {
+        let members = self.members.values().filter_map(|member| member.side.lane());
+        let said = self.pinned.keys().chain(&self.open).copied();
+        said.chain(members).chain(self.fences.lanes()).collect()
+    }
+
     /// Returns the epoch, which grows whenever who may handle what changes.
     pub const fn epoch(&self) -> u64 {
         self.epoch

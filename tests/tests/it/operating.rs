@@ -358,6 +358,17 @@ async fn what_is_misspelt_changes_nothing() -> anyhow::Result<()> {
     ensure!(!good && text.contains(&format!("there are: {GROUP} {TOPIC}")), "{text}");
     let (text, good) = desk.mq(&["drain", GROUP, TOPIC, "no lane"])?;
     ensure!(!good && text.contains("no lane"), "{text}");
+    // It once was done at once, and `gray` was not drained.
+    let gray = desk.consumer(GrayStatus::Gray(Lane::GRAY))?;
+    desk.status(|status| members(status) == 2).await?;
+    for what in ["drain", "open"] {
+        let (text, good) = desk.mq(&[what, GROUP, TOPIC, "grey"])?;
+        let near = "nobody has consumed in lane grey yet; did you mean `gray`?";
+        ensure!(!good && text.contains(near), "{what}: {text}");
+    }
+    let (text, good) = desk.mq(&["drain", GROUP, TOPIC, "grey", "--new"])?;
+    ensure!(good && text.contains("done"), "{text}");
+    gray.stop().await;
     base.stop().await;
     Ok(())
 }

@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use gray_config::HumanDuration;
+use gray_config::{HumanDuration, did_you_mean};
 use gray_mq::{GroupName, InvalidGroup, Ledger, Owner, Ownership, Side, StateStore};
 use gray_propagation::Lane;
 use tokio::time::Instant;
@@ -20,9 +21,19 @@ pub(super) struct Switch {
     /// The lane.
     #[arg(value_parser = lane)]
     lane: Lane,
+    /// The lane is one that has had no consumer yet.
+    #[arg(long)]
+    new: bool,
     /// How long it is waited for the consumers to have switched.
     #[arg(long, default_value = "60s")]
     wait: HumanDuration,
+}
+
+/// What to say of a lane that nobody has been in: it may be misspelt.
+pub(super) fn unknown_lane(lane: Lane, known: &BTreeSet<Lane>) -> String {
+    let near = did_you_mean(lane.as_str(), known.iter().map(Lane::as_str));
+    let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    format!("nobody has consumed in lane {lane} yet{near} (--new, where none has)")
 }
 
 impl Switch {
@@ -38,6 +49,10 @@ impl Switch {
         owner: Option<Owner>,
     ) -> anyhow::Result<ExitCode> {
         let ledger = Ledger::find(store, &self.group, &self.topic).await?;
+        let known = ledger.read().await?.lanes();
+        if !self.new && !known.contains(&self.lane) {
+            anyhow::bail!("{}", unknown_lane(self.lane, &known));
+        }
         ledger.pin(self.lane, owner).await?;
         let Some(owner) = owner else {
             return say("released: who is alive and the rules decide");
