@@ -25,6 +25,9 @@ pub(crate) struct Audit {
     /// Which RocketMQ it runs on, 4 or 5.
     #[arg(long, default_value_t = 5)]
     rocketmq: u8,
+    /// Where the logs go, and who handled each message (who.tsv); a folder of its own where not given.
+    #[arg(long)]
+    logs: Option<std::path::PathBuf>,
     /// Where the report goes; without it, it is only printed.
     #[arg(long)]
     report: Option<std::path::PathBuf>,
@@ -49,6 +52,9 @@ impl Audit {
         }
         if let Some(report) = &self.report {
             build.arg("--report").arg(report);
+        }
+        if let Some(logs) = &self.logs {
+            build.arg("--logs").arg(logs);
         }
         say(&format!("{build:?}"));
         let commit = report::commit()?;

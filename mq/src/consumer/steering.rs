@@ -21,6 +21,9 @@ const PATIENCE: u32 = 3;
 /// How long nothing is asked for again that was given up.
 const REST: Duration = Duration::from_secs(30);
 
+/// How long it takes until a change is looked at again that cannot be made.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How many fences of a lane a queue may have before old ones are looked for, and how often.
 const KEPT: usize = 16;
 const TIDY: Duration = Duration::from_secs(30);
@@ -37,6 +40,10 @@ pub(super) struct Steering<B> {
     /// Since when the change of an epoch has been waited for.
     waiting: Option<(u64, Instant)>,
     resting: Option<Instant>,
+    /// Since when a change is wanted that cannot be made, or when that was last looked at.
+    unable: Option<Instant>,
+    /// Why the fences of the change that is waited for cannot be written.
+    unfenced: Option<String>,
     /// The lanes of which it was said that they can have no consumers.
     refused: BTreeSet<Lane>,
     asked: Option<Instant>,
@@ -66,6 +73,8 @@ impl<B: MessageBroker> Steering<B> {
             liveness: Liveness::new(lease),
             waiting: None,
             resting: None,
+            unable: None,
+            unfenced: None,
             refused: BTreeSet::new(),
             asked: None,
             tidied: None,
@@ -175,7 +184,8 @@ impl<B: MessageBroker> Steering<B> {
 
     /// Asks for what is wanted and not yet so.
     async fn ask(&mut self, ledger: &Ledger, table: &Ownership) -> Result<bool, StoreError> {
-        if self.resting.is_some_and(|since| since.elapsed() < REST) {
+        let is_recent = |since: Option<Instant>, rest| since.is_some_and(|it| it.elapsed() < rest);
+        if is_recent(self.resting, REST) || is_recent(self.unable, AGAIN) {
             return Ok(false);
         }
         let settings = self.core.settings_of(&self.topic.name);
@@ -191,6 +201,16 @@ impl<B: MessageBroker> Steering<B> {
             self.forget(ledger, table).await?;
             return Ok(false);
         }
+        // Where it could not be finished nobody is to hold anything back for it.
+        let ends = self.ends(table).await;
+        if let Err(error) = ends.and_then(|ends| table.fits(changes.keys(), &ends)) {
+            if self.unable.replace(Instant::now()).is_none() {
+                let topic = &self.topic.name;
+                warn!(topic, ?changes, %error, "a change is wanted, and cannot be made now");
+            }
+            return Ok(false);
+        }
+        self.unable = None;
         let (topic, group) = (&self.topic.name, self.core.group.as_str());
         info!(topic, group, ?changes, "asking for a change");
         let request = |table: &mut Ownership| {
@@ -278,12 +298,20 @@ impl<B: MessageBroker> Steering<B> {
                 Err(ChangeError::Store(error)) => return Err(error),
                 Err(ChangeError::Step(NotFenced::Fence(error))) => {
                     debug!(%error, "the fences cannot be written");
+                    self.unfenced = Some(error.to_string());
                 }
             }
         }
         if since.elapsed() >= self.core.properties.lease * patience(table, own) {
-            let awaited = table.awaited();
-            warn!(topic = self.topic.name, epoch, ?awaited, "a change is given up for now");
+            let (topic, awaited) = (&self.topic.name, table.awaited());
+            let why = self.unfenced.take().unwrap_or_else(|| "not everybody has agreed".to_owned());
+            warn!(
+                topic,
+                epoch,
+                why,
+                ?awaited,
+                "a change is given up for now, and is asked for again"
+            );
             self.resting = Some(Instant::now());
             let abandon = |table: &mut Ownership| {
                 if table.epoch() == epoch {
@@ -296,22 +324,28 @@ impl<B: MessageBroker> Steering<B> {
         Ok(())
     }
 
-    /// Reads where the queues end, and writes the fences, unless the table has changed meanwhile.
-    async fn fence(
-        &self,
-        ledger: &Ledger,
-        table: &Ownership,
-    ) -> Result<(), ChangeError<NotFenced>> {
+    /// Reads where the queues end.
+    async fn ends(&self, table: &Ownership) -> Result<BTreeMap<QueueKey, u64>, FenceError> {
         let mut ends = BTreeMap::new();
         for queue in table.fences().queues() {
             match self.core.broker.end(&self.topic.name, queue).await {
                 Ok(end) => drop(ends.insert(queue.clone(), end)),
                 Err(error) => {
                     debug!(%error, %queue, "its end cannot be read");
-                    return Err(ChangeError::Step(FenceError::NoEnd(queue.clone()).into()));
+                    return Err(FenceError::NoEnd(queue.clone()));
                 }
             }
         }
+        Ok(ends)
+    }
+
+    /// Reads where the queues end, and writes the fences, unless the table has changed meanwhile.
+    async fn fence(
+        &self,
+        ledger: &Ledger,
+        table: &Ownership,
+    ) -> Result<(), ChangeError<NotFenced>> {
+        let ends = self.ends(table).await.map_err(|error| ChangeError::Step(error.into()))?;
         fail::fail_point!("before-fence", |_| std::process::abort());
         let fence = |newest: &mut Ownership| {
             if newest != table {
@@ -363,6 +397,34 @@ mod tests {
     use super::super::fake::{Case, queue};
     use super::super::warnings::Warnings;
     use super::*;
+
+    /// It was asked for all the same: every queue's messages of the lane were held for three leases, and half a
+    /// minute later again, for as long as one broker was away or had lost messages.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_held_for_a_change_that_cannot_be_made() {
+        let (warnings, _guard) = Warnings::listen();
+        let case = Case::new(1);
+        case.step(|table| {
+            table.add_queue(queue(0));
+            table.request(Lane::GRAY, Owner::Lane);
+            table.fence(&[(queue(0), 5)].into()).unwrap();
+        })
+        .await;
+        // The queue ends below the fence, and nobody is there for the lane, which base is to have.
+        let (consumer, _handled) = case.consume(Case::properties());
+        for _ in 0..200 {
+            tokio::time::sleep(Case::properties().poll / 2).await;
+            let table = case.ledger().read().await.unwrap();
+            assert_eq!(table.intent(), None);
+        }
+        let said = warnings.with("a change is wanted, and cannot be made now");
+        assert!(said.len() == 1 && said[0].contains("before its last fence at 5"), "{said:?}");
+        for _ in 0..5 {
+            case.fake.send(0, None);
+        }
+        case.until(|table| table.open().is_empty() && table.intent().is_none()).await;
+        consumer.stop().await;
+    }
 
     /// Nobody could consume them, and base skipped and committed them.
     #[tokio::test(start_paused = true)]

@@ -203,6 +203,27 @@ impl Ownership {
         behind.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Tells whether fences of these lanes could be written where the queues end.
+    ///
+    /// # Errors
+    ///
+    /// A queue whose end is not known, or that ends before its last fence.
+    pub fn fits<'a>(
+        &self,
+        lanes: impl Iterator<Item = &'a Lane> + Clone,
+        ends: &BTreeMap<QueueKey, u64>,
+    ) -> Result<(), FenceError> {
+        for (queue, fences) in &self.fences.0 {
+            let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;
+            let last = lanes.clone().filter_map(|lane| fences.get(lane)?.last());
+            if let Some(last) = last.into_iter().find(|last| last.from > end) {
+                let (queue, fence) = (queue.clone(), last.from);
+                return Err(FenceError::WentBack { queue, end, fence });
+            }
+        }
+        Ok(())
+    }
+
     /// Changes what is to be changed, from these ends of the queues on. They must have been read after
     /// this table, which says that everybody has acknowledged.
     ///
@@ -215,15 +236,12 @@ impl Ownership {
         if !awaited.is_empty() {
             return Err(FenceError::NotAcknowledged(awaited));
         }
+        self.fits(intent.lanes.keys(), ends)?;
         let mut changed = self.fences.clone();
         for (queue, lanes) in &mut changed.0 {
             let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;
             for (lane, owner) in &intent.lanes {
                 let last = lanes.get(lane).and_then(|fences| fences.last()).copied();
-                if let Some(last) = last.filter(|last| last.from > end) {
-                    let (queue, fence) = (queue.clone(), last.from);
-                    return Err(FenceError::WentBack { queue, end, fence });
-                }
                 // Where nothing changes hands there is nothing to wait for, in order or not.
                 if last.map_or(Owner::Base, |last| last.owner) != *owner {
                     lanes.entry(*lane).or_default().push(Fence { from: end, owner: *owner });

@@ -315,7 +315,9 @@ async fn the_page_of_a_gateway_says_and_decides_the_same() -> anyhow::Result<()>
         (order("order-svc", "lane"), None, 404),
         (order(GROUP, "nobody"), None, 400),
         (order(GROUP, "lane").replace("gray", "team_a"), None, 400),
-        (order(GROUP, "lane"), None, 202),
+        // Nobody has consumed in it yet.
+        (order(GROUP, "lane"), None, 404),
+        (order(GROUP, "lane").replace('}', r#", "new": true}"#), None, 202),
     ] {
         let (status, answer) = ask(&page, "POST", "/switch", &body, origin).await?;
         ensure!(status == expected, "{body}: {status} {answer}");

@@ -9,20 +9,29 @@ use serde_json::Value;
 
 /// A message that a broker acknowledged.
 struct Produced {
-    at: u128,
     lane: String,
     queue: String,
     offset: u64,
 }
 
-/// A message that a handler has handled.
+/// A message that a handler was given.
 struct Handled {
     at: u128,
     client: String,
     group: String,
-    source: String,
+    /// `topic`, or `retry` where it came by way of the group's retries.
+    source: &'static str,
+    /// It was not handled, and comes again by way of the retries.
+    failed: bool,
     queue: String,
     offset: u64,
+}
+
+impl Handled {
+    /// Where it was stored that was delivered.
+    fn place(&self) -> (&str, &str, u64) {
+        (self.source, &self.queue, self.offset)
+    }
 }
 
 /// Somebody was killed when so much was durable.
@@ -106,24 +115,23 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
 }
 
 fn produced(text: &str) -> Option<(u64, Produced)> {
-    let [at, message, lane, queue, offset] = fields(text)?;
-    let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
-    let (lane, queue) = (lane.to_owned(), queue.to_owned());
-    Some((message.parse().ok()?, Produced { at, lane, queue, offset }))
+    let [_, message, lane, queue, offset] = fields(text)?;
+    let (lane, queue, offset) = (lane.to_owned(), queue.to_owned(), offset.parse().ok()?);
+    Some((message.parse().ok()?, Produced { lane, queue, offset }))
 }
 
 fn handled(line: &str) -> Option<(u64, Handled)> {
     let [at, client, group, source, queue, offset, id] = fields(line)?;
+    let (source, failed) = match source {
+        "topic" => ("topic", false),
+        "failed" => ("topic", true),
+        "retry" => ("retry", false),
+        _ => return None,
+    };
     let text = str::to_owned;
     let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
-    let handled = Handled {
-        at,
-        client: text(client),
-        group: text(group),
-        source: text(source),
-        queue: text(queue),
-        offset,
-    };
+    let (client, group, queue) = (text(client), text(group), text(queue));
+    let handled = Handled { at, client, group, source, failed, queue, offset };
     Some((id.parse().ok()?, handled))
 }
 
@@ -160,6 +168,7 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
         let (id, handled) = handled(line).with_context(|| format!("{line:?} is no line"))?;
         by_id.entry(id).or_default().push(handled);
     }
+    by_id.values_mut().for_each(|by| by.sort_by_key(|handled| handled.at));
     let mut found = Findings { produced: u64::try_from(all.len())?, ..Findings::default() };
     found.fences = fences(&table);
     for (id, message) in &all {
@@ -168,13 +177,14 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
         let owner =
             if own { format!("{}_gray", evidence.group) } else { evidence.group.to_owned() };
         let by = by_id.get(id).map_or(&[][..], Vec::as_slice);
-        found.take(*id, message, &owner, by, &kills);
+        found.take(*id, &owner, by, &kills);
     }
     // A message that was stored, and of which the producer was not told, is handled by its owner too.
     for (id, by) in by_id.iter().filter(|(id, _)| !all.contains_key(id)) {
         let groups: BTreeSet<_> = by.iter().map(|handled| &handled.group).collect();
-        let offsets: BTreeSet<_> = by.iter().map(|handled| handled.offset).collect();
-        if groups.len() > 1 && offsets.len() == 1 {
+        let first = by.iter().filter(|handled| handled.source == "topic");
+        let offsets: BTreeSet<_> = first.map(|handled| handled.offset).collect();
+        if groups.len() > 1 && offsets.len() <= 1 {
             found.by_both.push(*id);
         }
     }
@@ -189,8 +199,10 @@ fn fences(table: &Value) -> u64 {
 }
 
 impl Findings {
-    fn take(&mut self, id: u64, message: &Produced, owner: &str, by: &[Handled], kills: &[Killed]) {
-        let groups: BTreeSet<&str> = by.iter().map(|handled| handled.group.as_str()).collect();
+    /// Takes what became of a message: all whom it was given to, in their order.
+    fn take(&mut self, id: u64, owner: &str, given: &[Handled], kills: &[Killed]) {
+        let groups: BTreeSet<&str> = given.iter().map(|handled| handled.group.as_str()).collect();
+        let by: Vec<&Handled> = given.iter().filter(|handled| !handled.failed).collect();
         if by.is_empty() {
             self.lost.push(id);
         }
@@ -200,12 +212,12 @@ impl Findings {
         if groups.len() > 1 {
             self.by_both.push(id);
         }
-        for handled in by {
+        for handled in &by {
             *self.handled.entry(handled.group.clone()).or_default() += 1;
             self.retried += u64::from(handled.source == "retry");
         }
         if by.len() > 1 && groups.len() == 1 {
-            let explained = |kill: &Killed| kill.group == owner && explains(kill, message, by);
+            let explained = |kill: &Killed| kill.group == owner && explains(kill, given);
             if kills.iter().any(explained) {
                 self.redelivered += 1;
             } else {
@@ -219,35 +231,36 @@ impl Findings {
 /// what was durable.
 const NOTED: u128 = 40_000;
 
-/// Tells whether a message, or one of its retries, was not durably committed at a kill, which happened
-/// between the first time that it was handled and the last. What fails is not noted: of a message that
-/// came back, the first time may be as early as it was produced.
-fn explains(kill: &Killed, message: &Produced, by: &[Handled]) -> bool {
-    let came_back = by.iter().any(|handled| handled.source == "retry");
-    let handled = by.iter().map(|handled| handled.at).min().unwrap_or_default();
-    let first = if came_back { message.at } else { handled };
-    let last = by.iter().map(|handled| handled.at).max().unwrap_or_default();
-    if kill.at < first || last + NOTED < kill.at {
-        return false;
-    }
-    let struck = kill.who == "*" || by.iter().any(|handled| handled.client == kill.who);
-    if !struck && !came_back {
-        return false;
-    }
-    let original =
-        kill.source == "topic" && kill.queue == message.queue && kill.offset <= message.offset;
-    let retries = by.iter().filter(|handled| handled.source == "retry");
-    let retry = |handled: &Handled| {
-        kill.source == "retry" && kill.queue == handled.queue && kill.offset <= handled.offset
+/// Tells whether a kill is why a message was handled more than once: between two times that the same was
+/// delivered whoever had it first was struck, and it was not durable then; or the broker died while the
+/// message was stored, which was then done once more.
+fn explains(kill: &Killed, given: &[Handled]) -> bool {
+    let is_between =
+        |first: &Handled, last: &Handled| first.at <= kill.at && kill.at <= last.at + NOTED;
+    let again = given.iter().enumerate().any(|(number, first)| {
+        let (source, queue, offset) = first.place();
+        let is_durable =
+            offset < kill.offset || (kill.source.as_str(), kill.queue.as_str()) != (source, queue);
+        let struck = kill.who == "*" || kill.who == first.client;
+        let mut later =
+            given.iter().skip(number + 1).filter(|later| later.place() == first.place());
+        struck && !is_durable && later.any(|later| is_between(first, later))
+    });
+    let stored_twice = || {
+        let (Some(first), Some(last)) = (given.first(), given.last()) else { return false };
+        let places = given.iter().filter(|it| !it.failed).map(Handled::place);
+        let places: BTreeSet<_> = places.collect();
+        kill.who == "*" && places.len() > 1 && is_between(first, last)
     };
-    original || retries.into_iter().any(retry)
+    again || stored_twice()
 }
 
 /// Says for each message who handled it.
 pub(crate) fn who(evidence: &Evidence<'_>) -> String {
     let mut by_id: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for (id, handled) in evidence.handled.lines().filter_map(handled) {
-        by_id.entry(id).or_default().push(format!("{}:{}", handled.client, handled.group));
+        let failed = if handled.failed { ":failed" } else { "" };
+        by_id.entry(id).or_default().push(format!("{}:{}{failed}", handled.client, handled.group));
     }
     let mut text = String::from("message\tlane\tqueue\toffset\thandled by\n");
     for (id, message) in evidence.produced.lines().filter_map(produced) {
@@ -309,5 +322,38 @@ mod tests {
             let found = check_with(&twice, kill);
             assert_eq!(found.is_clean(), explains, "{kill}: {found}");
         }
+    }
+
+    /// Of what came by way of the retries any kill once excused anything.
+    #[test]
+    fn a_retry_handled_twice_needs_a_kill_of_whoever_handled_it() {
+        let lines: Vec<_> = HANDLED.lines().collect();
+        let (one, three) = (lines[0], lines[2]);
+        let retried = format!(
+            "{one}\n{three}\n201\ty\tg_gray\tfailed\tb/0\t10\t2\n300\ty\tg_gray\tretry\tb/3\t7\t2\n"
+        );
+        let found = check_with(&retried, "");
+        assert!(found.is_clean() && found.retried == 1, "{found}");
+        let twice = format!("{retried}400\tz\tg_gray\tretry\tb/3\t7\t2\n");
+        for (kill, explains) in [
+            ("350\ty\tg_gray\tretry\tb/3\t7\n", true),
+            ("350\t*\tg_gray\tretry\tb/3\t7\n", true),
+            ("350\tz\tg_gray\tretry\tb/3\t7\n", false),
+            ("350\ty\tg_gray\tretry\tb/3\t8\n", false),
+            ("250\ty\tg_gray\tretry\tb/3\t7\n", false),
+            // It had failed, and was given back, long before.
+            ("350\ty\tg_gray\ttopic\tb/0\t10\n", false),
+        ] {
+            assert_eq!(check_with(&twice, kill).is_clean(), explains, "{kill}");
+        }
+        // Whoever had given it back was killed before that was durable: it was given back twice.
+        let back = format!(
+            "{retried}260\tz\tg_gray\tfailed\tb/0\t10\t2\n400\tz\tg_gray\tretry\tb/3\t8\t2\n"
+        );
+        assert!(check_with(&back, "250\ty\tg_gray\ttopic\tb/0\t10\n").is_clean());
+        assert_eq!(check_with(&back, "250\tz\tg_gray\ttopic\tb/0\t10\n").doubled, [2]);
+        assert_eq!(check_with(&back, "").doubled, [2]);
+        // What only failed is lost.
+        assert_eq!(check_with(&retried.replace("retry", "failed"), "").lost, [2]);
     }
 }

@@ -27,6 +27,9 @@ const POINTS: [&str; 6] = [
 /// How long everything may take to be handled once nothing is produced any more.
 const DRAIN: Duration = Duration::from_mins(3);
 
+/// How many messages a second are produced at least in a run that is to show anything.
+const LEAST: u64 = 500;
+
 /// How long the lane stays as it is between switches.
 const STAY: Duration = Duration::from_millis(1500);
 
@@ -69,6 +72,15 @@ pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
         system.stop(&client).await?;
     }
     ensure!(findings.is_clean(), "the audit found something wrong");
+    // A short run is one of the tests, on whatever machine; one that is to show it has to have the load.
+    let came = per_second(findings.produced, lasted);
+    let is_short = run.cycles < 24 || run.rate < LEAST;
+    #[allow(clippy::cast_precision_loss, reason = "a rate")]
+    let least = LEAST as f64;
+    ensure!(
+        is_short || came >= least,
+        "{came:.0} messages a second, not {LEAST}: ask for more (--rate)"
+    );
     // Each has two turns of either side in so many cycles.
     let missed: Vec<_> = POINTS
         .iter()
@@ -256,6 +268,7 @@ fn report(
     writeln!(text, "from starting gray to the lane being open: {}", spread(&times.opened))?;
     writeln!(text, "from ending gray to the lane being closed: {}", spread(&times.closed))?;
     write!(text, "{findings}")?;
+    writeln!(text, "who handled each of them stands in who.tsv of the logs (--logs)")?;
     let verdict = if findings.is_clean() { "clean" } else { "NOT CLEAN" };
     writeln!(text, "{verdict} (waited at most {PATIENCE:?} for each switch)")?;
     Ok(text)

@@ -97,10 +97,14 @@ impl Log {
         Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)?, client })
     }
 
-    fn write(&self, delivery: &Delivery) -> std::io::Result<()> {
+    fn write(&self, delivery: &Delivery, fails: bool) -> std::io::Result<()> {
         let message = &delivery.message;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let source = if message.properties.contains_key("RETRY_TOPIC") { "retry" } else { "topic" };
+        let source = match (fails, message.properties.contains_key("RETRY_TOPIC")) {
+            (true, _) => "failed",
+            (false, true) => "retry",
+            (false, false) => "topic",
+        };
         let (client, group) = (&self.client, &delivery.group);
         let (queue, offset) = (&message.queue, message.offset);
         let id = String::from_utf8_lossy(&message.body);
@@ -110,11 +114,10 @@ impl Log {
     }
 }
 
-/// One message in ten fails at first, and comes round by way of the retries.
+/// One message in ten fails at first, which is noted too, and comes round by way of the retries.
 fn handle(log: &Log, delivery: &Delivery) -> Result<(), HandlerError> {
     let fails = delivery.message.body.last() == Some(&b'!');
-    if fails && delivery.message.attempts == 0 {
-        return Err("it comes again".into());
-    }
-    Ok(log.write(delivery)?)
+    let fails = fails && delivery.message.attempts == 0;
+    log.write(delivery, fails)?;
+    if fails { Err("it comes again".into()) } else { Ok(()) }
 }
