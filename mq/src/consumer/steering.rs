@@ -203,7 +203,7 @@ impl<B: MessageBroker> Steering<B> {
         }
         // Where it could not be finished nobody is to hold anything back for it.
         let ends = self.ends(table).await;
-        if let Err(error) = ends.and_then(|ends| table.fits(changes.keys(), &ends)) {
+        if let Err(error) = ends.and_then(|ends| table.fits(&changes, &ends)) {
             if self.unable.replace(Instant::now()).is_none() {
                 let topic = &self.topic.name;
                 warn!(topic, ?changes, %error, "a change is wanted, and cannot be made now");

@@ -208,14 +208,14 @@ impl Ownership {
     /// # Errors
     ///
     /// A queue whose end is not known, or that ends before its last fence.
-    pub fn fits<'a>(
+    pub fn fits(
         &self,
-        lanes: impl Iterator<Item = &'a Lane> + Clone,
+        lanes: &BTreeMap<Lane, Owner>,
         ends: &BTreeMap<QueueKey, u64>,
     ) -> Result<(), FenceError> {
         for (queue, fences) in &self.fences.0 {
             let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;
-            let last = lanes.clone().filter_map(|lane| fences.get(lane)?.last());
+            let last = lanes.keys().filter_map(|lane| fences.get(lane)?.last());
             if let Some(last) = last.into_iter().find(|last| last.from > end) {
                 let (queue, fence) = (queue.clone(), last.from);
                 return Err(FenceError::WentBack { queue, end, fence });
@@ -236,7 +236,7 @@ impl Ownership {
         if !awaited.is_empty() {
             return Err(FenceError::NotAcknowledged(awaited));
         }
-        self.fits(intent.lanes.keys(), ends)?;
+        self.fits(&intent.lanes, ends)?;
         let mut changed = self.fences.clone();
         for (queue, lanes) in &mut changed.0 {
             let end = *ends.get(queue).ok_or_else(|| FenceError::NoEnd(queue.clone()))?;

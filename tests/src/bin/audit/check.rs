@@ -168,7 +168,9 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
         let (id, handled) = handled(line).with_context(|| format!("{line:?} is no line"))?;
         by_id.entry(id).or_default().push(handled);
     }
-    by_id.values_mut().for_each(|by| by.sort_by_key(|handled| handled.at));
+    for by in by_id.values_mut() {
+        by.sort_by_key(|handled| handled.at);
+    }
     let mut found = Findings { produced: u64::try_from(all.len())?, ..Findings::default() };
     found.fences = fences(&table);
     for (id, message) in &all {
