@@ -85,6 +85,11 @@ impl Document {
         Ok(document)
     }
 
+    /// Notes a warning about the whole document, which stands before what its readers note.
+    pub fn warn(&mut self, message: &str) {
+        self.noted.warning(&KeyPath::ROOT, message);
+    }
+
     /// Tells whether [`parse_repaired`](Self::parse_repaired) may read a text otherwise than
     /// [`parse`](Self::parse) does.
     pub fn needs_repair(text: &str) -> bool {

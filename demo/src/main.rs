@@ -104,8 +104,9 @@ async fn main() -> anyhow::Result<()> {
     let addr = listener.local_addr()?;
     let starter = Starter::start(args.properties()?)?;
     let (router, consumer) = args.service(starter.reachable(addr).await?, &starter).await?;
+    let counts = consumer.as_ref().map(|consumer| consumer.counts().clone());
     tracing::info!(service = args.role.service(), %addr, "serving");
-    let router = router.merge(metrics(starter.clone()));
+    let router = router.merge(metrics(starter.clone(), counts));
     let served = starter.serve(listener, router, told_to_stop()?).await;
     if let Some(consumer) = consumer {
         consumer.stop().await;

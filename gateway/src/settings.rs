@@ -9,7 +9,6 @@ use gray_propagation::{Carriers, Lane, may_carry};
 use http::HeaderName;
 
 use crate::explain::Explainer;
-use crate::headers;
 use crate::properties::{
     DEFAULT, GatewayProperties, ListProperties, check_bounds, tag_keys, warn_of_idle,
 };
@@ -284,7 +283,7 @@ fn carriers(properties: &GatewayProperties, faults: &mut Faults) -> Carriers {
     for (index, text) in properties.propagation.headers.iter().enumerate() {
         let name = text.parse().map_err(|_| format!("`{text}` is no header name"));
         let Some(name) = faults.check(&at.index(index), name) else { continue };
-        if may_carry(&name) && headers::may_carry(&name) {
+        if may_carry(&name) {
             names.push(name);
         } else {
             faults.error(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{ConnectionId, QueueKey, ReceivedMessage};
+use crate::{ConnectionId, QueueKey, ReceivedMessage, Seat};
 
 /// The brokers of one cluster, as consumers use them.
 ///
@@ -111,6 +111,10 @@ pub trait MessageBroker: fmt::Debug + Send + Sync + 'static {
 
     /// The topic that messages come back in which a group has given back, where there is one.
     fn retry_topic(&self, group: &str) -> Option<String>;
+
+    /// Lets a group be consumed over these connections; `None` where another consumer does so already, and
+    /// brokers would take both for one.
+    fn take_seat(&self, group: &str) -> Option<Seat>;
 
     /// Changes whenever a broker says that the consumers of some group have changed.
     fn changes(&self) -> watch::Receiver<u64>;

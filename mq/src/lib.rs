@@ -19,6 +19,7 @@ mod ownership;
 mod producer;
 #[cfg(feature = "rocketmq")]
 pub mod rocketmq;
+mod seats;
 mod settings;
 mod status;
 mod store;
@@ -26,8 +27,8 @@ mod store;
 pub use self::audit::{Finding, Severity, audit};
 pub use self::broker::{Attendance, Filter, MessageBroker, PullRequest, Pulled, Subscription};
 pub use self::consumer::{
-    Consumer, ConsumerProperties, Count, Counts, Delivery, Filtering, From, HandlerError, Order,
-    Origin, Outcome, Reading,
+    Consumer, ConsumerError, ConsumerProperties, Count, Counts, Delivery, Filtering, From,
+    HandlerError, Order, Origin, Outcome, Reading,
 };
 pub use self::group::{GroupName, InvalidGroup};
 pub use self::message::{Message, Receipt, ReceivedMessage, Unreadable};
@@ -37,6 +38,7 @@ pub use self::ownership::{
     MemberId, Owner, Ownership, QueueKey, Side, Standing, UnknownBroker, UnknownMember, Verdict,
 };
 pub use self::producer::{MessageSink, Producer, SendError};
+pub use self::seats::{Seat, Seats};
 pub use self::settings::{
     ConsumeMode, GroupMessages, MessageSettings, MessagesOverride, MessagesProperties, Settings,
 };

@@ -22,6 +22,12 @@ pub(crate) struct Audit {
     /// How often the broker is killed and restarted.
     #[arg(long, default_value_t = 2)]
     restarts: u32,
+    /// Where the tables are: postgres, mariadb or nacos.
+    #[arg(long, default_value = "postgres")]
+    store: String,
+    /// Whether the messages of a queue are handled one after the other, in their order.
+    #[arg(long)]
+    in_order: bool,
     /// Which RocketMQ it runs on, 4 or 5.
     #[arg(long, default_value_t = 5)]
     rocketmq: u8,
@@ -35,7 +41,8 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        for name in ["rocketmq", "postgresql"] {
+        let store = if self.store == "postgres" { "postgresql" } else { &self.store };
+        for name in ["rocketmq", store] {
             servers::install(name)?;
         }
         let mut build = Command::new("cargo");
@@ -50,6 +57,10 @@ impl Audit {
         ] {
             build.args([name, &value.to_string()]);
         }
+        build.args(["--store", &self.store]);
+        if self.in_order {
+            build.arg("--in-order");
+        }
         if let Some(report) = &self.report {
             build.arg("--report").arg(report);
         }
@@ -63,10 +74,11 @@ impl Audit {
     }
 
     fn sign(&self, path: &Path, commit: &str) -> anyhow::Result<()> {
-        let Self { scheme, cycles, messages, rate, restarts, rocketmq, .. } = self;
+        let Self { scheme, cycles, messages, rate, restarts, rocketmq, store, .. } = self;
+        let order = if self.in_order { " --in-order" } else { "" };
         let command = format!(
             "cargo xtask audit --scheme {scheme} --cycles {cycles} --messages {messages} --rate {rate} \
-             --restarts {restarts} --rocketmq {rocketmq}"
+             --restarts {restarts} --rocketmq {rocketmq} --store {store}{order}"
         );
         report::sign(path, &command, commit)
     }

@@ -76,13 +76,21 @@ pub struct Link {
 
 /// Makes a service of the chain: `/A/http` goes on over HTTP, `/A/grpc` over gRPC, and `/A/dubbo`,
 /// the path of the original, as well; `/A/go` by each service's own [`Transport`]. `/A/mq` is for who
-/// consumes a message: nobody produces another one for it.
+/// consumes a message: nobody produces another one for it. What is posted to `/A/http` is posted on, and
+/// the last one says what arrived.
 pub fn chain(link: Link) -> Router {
     let letter = link.letter;
     let over_http = get(async |State(link): State<Link>, headers: HeaderMap| match &link.astray {
         Some(astray) => answer(link.go_astray(astray, headers).await),
         None => answer(link.over_http("http").await.map(|way| (HeaderMap::new(), way))),
     });
+    let over_http = match link.astray {
+        // Those are asked by GET alone.
+        Some(_) => over_http,
+        None => over_http.post(async |State(link): State<Link>, body: String| {
+            answer(link.over_post(body).await.map(|way| (HeaderMap::new(), way)))
+        }),
+    };
     let over_mq = get(async |State(link): State<Link>| {
         answer(link.over_http("mq").await.map(|way| (HeaderMap::new(), way)))
     });
@@ -149,10 +157,26 @@ impl Link {
             }
             return Ok(self.name());
         };
+        self.ask(next, way, None).await
+    }
+
+    async fn over_post(&self, body: String) -> anyhow::Result<String> {
+        match self.next {
+            Some(next) => self.ask(next, "http", Some(body)).await,
+            None => Ok(format!("{} <- {body}", self.name())),
+        }
+    }
+
+    /// Asks the next one, by POST where there is a body.
+    async fn ask(&self, next: char, way: &str, body: Option<String>) -> anyhow::Result<String> {
         let url = format!("http://{}/{next}/{way}", service_of(next));
         let client = self.starter.client();
         let ask = async move {
-            let answer = client.get(&url).send().await?;
+            let call = match body {
+                Some(body) => client.post(&url).body(body),
+                None => client.get(&url),
+            };
+            let answer = call.send().await?;
             anyhow::Ok((answer.status(), answer.text().await?))
         };
         let (status, text) = if self.forgets { tokio::spawn(ask).await?? } else { ask.await? };

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
-    Consumer, ConsumerProperties, InvalidGroup, Message, Messaging, Producer, StateStore,
+    Consumer, ConsumerError, ConsumerProperties, Message, Messaging, Producer, StateStore,
 };
 
 use super::Link;
@@ -45,7 +45,7 @@ impl Messages {
     /// # Errors
     ///
     /// Where A is in a lane that there can be no consumer group for.
-    pub async fn consume(&self, link: Link) -> Result<Consumer, InvalidGroup> {
+    pub async fn consume(&self, link: Link) -> Result<Consumer, ConsumerError> {
         let messaging = Messaging::of(&link.starter, Arc::clone(&self.store)).await;
         let properties = ConsumerProperties {
             group: GROUP.to_owned(),

@@ -10,6 +10,5 @@ mod via;
 pub(crate) use self::forwarded::{Address, Arrival, forward, said_of};
 pub(crate) use self::hop::{is_upgrade, strip_request, strip_response};
 pub(crate) use self::request_id::RequestId;
-pub(crate) use self::trailer::may_carry;
 pub(crate) use self::trailer::strip_trailers;
 pub(crate) use self::via::{passes, sign};

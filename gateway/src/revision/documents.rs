@@ -315,22 +315,75 @@ kerwin:
         }
     }
 
-    /// As a copy of the design has it.
+    /// Letter by letter as seed S1 has them: without blanks and indentation, and with a blank within a key.
+    const SEED: [&str; 2] = [
+        "    kerwin:
+    tool:
+    gray:
+    ## 配置是否載入灰度自動配置類,如果不配置那麽預設不載入
+    load:true
+    ## 配置生產版本和灰度版本號
+    version:
+    prodVersion:V1
+    grayVersion:V2
+    ## 配置Ribbon呼叫user-app和order-app服務時使用我們自訂灰度輪詢演算法
+    user-app:
+    ribbon:
+    NFLoadBalancerRule className:com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+    order-app:
+    ribbon:
+    NFLoadBalancerRule className:com.kerwin.gray.loadbalancer.GrayRoundRobinRule
+",
+        "    kerwin:
+    tool:
+    gray:
+    gateway:
+    ## 是否開啟灰度釋出功能
+    enabled:true
+    ## 自訂灰度版本請求頭
+    grayHeadKey:gray
+    ## 自訂灰度版本請求頭匹配值
+    grayHeadValue:gray-996
+    ## 使用灰度版本IP陣列
+    grayIPList:
+    -'127.0.0.1'
+    ## 使用灰度版本城市陣列
+    grayCityList:
+    -本地
+",
+    ];
+
     #[test]
-    fn documents_that_have_lost_their_indentation_are_errors() {
-        let flat = COMMON.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
-        let text = parse(&[("common", &flat)]).unwrap_err().to_string();
-        assert!(text.contains("common:1:1: kerwin: nothing is below `kerwin`"), "{text}");
-        // As a copy of the design has it, with a blank within a key, and the one behind it lost.
-        let seed = "kerwin:\ntool:\ngray:\n## loaded\nload:true\nversion:\nprodVersion:V1\nuser-app:\n\
-                    ribbon:\nNFLoadBalancerRule className:com.kerwin.gray.GrayRoundRobinRule\n";
-        let text = parse(&[("common", seed)]).unwrap_err().to_string();
-        assert!(text.contains("common:1:1: kerwin: nothing is below `kerwin`"), "{text}");
+    fn the_documents_of_the_seed_are_understood_as_they_are() {
+        for lines in ["    ", ""] {
+            let [common, gateway] = SEED.map(|text| text.replace("    ", lines));
+            let documents = [("common", common.as_str()), ("gateway", gateway.as_str())];
+            let (revision, warnings) = parse(&documents).unwrap();
+            check(&revision, ("gray", "gray-996"), "9.9.9.9", GRAY);
+            check(&revision, ("x", "y"), "127.0.0.1", GRAY);
+            check(&revision, ("x", "y"), "9.9.9.9", GrayStatus::Prod);
+            let text = warnings.to_string();
+            assert_eq!(text.matches("all lines begin at one column").count(), 2, "{text}");
+            assert!(text.contains("common: line 5: a blank was missing"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_tell_the_place_of_is_an_error() {
+        // A key that is not the design's.
+        let [common, _] = SEED;
+        let text = common.replace("load:true", "laod:true");
+        let text = parse(&[("common", &text)]).unwrap_err().to_string();
+        assert!(text.contains("nothing is below `kerwin`"), "{text}");
         assert!(text.contains("indent what belongs below it"), "{text}");
         let nothing = "kerwin:\n  tool:\n  gray:\n    load: true\n";
         let text = parse(&[("common", nothing)]).unwrap_err().to_string();
         assert!(text.contains("nothing is below `tool`"), "{text}");
         assert!(text.contains("indent what belongs below it"), "{text}");
+        // What is wrong is told where it stands.
+        let text = SEED[1].replace("-'127.0.0.1'", "-'127.0.0.999'");
+        let text = parse(&[("common", common), ("gateway", &text)]).unwrap_err().to_string();
+        assert!(text.contains("gateway:13:"), "{text}");
     }
 
     #[test]

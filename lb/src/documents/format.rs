@@ -2,6 +2,8 @@ use gray_config::{Document, KeyPath, Problem, Problems};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::flat;
+
 /// The largest rule document; lists in documents of their own may be larger.
 const MAX_DOCUMENT: usize = 4 << 20;
 
@@ -63,12 +65,19 @@ fn parse_any(name: &str, text: &str, prefix: &str) -> Result<(Document, bool), P
     }
 }
 
-/// Parses a document as the Spring Cloud design has it: repaired, and with dots in keys.
+/// Parses a document as the Spring Cloud design has it: repaired, indented, and with dots in keys.
 fn parse_spring(name: &str, text: &str, prefix: &str) -> Result<Document, Problems> {
     let top = top_of(prefix);
     let below = format!("{top}.");
     let ours = |key: &str| key == top || key.starts_with(&below) || key.contains(".ribbon");
-    Document::parse_repaired(name, text)?.nest(&ours)
+    let Some(indented) = flat::indent(text, prefix) else {
+        return Document::parse_repaired(name, text)?.nest(&ours);
+    };
+    let mut document = Document::parse_repaired(name, &indented)?.nest(&ours)?;
+    document.warn(
+        "all lines begin at one column; they are read as the keys of the Spring Cloud design stand there: indent them",
+    );
+    Ok(document)
 }
 
 fn is_spring(document: &Document, prefix: &str) -> bool {

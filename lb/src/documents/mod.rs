@@ -1,5 +1,6 @@
 //! What rule documents of either format say about lanes; what they say about rules is for others.
 
+mod flat;
 mod format;
 mod native;
 mod spring;

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use super::core::{ConsumerProperties, Core, DRAINS, Delivery, HandlerError, Role
 use super::counts::Counts;
 use super::drain::{is_drained, left_behind};
 use super::engine::Engine;
-use crate::{GroupName, InvalidGroup, Ledger, MessageBroker, Messaging, OwnStatus, Side};
+use crate::{GroupName, InvalidGroup, Ledger, MessageBroker, Messaging, OwnStatus, Seat, Side};
 
 /// How often it is looked at whether this process reads what it should.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,19 +27,24 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Consumer {
     client: String,
-    counts: Arc<dyn Counting>,
+    counts: Counts,
     stop: CancellationToken,
     run: JoinSet<()>,
 }
 
-trait Counting: fmt::Debug + Send + Sync {
-    fn counts(&self) -> &Counts;
-}
-
-impl<B: MessageBroker> Counting for Core<B> {
-    fn counts(&self) -> &Counts {
-        &self.counts
-    }
+/// Why a consumer was not started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// Its group, or the twin in this process's lane, cannot be had.
+    #[error(transparent)]
+    Group(#[from] InvalidGroup),
+    /// Another one of the group consumes over the same connections, of which brokers would list one only.
+    #[error(
+        "group `{0}` has a consumer over these connections already: handle more at a time there \
+         (`concurrency`), or give this one connections of its own"
+    )]
+    Taken(String),
 }
 
 impl Consumer {
@@ -52,13 +56,14 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// Where the group, or its twin in this process's lane, cannot be had.
+    /// Where the group, or its twin in this process's lane, cannot be had, and where the group has another
+    /// consumer over the same connections.
     pub fn start<B, H, F>(
         broker: Arc<B>,
         messaging: Messaging,
         properties: ConsumerProperties,
         handler: H,
-    ) -> Result<Self, InvalidGroup>
+    ) -> Result<Self, ConsumerError>
     where
         B: MessageBroker,
         H: Fn(Delivery) -> F + Send + Sync + 'static,
@@ -68,8 +73,11 @@ impl Consumer {
         if let Some(lane) = messaging.own.current().lane().copied() {
             group.of(Side::Lane(lane))?;
         }
+        let seat = broker.take_seat(group.as_str());
+        let seat = seat.ok_or_else(|| ConsumerError::Taken(group.as_str().to_owned()))?;
         let client = properties.client.clone().unwrap_or_else(client);
         let version = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let counts = Counts::default();
         let core = Arc::new(Core {
             broker,
             store: messaging.store,
@@ -80,10 +88,9 @@ impl Consumer {
             properties,
             carrier: messaging.carrier,
             handle: Box::new(move |delivery| handler(delivery).boxed()),
-            counts: Counts::default(),
+            counts: counts.clone(),
             version: u64::try_from(version.as_millis()).unwrap_or_default(),
         });
-        let counts: Arc<dyn Counting> = Arc::clone(&core) as _;
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         let supervisor = Supervisor {
@@ -93,6 +100,7 @@ impl Consumer {
             running: BTreeMap::new(),
             refused: None,
             drained: BTreeMap::new(),
+            _seat: seat,
         };
         run.spawn(supervisor.run(stop.clone()));
         Ok(Self { client, counts, stop, run })
@@ -104,8 +112,8 @@ impl Consumer {
     }
 
     /// Returns what became of messages.
-    pub fn counts(&self) -> &Counts {
-        self.counts.counts()
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Stops: what is being handled is finished, within the time that it may take, and committed.
@@ -133,6 +141,8 @@ struct Supervisor<B> {
     refused: Option<InvalidGroup>,
     /// What of a topic a lane had left behind has been read, by the epoch in which it was closed.
     drained: BTreeMap<(Lane, String), u64>,
+    /// Given up when all of them have gone.
+    _seat: Seat,
 }
 
 impl<B: MessageBroker> Supervisor<B> {

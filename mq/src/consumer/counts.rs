@@ -9,9 +9,12 @@ use gray_propagation::Lane;
 use crate::QueueKey;
 
 /// What became of messages, by topic, group, lane and outcome, how many are still to be read, and how
-/// long switches took.
+/// long switches took. Clones count in one place: one is for the application's metrics page.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Counted>);
+
 #[derive(Debug, Default)]
-pub struct Counts {
+struct Counted {
     messages: Mutex<BTreeMap<Count, Arc<AtomicU64>>>,
     behind: Mutex<BTreeMap<(Reading, QueueKey), u64>>,
     switches: AtomicU64,
@@ -107,33 +110,33 @@ impl Outcome {
 impl Counts {
     /// Returns what counts messages of a kind.
     pub(super) fn counter(&self, count: Count) -> Arc<AtomicU64> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(messages.entry(count).or_default())
     }
 
     /// Takes note of a switch that this consumer has finished.
     pub(super) fn switched(&self, took: Duration) {
-        self.switches.fetch_add(1, Ordering::Relaxed);
+        self.0.switches.fetch_add(1, Ordering::Relaxed);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.switching.fetch_add(millis, Ordering::Relaxed);
+        self.0.switching.fetch_add(millis, Ordering::Relaxed);
     }
 
     /// Takes note of how many offsets of a queue are not committed.
     pub(super) fn is_behind(&self, reading: Reading, queue: &QueueKey, offsets: u64) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.0.behind.lock().unwrap_or_else(PoisonError::into_inner);
         behind.insert((reading, queue.clone()), offsets);
     }
 
     /// A queue is not read any more: others say how far behind its group is.
     pub(super) fn reads_no_more(&self, reading: Reading, queue: &QueueKey) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.0.behind.lock().unwrap_or_else(PoisonError::into_inner);
         behind.remove(&(reading, queue.clone()));
     }
 
     /// Returns how many offsets of the queues that this process reads are not committed: at most so many
     /// messages are still to be handled.
     pub fn behind(&self) -> BTreeMap<Reading, u64> {
-        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = self.0.behind.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sums = BTreeMap::new();
         for ((reading, _), offsets) in &*behind {
             *sums.entry(reading.clone()).or_default() += offsets;
@@ -144,7 +147,7 @@ impl Counts {
 
     /// Returns what became of messages.
     pub fn all(&self) -> BTreeMap<Count, u64> {
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |(count, value): (&Count, &Arc<AtomicU64>)| {
             (count.clone(), value.load(Ordering::Relaxed))
         };
@@ -178,8 +181,8 @@ impl Counts {
                 "graylane_mq_lag{{topic=\"{topic}\",group=\"{group}\",lane=\"{lane}\"}} {offsets}"
             );
         }
-        let switches = self.switches.load(Ordering::Relaxed);
-        let millis = Duration::from_millis(self.switching.load(Ordering::Relaxed));
+        let switches = self.0.switches.load(Ordering::Relaxed);
+        let millis = Duration::from_millis(self.0.switching.load(Ordering::Relaxed));
         let _ = writeln!(
             text,
             "# HELP graylane_mq_switch_seconds How long switches took that this consumer finished.\n\

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::{Consumer, ConsumerProperties, Delivery};
 use crate::{
     Attendance, ConnectionId, Ledger, MemoryStore, MessageBroker, MessageSettings, Messaging,
-    OwnStatus, Ownership, PullRequest, Pulled, QueueKey, ReceivedMessage, Settings, StateStore,
-    Subscription,
+    OwnStatus, Ownership, PullRequest, Pulled, QueueKey, ReceivedMessage, Seat, Seats, Settings,
+    StateStore, Subscription,
 };
 
 pub(crate) const GROUP: &str = "g";
@@ -198,6 +198,11 @@ impl MessageBroker for Fake {
 
     fn retry_topic(&self, _: &str) -> Option<String> {
         None
+    }
+
+    fn take_seat(&self, group: &str) -> Option<Seat> {
+        // Here each consumer is known by its name.
+        Seats::default().take(group)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -22,6 +22,6 @@ mod steering;
 #[cfg(test)]
 mod warnings;
 
-pub use self::consumer::Consumer;
+pub use self::consumer::{Consumer, ConsumerError};
 pub use self::core::{ConsumerProperties, Delivery, Filtering, From, HandlerError, Order};
 pub use self::counts::{Count, Counts, Origin, Outcome, Reading};

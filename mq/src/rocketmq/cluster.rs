@@ -15,7 +15,7 @@ use super::routes::{KnownRoute, Refreshes, Routes};
 use super::{Broker, RocketMqError};
 use crate::{
     Attendance, ConnectionId, Message, MessageBroker, MessageSink, PullRequest, Pulled, QueueKey,
-    Receipt, ReceivedMessage, Subscription,
+    Receipt, ReceivedMessage, Seat, Seats, Subscription,
 };
 
 /// How long a broker may take to hear that a consumer goes.
@@ -36,12 +36,13 @@ const CHECK_TRANSACTION: i32 = 39;
 /// The brokers of a cluster, found by its name servers.
 ///
 /// Connections are made when they are needed, and again when they have broken, at most one a second to
-/// each server.
+/// each server. Over them each group has one consumer at most: more in one process need a `RocketMq` each.
 #[derive(Debug)]
 pub struct RocketMq {
     routes: Arc<Routes>,
     refreshes: Mutex<Refreshes>,
     changes: watch::Sender<u64>,
+    seats: Seats,
     checks: broadcast::Sender<Check>,
 }
 
@@ -63,6 +64,7 @@ impl RocketMq {
             routes: Arc::new(Routes::new(names)),
             refreshes: Mutex::default(),
             changes: watch::Sender::new(0),
+            seats: Seats::default(),
             checks: broadcast::Sender::new(256),
         }
     }
@@ -264,6 +266,10 @@ impl MessageBroker for RocketMq {
         Some(format!("%RETRY%{group}"))
     }
 
+    fn take_seat(&self, group: &str) -> Option<Seat> {
+        self.seats.take(group)
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -341,12 +347,15 @@ mod tests {
 
     use bytes::BytesMut;
     use futures_util::future::FutureExt;
+    use gray_propagation::GrayStatus;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinSet;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::consumer::fake::Case;
+    use crate::{Consumer, ConsumerError, ConsumerProperties};
 
     /// A name server and a broker in one. It knows one topic, and of others says nothing at all; nor does it
     /// say where that one is once it has fallen silent.
@@ -443,6 +452,27 @@ mod tests {
         cluster.writable(TOPIC).await.unwrap();
         until(|| cluster.routes.known(TOPIC).is_some_and(|known| known.is_fresh())).await;
         assert_eq!(server.asked.load(Ordering::Relaxed), 2);
+    }
+
+    /// Brokers list one consumer of a group for each connection: the other was taken for gone.
+    #[tokio::test]
+    async fn a_group_has_one_consumer_over_the_same_connections() {
+        let cluster = Arc::new(RocketMq::new(vec!["127.0.0.1:1".to_owned()]));
+        let case = Case::new(1);
+        let start = |group: &str| {
+            let messaging = case.messaging(|| GrayStatus::Prod);
+            let properties = ConsumerProperties { group: group.to_owned(), ..Case::properties() };
+            Consumer::start(Arc::clone(&cluster), messaging, properties, |_| async { Ok(()) })
+        };
+        let first = start("a").unwrap();
+        let error = start("a").unwrap_err();
+        assert_eq!(error, ConsumerError::Taken("a".to_owned()));
+        drop(start("b").unwrap());
+        drop(first);
+        // What it did ends with it, a little later.
+        until(|| cluster.seats.take("a").is_some()).await;
+        start("a").unwrap().stop().await;
+        start("a").unwrap().stop().await;
     }
 
     /// The heartbeats of all topics waited for the one of which no name server said where it is.

@@ -1,6 +1,7 @@
 use futures_util::future::{BoxFuture, FutureExt};
 use gray_config::nacos::{ConfigKey, Link, NacosError};
 use tokio::sync::OnceCell;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Entry, StateStore, StoreError};
 
@@ -18,6 +19,9 @@ const NONE: &str = "00000000000000000000000000000000";
 
 /// How a server begins to say that somebody else has written since.
 const NOT_SEEN: &str = "Cas publish fail";
+
+/// The longest name that Nacos has room for: the table of a group's retries may have a longer one.
+const LONGEST: usize = 255;
 
 /// The document by which a server is tried.
 const PROBE: &str = "graylane.mq-probe";
@@ -61,8 +65,8 @@ impl NacosStore {
         Ok(())
     }
 
-    fn key(&self, data_id: &str) -> ConfigKey {
-        ConfigKey { data_id: data_id.to_owned(), group: self.group.clone() }
+    fn key(&self, key: &str) -> ConfigKey {
+        ConfigKey { data_id: data_id(key), group: self.group.clone() }
     }
 
     fn failed(&self, what: &'static str, error: NacosError) -> StoreError {
@@ -120,6 +124,15 @@ impl NacosStore {
     }
 }
 
+/// The document of a key: a longer name is cut, and told apart by a hash of the whole. The index has it whole.
+fn data_id(key: &str) -> String {
+    const HASH: usize = 33;
+    match key.get(..LONGEST - HASH) {
+        Some(begin) if key.len() > LONGEST => format!("{begin}-{:032x}", xxh3_128(key.as_bytes())),
+        _ => key.to_owned(),
+    }
+}
+
 impl StateStore for NacosStore {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
         async move {
@@ -155,5 +168,21 @@ impl StateStore for NacosStore {
             Ok(keys.map(str::to_owned).collect())
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_a_name_that_nacos_has_room_for() {
+        let longest = "a".repeat(LONGEST);
+        assert_eq!(data_id(&longest), longest);
+        let [one, other] = ["b", "c"].map(|end| data_id(&(longest.clone() + end)));
+        assert_eq!((one.len(), other.len()), (LONGEST, LONGEST));
+        assert_ne!(one, other);
+        // As it was: a table that is there must be found again.
+        assert!(one.ends_with("-d27908d3b41a23da6b6c3c4528329c68"), "{one}");
     }
 }

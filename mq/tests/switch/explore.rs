@@ -31,15 +31,15 @@ impl Seen {
 }
 
 /// Explores everything that can happen, and returns how many worlds there are, and the shortest way
-/// to a wrong one.
-pub(crate) fn explore(start: World) -> (usize, Option<String>) {
+/// to a wrong one. One in so many worlds is settled, to see whether anything is lost: that takes long, and worlds
+/// are alike.
+pub(crate) fn explore(start: World, settled: u64) -> (usize, Option<String>) {
     let mut seen = Seen { hasher: BuildHasherDefault::new(), reached: HashMap::new() };
     seen.reached.insert(seen.key(&start), None);
     let mut queue = VecDeque::from([start]);
     while let Some(world) = queue.pop_front() {
         let at = seen.key(&world);
-        // Settling takes long, and worlds are alike: one in sixteen is settled.
-        let settled = || at.0.is_multiple_of(16).then(|| world.clone().settle()).flatten();
+        let settled = || at.0.is_multiple_of(settled).then(|| world.clone().settle()).flatten();
         if let Some(wrong) = world.wrong().or_else(settled) {
             return (seen.reached.len(), Some(format!("{wrong}, after {}", seen.way(at))));
         }

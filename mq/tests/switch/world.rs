@@ -24,6 +24,9 @@ pub(crate) struct World {
     pub(crate) actors: Vec<Actor>,
     /// By which sides each message was handled: base, gray.
     pub(crate) handled: Vec<[bool; 2]>,
+    /// The switches that came about, in order: from which offset on the lane had its messages, or had them no more.
+    /// Kept beside the table, since what the table says of it is what is to be checked.
+    pub(crate) switched: Vec<(u64, bool)>,
     /// What each side has durably committed.
     pub(crate) committed: [u64; 2],
     pub(crate) left: Budget,
@@ -68,7 +71,8 @@ impl World {
         let mut store = Ownership::default();
         store.add_queue(queue());
         let stale = store.clone();
-        Self { end: 0, store, stale, actors, handled: Vec::new(), committed: [0; 2], left }
+        let (handled, switched) = (Vec::new(), Vec::new());
+        Self { end: 0, store, stale, actors, handled, switched, committed: [0; 2], left }
     }
 
     /// Writes to the store, by compare-and-set: whoever has read what was there before has to read
@@ -132,7 +136,9 @@ impl World {
             Step::ReadEnd(actor) => self.read_end(actor)?,
             Step::Fence(actor) => {
                 let end = self.actors[actor].end.take()?;
+                let to = self.store.intent()?.lanes[&Lane::GRAY];
                 self.change(|table| table.fence(&[(queue(), end)].into())).ok()?;
+                self.switched.push((end, to == Owner::Lane));
             }
         }
         Some(())
@@ -296,20 +302,22 @@ impl World {
         Some(next)
     }
 
-    /// What is wrong: a message that was handled by somebody who does not own it.
+    /// What is wrong: a message that was handled by somebody who does not own it, or by both, or whose owner the
+    /// table has forgotten.
     pub(crate) fn wrong(&self) -> Option<String> {
-        let owner = |offset: usize| {
-            self.store
-                .fences()
-                .owner(&queue(), u64::try_from(offset).unwrap(), Some(Lane::GRAY))
-                .unwrap()
-        };
-        let mut messages = self.handled.iter().enumerate();
-        let (offset, by) = messages.find(|(offset, by)| match owner(*offset) {
-            Side::Base => by[1],
-            Side::Lane(_) => by[0],
-        })?;
-        Some(format!("message {offset} of {:?} was handled by {by:?}", owner(offset)))
+        self.handled.iter().enumerate().find_map(|(offset, by)| {
+            let at = u64::try_from(offset).unwrap();
+            // Each switch is about what comes after it, and the last one before a message is the one that counts.
+            let gray = self.switched.iter().rev().find(|(from, _)| *from <= at);
+            let gray = gray.is_some_and(|(_, gray)| *gray);
+            let owner = if gray { "the lane" } else { "base" };
+            if by[usize::from(!gray)] {
+                return Some(format!("message {offset} of {owner} was handled by {by:?}"));
+            }
+            let fences = self.store.fences();
+            let said = fences.owner(&queue(), at, Some(Lane::GRAY)) != Some(Side::Base);
+            (said != gray).then(|| format!("message {offset} of {owner} is said to be another's"))
+        })
     }
 
     /// Lets those that work go on until nothing is left to do, and returns what is then wrong: a

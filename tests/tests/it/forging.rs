@@ -1,5 +1,7 @@
 //! Lanes that clients forge, and lanes that instances give away, byte by byte (G6, G9).
 
+mod http2;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +13,6 @@ use gray_tests::{Echo, Gateway, Stub};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -235,7 +236,7 @@ async fn no_lane_comes_in_by_trailers_of_http2() -> anyhow::Result<()> {
     }
     let stream = TcpStream::connect(edge.gateway.addr).await?;
     let (mut client, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(trailers)];
     let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));

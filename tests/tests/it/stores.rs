@@ -33,6 +33,17 @@ async fn compares_before_it_writes(store: Arc<dyn StateStore>) -> anyhow::Result
     ensure!(second.text == "two", "{second:?}");
     let keys = store.keys("graylane.mq.").await?;
     ensure!(keys == [key] && store.keys("other").await?.is_empty(), "{keys:?}");
+    // The tables of two groups' retries, which differ where their names are longest.
+    let long = ["a", "b"]
+        .map(|end| format!("graylane.mq.{}.:rRETRY:r{}{end}", "g".repeat(119), "g".repeat(119)));
+    for key in &long {
+        ensure!(store.swap(key, None, key).await?, "not created");
+    }
+    for key in &long {
+        let entry = eventually(LIMIT, async || store.read(key).await?.context("not there")).await?;
+        ensure!(entry.text == *key, "{entry:?}");
+        ensure!(store.keys("graylane.mq.g").await?.contains(key), "not listed");
+    }
     everybody_is_heard(store).await
 }
 

@@ -161,7 +161,21 @@ async fn the_walkthrough(kind: Kind, release: Release) -> anyhow::Result<()> {
     walk.expect_once().await?;
     walk.rules("{consumeMode: AUTO}").await?;
     walk.status(&["spring-cloud-a_gray (lane gray, its consumers')"]).await?;
-    walk.expect([2, 0, 0], [0, 2, 0]).await
+    walk.expect([2, 0, 0], [0, 2, 0]).await?;
+    // Each copy's own page says what it did.
+    let handled = |group: &str, lane: &str| {
+        format!(
+            "graylane_mq_messages_total{{topic=\"TEST_MQ\",group=\"{group}\",lane=\"{lane}\",outcome=\"handled\"}}"
+        )
+    };
+    for (version, group, lane) in
+        [("V1", "spring-cloud-a", "base"), ("V2", "spring-cloud-a_gray", "gray")]
+    {
+        let counted = walk.chain.counter(("a", version), &handled(group, lane)).await?;
+        let said: usize = walk.said(version)?.iter().sum();
+        ensure!(counted > 0 && counted <= u64::try_from(said)?, "{version}: {counted} of {said}");
+    }
+    Ok(())
 }
 
 /// A server that does not compare before it writes is refused, and it is said why.

@@ -25,6 +25,8 @@ struct Handled {
     failed: bool,
     queue: String,
     offset: u64,
+    /// Where it stands in the log of its process.
+    line: usize,
 }
 
 impl Handled {
@@ -53,6 +55,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) killed: &'a str,
     /// The table, as JSON.
     pub(crate) table: &'a str,
+    /// Whether each queue was to be handled in its order.
+    pub(crate) in_order: bool,
 }
 
 /// What was found.
@@ -70,13 +74,16 @@ pub(crate) struct Findings {
     pub(crate) by_both: Vec<u64>,
     /// Handled by a group again, and no kill explains it.
     pub(crate) doubled: Vec<u64>,
+    /// Handled for the first time after one that stands behind it in its queue and lane; `None` where any order will do.
+    pub(crate) inverted: Option<Vec<u64>>,
     pub(crate) fences: u64,
 }
 
 impl Findings {
     pub(crate) fn is_clean(&self) -> bool {
         let all = [&self.lost, &self.by_others, &self.by_both, &self.doubled];
-        all.iter().all(|wrong| wrong.is_empty()) && self.produced > 0
+        let in_order = self.inverted.iter().all(Vec::is_empty);
+        all.iter().all(|wrong| wrong.is_empty()) && in_order && self.produced > 0
     }
 }
 
@@ -106,6 +113,9 @@ impl fmt::Display for Findings {
             "handled twice by its group without a kill that explains it: {}",
             few(&self.doubled)
         )?;
+        if let Some(inverted) = &self.inverted {
+            writeln!(f, "handled after one behind it in its queue and lane: {}", few(inverted))?;
+        }
         writeln!(f, "redelivered within a group, after a kill: {}", self.redelivered)
     }
 }
@@ -120,7 +130,7 @@ fn produced(text: &str) -> Option<(u64, Produced)> {
     Some((message.parse().ok()?, Produced { lane, queue, offset }))
 }
 
-fn handled(line: &str) -> Option<(u64, Handled)> {
+fn handled((number, line): (usize, &str)) -> Option<(u64, Handled)> {
     let [at, client, group, source, queue, offset, id] = fields(line)?;
     let (source, failed) = match source {
         "topic" => ("topic", false),
@@ -131,7 +141,7 @@ fn handled(line: &str) -> Option<(u64, Handled)> {
     let text = str::to_owned;
     let (at, offset) = (at.parse().ok()?, offset.parse().ok()?);
     let (client, group, queue) = (text(client), text(group), text(queue));
-    let handled = Handled { at, client, group, source, failed, queue, offset };
+    let handled = Handled { at, client, group, source, failed, queue, offset, line: number };
     Some((id.parse().ok()?, handled))
 }
 
@@ -164,14 +174,16 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
     let all: BTreeMap<u64, Produced> = evidence.produced.lines().filter_map(produced).collect();
     let kills: Vec<Killed> = evidence.killed.lines().filter_map(killed).collect();
     let mut by_id: BTreeMap<u64, Vec<Handled>> = BTreeMap::new();
-    for line in evidence.handled.lines() {
-        let (id, handled) = handled(line).with_context(|| format!("{line:?} is no line"))?;
+    for (number, line) in evidence.handled.lines().enumerate() {
+        let (id, handled) =
+            handled((number, line)).with_context(|| format!("{line:?} is no line"))?;
         by_id.entry(id).or_default().push(handled);
     }
     for by in by_id.values_mut() {
         by.sort_by_key(|handled| handled.at);
     }
     let mut found = Findings { produced: u64::try_from(all.len())?, ..Findings::default() };
+    found.inverted = evidence.in_order.then(|| inverted(&all, &by_id));
     found.fences = fences(&table);
     for (id, message) in &all {
         found.of_lane += u64::from(message.lane != "-");
@@ -191,6 +203,33 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
         }
     }
     Ok(found)
+}
+
+/// Finds messages that were handled for the first time after one that stands behind them in their queue and lane. Of
+/// two within one millisecond only those by one process have an order.
+fn inverted(all: &BTreeMap<u64, Produced>, by_id: &BTreeMap<u64, Vec<Handled>>) -> Vec<u64> {
+    let mut queues: BTreeMap<(&str, &str), Vec<(&Handled, u64)>> = BTreeMap::new();
+    for (id, message) in all {
+        let by = by_id.get(id).map_or(&[][..], Vec::as_slice);
+        if let Some(first) = by.iter().find(|it| !it.failed && it.source == "topic") {
+            queues.entry((&message.lane, &message.queue)).or_default().push((first, *id));
+        }
+    }
+    let mut wrong = Vec::new();
+    for mut first in queues.into_values() {
+        first.sort_by_key(|(handled, _)| (handled.at, &handled.client, handled.line));
+        let mut furthest: Option<&Handled> = None;
+        for (handled, id) in first {
+            let Some(before) = furthest.filter(|before| before.offset > handled.offset) else {
+                furthest = Some(handled);
+                continue;
+            };
+            if before.at < handled.at || before.client == handled.client {
+                wrong.push(id);
+            }
+        }
+    }
+    wrong
 }
 
 fn fences(table: &Value) -> u64 {
@@ -260,7 +299,7 @@ fn explains(kill: &Killed, given: &[Handled]) -> bool {
 /// Says for each message who handled it.
 pub(crate) fn who(evidence: &Evidence<'_>) -> String {
     let mut by_id: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for (id, handled) in evidence.handled.lines().filter_map(handled) {
+    for (id, handled) in evidence.handled.lines().enumerate().filter_map(handled) {
         let failed = if handled.failed { ":failed" } else { "" };
         by_id.entry(id).or_default().push(format!("{}:{}{failed}", handled.client, handled.group));
     }
@@ -285,8 +324,12 @@ mod tests {
                            202\tx\tg\ttopic\tb/0\t20\t3\n";
 
     fn check_with(handled: &str, killed: &str) -> Findings {
-        let evidence = Evidence { group: "g", produced: PRODUCED, handled, killed, table: TABLE };
-        check(&evidence).unwrap()
+        check_order(handled, killed, false)
+    }
+
+    fn check_order(handled: &str, killed: &str, in_order: bool) -> Findings {
+        let (group, produced, table) = ("g", PRODUCED, TABLE);
+        check(&Evidence { group, produced, handled, killed, table, in_order }).unwrap()
     }
 
     #[test]
@@ -324,6 +367,30 @@ mod tests {
             let found = check_with(&twice, kill);
             assert_eq!(found.is_clean(), explains, "{kill}: {found}");
         }
+    }
+
+    #[test]
+    fn what_is_handled_after_one_behind_it_is_out_of_order() {
+        let lines = |of: [(u64, &str, u64, u64); 3]| {
+            let line = |(at, who, offset, id): (u64, &str, u64, u64)| {
+                let group = if id == 2 { "g_gray" } else { "g" };
+                format!("{at}\t{who}\t{group}\ttopic\tb/0\t{offset}\t{id}\n")
+            };
+            of.map(line).concat()
+        };
+        let found = |text: &str| check_order(text, "", true).inverted.unwrap();
+        assert!(found(HANDLED).is_empty());
+        // Two and three are of one lane, one is of another.
+        assert_eq!(found(&lines([(300, "x", 9, 1), (202, "y", 10, 2), (201, "x", 20, 3)])), [2]);
+        assert!(found(&lines([(300, "x", 9, 1), (201, "y", 10, 2), (202, "x", 20, 3)])).is_empty());
+        // Nobody can tell which was first of two by different processes.
+        assert!(found(&lines([(9, "x", 9, 1), (201, "y", 10, 2), (201, "x", 20, 3)])).is_empty());
+        assert_eq!(found(&lines([(9, "x", 9, 1), (201, "x", 20, 3), (201, "x", 10, 2)])), [2]);
+        // What comes again was handled before.
+        let again = lines([(1, "x", 9, 1), (2, "y", 10, 2), (3, "x", 20, 3)]);
+        let again = format!("{again}400\tz\tg_gray\ttopic\tb/0\t10\t2\n");
+        let found = check_order(&again, "250\ty\tg_gray\ttopic\tb/0\t10\n", true);
+        assert!(found.is_clean(), "{found}");
     }
 
     /// Of what came by way of the retries any kill once excused anything.

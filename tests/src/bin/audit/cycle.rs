@@ -44,7 +44,10 @@ pub(crate) async fn run(run: Run) -> anyhow::Result<()> {
     let unique = format!("graylane-audit-{}", std::process::id());
     let logs = run.logs.clone().unwrap_or_else(|| std::env::temp_dir().join(unique));
     println!("logs in {}", logs.display());
-    let mut system = System::start(release, logs).await?;
+    let mut system = System::start(release, run.store, logs).await?;
+    if run.in_order {
+        system.more.push("--in-order".to_owned());
+    }
     let names = system.broker.names();
     let produce = Arc::new(Produce::new(&names, TOPIC, &system.logs.join("produced.tsv"))?);
     for _ in 0..2 {
@@ -127,10 +130,10 @@ async fn one(system: &mut System, cycle: u32, run: &Run, times: &mut Times) -> a
         system.restarts += 1;
     }
     if cycle == run.cycles / 2 {
-        println!("restarting the database");
-        system.database.kill();
+        println!("restarting what keeps the tables");
+        system.tables.kill();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        system.database.run()?;
+        system.tables.run().await?;
     }
     stay(system, true).await?;
     let began = Instant::now();
@@ -217,7 +220,9 @@ async fn look(system: &mut System) -> anyhow::Result<Findings> {
     let (produced, killed) = (read("produced.tsv")?, read("killed.tsv")?);
     let handled = all_handled(&system.logs)?;
     let (handled, table) = (handled.as_str(), table.as_str());
-    let evidence = Evidence { group: GROUP, produced: &produced, handled, killed: &killed, table };
+    let in_order = system.more.iter().any(|flag| flag == "--in-order");
+    let (produced, killed) = (produced.as_str(), killed.as_str());
+    let evidence = Evidence { group: GROUP, produced, handled, killed, table, in_order };
     std::fs::write(system.logs.join("who.tsv"), who(&evidence))?;
     check(&evidence)
 }
@@ -244,11 +249,12 @@ fn report(
 ) -> anyhow::Result<String> {
     let mut text = String::new();
     let (rate, seconds) = (run.rate, lasted.as_secs());
+    let (release, place) = (run.rocketmq, run.store.name());
+    let order = if run.in_order { "each queue in its order" } else { "in any order" };
     writeln!(
         text,
-        "scheme property, RocketMQ {}, tables in PostgreSQL: {cycles} times gray on and off in \
-         {seconds} s, {rate} messages asked for in a second, 4 queues, leases of 3 s",
-        run.rocketmq
+        "scheme property, RocketMQ {release}, tables in {place}, {order}: {cycles} times gray on and off in \
+         {seconds} s, {rate} messages asked for in a second, 4 queues, leases of 3 s"
     )?;
     let (kills, sleeps, failed) = (system.kills, system.sleeps, &system.failed);
     writeln!(
@@ -257,7 +263,7 @@ fn report(
     )?;
     writeln!(
         text,
-        "the broker was killed and restarted {} times, the database once",
+        "the broker was killed and restarted {} times, what keeps the tables once",
         system.restarts
     )?;
     writeln!(

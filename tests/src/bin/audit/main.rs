@@ -10,6 +10,7 @@ mod events;
 mod member;
 mod overhead;
 mod produce;
+mod store;
 mod switches;
 mod system;
 
@@ -57,6 +58,12 @@ struct Run {
     /// How often the broker is killed and restarted.
     #[arg(long, default_value_t = 2)]
     restarts: u32,
+    /// Where the tables are.
+    #[arg(long, value_enum, default_value_t)]
+    store: store::Place,
+    /// Whether the messages of a queue are handled one after the other, in their order.
+    #[arg(long)]
+    in_order: bool,
     /// Which RocketMQ it runs on, 4 or 5.
     #[arg(long, default_value_t = 5)]
     rocketmq: u8,

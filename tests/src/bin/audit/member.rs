@@ -1,18 +1,20 @@
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use gray_config::{HumanDuration, live};
 use gray_mq::rocketmq::RocketMq;
 use gray_mq::{
-    Consumer, ConsumerProperties, Delivery, HandlerError, MessageSettings, Messaging, OwnStatus,
-    Settings, SqlStore,
+    Consumer, ConsumerProperties, Delivery, HandlerError, MessageSettings, Messaging, Order,
+    OwnStatus, Settings,
 };
 use gray_propagation::{GrayStatus, Lane, MessageCarrier};
 
+use crate::store::open;
 use crate::system::LEASE;
 
 /// A consumer of its own process.
@@ -21,7 +23,7 @@ pub(crate) struct Member {
     /// The name server.
     #[arg(long)]
     names: String,
-    /// The database with the tables.
+    /// Where the tables are.
     #[arg(long)]
     store: String,
     #[arg(long)]
@@ -40,6 +42,9 @@ pub(crate) struct Member {
     /// How long it may be missed before it is gone.
     #[arg(long)]
     lease: Option<HumanDuration>,
+    /// Whether the messages of a queue are handled in their order.
+    #[arg(long)]
+    in_order: bool,
     /// How often it reads the table.
     #[arg(long, default_value = "200ms")]
     poll: HumanDuration,
@@ -60,7 +65,7 @@ impl Member {
             own: OwnStatus::by(move || own),
             settings,
             carrier: MessageCarrier::default(),
-            store: Arc::new(SqlStore::open(&self.store)?),
+            store: open(&self.store).await?,
         };
         let properties = ConsumerProperties {
             group: self.group,
@@ -69,13 +74,20 @@ impl Member {
             poll: self.poll.0,
             lease: self.lease.map_or(LEASE, |lease| lease.0),
             drain: Duration::from_secs(20),
+            order: if self.in_order { Order::Queue } else { Order::default() },
             ..ConsumerProperties::default()
         };
         let log = Arc::new(Log::open(&self.log, self.client)?);
         let broker = Arc::new(RocketMq::new(vec![self.names]));
         let handler = move |delivery| {
             let log = Arc::clone(&log);
-            async move { handle(&log, &delivery) }
+            async move {
+                if self.in_order {
+                    handle_in_order(&log, &delivery)
+                } else {
+                    handle(&log, &delivery)
+                }
+            }
         };
         let consumer = Consumer::start(broker, messaging, properties, handler)?;
         let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -90,11 +102,14 @@ impl Member {
 struct Log {
     file: File,
     client: String,
+    /// What has failed here before.
+    failed: Mutex<HashSet<u64>>,
 }
 
 impl Log {
     fn open(path: &Path, client: String) -> std::io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)?, client })
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { file, client, failed: Mutex::default() })
     }
 
     fn write(&self, delivery: &Delivery, fails: bool) -> std::io::Result<()> {
@@ -120,4 +135,14 @@ fn handle(log: &Log, delivery: &Delivery) -> Result<(), HandlerError> {
     let fails = fails && delivery.message.attempts == 0;
     log.write(delivery, fails)?;
     if fails { Err("it comes again".into()) } else { Ok(()) }
+}
+
+/// One message in five hundred fails at first, and is tried again while all behind it wait.
+fn handle_in_order(log: &Log, delivery: &Delivery) -> Result<(), HandlerError> {
+    let text = String::from_utf8_lossy(&delivery.message.body);
+    let id: u64 = text.split(' ').next().unwrap_or_default().parse()?;
+    let fails =
+        id % 500 == 1 && log.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    log.write(delivery, fails)?;
+    if fails { Err("once more".into()) } else { Ok(()) }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::cycle::spread;
 use crate::events::now;
 use crate::produce::Produce;
+use crate::store::Place;
 use crate::system::{GROUP, PATIENCE, System, TOPIC};
 
 /// Messages in a second, half of them in the lane: so few that nothing waits, and as the audit has them.
@@ -80,7 +81,8 @@ impl Switches {
 
 async fn measure(rate: u64, turns: u32) -> anyhow::Result<Times> {
     let logs = std::env::temp_dir().join(format!("graylane-switches-{}", std::process::id()));
-    let mut system = System::start(Release::Five, logs.join(rate.to_string())).await?;
+    let mut system =
+        System::start(Release::Five, Place::Postgres, logs.join(rate.to_string())).await?;
     system.more = USUAL.map(str::to_owned).to_vec();
     let (names, log) = (system.broker.names(), system.logs.join("produced.tsv"));
     let produce = Arc::new(Produce::new(&names, TOPIC, &log)?);

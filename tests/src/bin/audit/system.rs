@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use gray_mq::rocketmq::RocketMq as Cluster;
-use gray_mq::{MessageBroker, SqlStore, StateStore};
-use gray_tests::{Database, Process, Release, RocketMq, Sql, eventually};
+use gray_mq::{MessageBroker, StateStore};
+use gray_tests::{Process, Release, RocketMq, eventually};
 use serde_json::Value;
 
 use crate::events::{Durable, Events};
+use crate::store::{Place, Server, open};
 
 pub(crate) const TOPIC: &str = "audit";
 pub(crate) const GROUP: &str = "audit-svc";
@@ -25,9 +26,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Real servers, the processes that consume, and the logs.
 pub(crate) struct System {
     pub(crate) broker: RocketMq,
-    pub(crate) database: Database,
+    pub(crate) tables: Server,
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) store: Arc<SqlStore>,
+    pub(crate) store: Arc<dyn StateStore>,
     pub(crate) logs: PathBuf,
     pub(crate) events: Events,
     pub(crate) members: BTreeMap<String, Running>,
@@ -53,11 +54,15 @@ pub(crate) struct Running {
 }
 
 impl System {
-    pub(crate) async fn start(release: Release, logs: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        release: Release,
+        place: Place,
+        logs: PathBuf,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&logs)?;
         let broker = RocketMq::start(release)?;
-        let database = Database::start(Sql::Postgres)?;
-        let store = Arc::new(SqlStore::open(&database.url())?);
+        let tables = Server::start(place).await?;
+        let store = open(&tables.url()).await?;
         let cluster = Arc::new(Cluster::new(vec![broker.names()]));
         eventually(PATIENCE, async || {
             ensure!(!cluster.route("TBW102").await?.brokers.is_empty(), "no broker");
@@ -70,7 +75,7 @@ impl System {
         let events = Events::create(&logs.join("killed.tsv"))?;
         Ok(Self {
             broker,
-            database,
+            tables,
             cluster,
             store,
             logs,
@@ -93,7 +98,7 @@ impl System {
         let client = format!("{side}-{}", self.started);
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["member", "--group", GROUP, "--topic", TOPIC, "--client", &client]);
-        command.args(["--names", &self.broker.names(), "--store", &self.database.url()]);
+        command.args(["--names", &self.broker.names(), "--store", &self.tables.url()]);
         command.arg("--log").arg(self.logs.join(format!("handled-{client}.tsv")));
         if gray {
             command.arg("--gray");

@@ -98,7 +98,16 @@ mod on_nacos {
     use super::*;
 
     #[tokio::test]
+    async fn a_lost_context_is_counted() -> anyhow::Result<()> {
+        super::a_lost_context_is_counted(Kind::Java).await
+    }
+
+    #[tokio::test]
     async fn jobs_stay_in_the_lane_of_their_copy() -> anyhow::Result<()> {
         super::jobs_stay_in_the_lane_of_their_copy(Kind::Java).await
+    }
+    #[tokio::test]
+    async fn every_service_works_of_its_own_accord() -> anyhow::Result<()> {
+        super::every_service_works_of_its_own_accord(Kind::Java).await
     }
 }
