@@ -1,6 +1,7 @@
 //! Messages on Apache's own brokers: who handles what, in each mode and while lanes come and go.
 
 mod filters;
+mod names;
 mod switching;
 mod system;
 

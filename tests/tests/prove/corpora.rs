@@ -232,8 +232,14 @@ fn standalone() -> anyhow::Result<tempfile::TempDir> {
     std::fs::write(
         folder.path().join("graylane.yaml"),
         "listeners: [{address: '127.0.0.1:0'}]\nroutes: [{service: app}]\n\
-         rules: {files: [rules.yaml]}\n",
+         discovery: {files: [registry.yaml]}\nrules: {files: [rules.yaml]}\n",
     )?;
+    let instance = |port, version| {
+        format!("  - {{address: '127.0.0.1:{port}', metadata: {{version: {version}}}}}\n")
+    };
+    // Nothing that a lane lacks is to be warned of.
+    let registry = format!("services:\n  app:\n{}{}", instance(8001, "V1"), instance(8002, "V2"));
+    std::fs::write(folder.path().join("registry.yaml"), registry)?;
     Ok(folder)
 }
 

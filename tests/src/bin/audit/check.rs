@@ -7,6 +7,8 @@ use std::fmt::{self, Write as _};
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::produce::is_of_lane;
+
 /// A message that a broker acknowledged.
 struct Produced {
     lane: String,
@@ -168,6 +170,17 @@ fn is_lanes(table: &Value, queue: &str, offset: u64) -> anyhow::Result<bool> {
     Ok(owner == "lane")
 }
 
+/// The group that a message belongs to.
+fn owner(
+    group: &str,
+    table: &Value,
+    of_lane: bool,
+    (queue, offset): (&str, u64),
+) -> anyhow::Result<String> {
+    let own = of_lane && is_lanes(table, queue, offset)?;
+    Ok(if own { format!("{group}_gray") } else { group.to_owned() })
+}
+
 /// Holds the logs against each other.
 pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
     let table: Value = serde_json::from_str(evidence.table).context("the table")?;
@@ -187,9 +200,8 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
     found.fences = fences(&table);
     for (id, message) in &all {
         found.of_lane += u64::from(message.lane != "-");
-        let own = message.lane != "-" && is_lanes(&table, &message.queue, message.offset)?;
-        let owner =
-            if own { format!("{}_gray", evidence.group) } else { evidence.group.to_owned() };
+        let of_lane = message.lane != "-";
+        let owner = owner(evidence.group, &table, of_lane, (&message.queue, message.offset))?;
         let by = by_id.get(id).map_or(&[][..], Vec::as_slice);
         found.take(*id, &owner, by, &kills);
     }
@@ -200,6 +212,12 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
         let offsets: BTreeSet<_> = first.map(|handled| handled.offset).collect();
         if groups.len() > 1 && offsets.len() <= 1 {
             found.by_both.push(*id);
+        }
+        for handled in by.iter().filter(|handled| handled.source == "topic") {
+            let place = (handled.queue.as_str(), handled.offset);
+            if owner(evidence.group, &table, is_of_lane(*id), place)? != handled.group {
+                found.by_others.push(*id);
+            }
         }
     }
     Ok(found)
@@ -347,6 +365,19 @@ mod tests {
         let both = format!("{HANDLED}303\tx\tg\ttopic\tb/0\t10\t2\n");
         let found = check_with(&both, "");
         assert_eq!((found.by_both, found.by_others), (vec![2], vec![2]));
+    }
+
+    /// Of what was stored though its producer was not told, only that both had it was once seen.
+    #[test]
+    fn what_was_not_acknowledged_is_its_owners_too() {
+        for (line, by_others) in [
+            ("300\ty\tg_gray\ttopic\tb/0\t11\t5\n", vec![]),
+            ("300\ty\tg\ttopic\tb/0\t11\t5\n", vec![5]),
+            ("300\ty\tg\ttopic\tb/0\t21\t5\n", vec![]),
+            ("300\ty\tg_gray\ttopic\tb/0\t11\t4\n", vec![4]),
+        ] {
+            assert_eq!(check_with(&format!("{HANDLED}{line}"), "").by_others, by_others, "{line}");
+        }
     }
 
     #[test]

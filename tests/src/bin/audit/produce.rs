@@ -30,6 +30,11 @@ pub(crate) fn messaging(application: &str) -> Messaging {
     }
 }
 
+/// Whether a message is produced in the lane.
+pub(crate) const fn is_of_lane(id: u64) -> bool {
+    !id.is_multiple_of(2)
+}
+
 /// Produces messages in both lanes at a rate, and logs those that the broker has acknowledged.
 pub(crate) struct Produce {
     producer: Producer<RocketMq>,
@@ -71,8 +76,7 @@ impl Produce {
     }
 
     async fn send(&self, id: u64) {
-        let lane =
-            if id.is_multiple_of(2) { GrayStatus::Prod } else { GrayStatus::Gray(Lane::GRAY) };
+        let lane = if is_of_lane(id) { GrayStatus::Gray(Lane::GRAY) } else { GrayStatus::Prod };
         // Not in step with the lanes.
         let fails = if id % 10 < 2 && id % 20 < 10 { " !" } else { " ." };
         let message = Message::new(self.topic.as_str(), format!("{id}{fails}"));

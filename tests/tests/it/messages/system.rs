@@ -105,7 +105,7 @@ impl System {
         more: ConsumerProperties,
     ) -> anyhow::Result<Consumer> {
         let properties = ConsumerProperties {
-            group: GROUP.to_owned(),
+            group: if more.group.is_empty() { GROUP.to_owned() } else { more.group.clone() },
             client: Some(name.to_owned()),
             topics: vec![TOPIC.to_owned()],
             poll: Duration::from_millis(200),
@@ -287,8 +287,19 @@ impl System {
 
     /// Waits until the lane is open, or not.
     pub(super) async fn is_open_to(&self, lane: Lane, open: bool) -> anyhow::Result<()> {
+        self.is_open_of(GROUP, lane, open).await
+    }
+
+    /// Waits until the lane of a group is open, or not.
+    pub(super) async fn is_open_of(
+        &self,
+        group: &str,
+        lane: Lane,
+        open: bool,
+    ) -> anyhow::Result<()> {
+        let ledger = Ledger::new(Arc::clone(&self.store) as _, group, TOPIC);
         eventually(PATIENCE, async || {
-            let table = self.ledger().read().await?;
+            let table = ledger.read().await?;
             ensure!(table.is_open(lane) == open && table.intent().is_none(), "{table:?}");
             ensure!(!table.members().is_empty(), "nobody is there");
             Ok(())
