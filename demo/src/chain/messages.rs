@@ -17,7 +17,9 @@ const GROUP: &str = "spring-cloud-a";
 /// The brokers that the chain sends its messages over, and where it is kept whose they are.
 #[derive(Clone, Debug)]
 pub struct Messages {
-    /// The brokers.
+    /// The name servers.
+    names: Vec<String>,
+    /// The brokers, as those who produce share them.
     pub broker: Arc<RocketMq>,
     /// The state store.
     pub store: Arc<dyn StateStore>,
@@ -31,7 +33,8 @@ impl Messages {
     /// Messages over the brokers of these name servers.
     pub fn new(names: Vec<String>, store: Arc<dyn StateStore>) -> Self {
         let ConsumerProperties { poll, lease, .. } = ConsumerProperties::default();
-        Self { broker: Arc::new(RocketMq::new(names)), store, poll, lease }
+        let broker = Arc::new(RocketMq::new(names.clone()));
+        Self { names, broker, store, poll, lease }
     }
 
     /// Makes C produce a message on each call.
@@ -54,7 +57,8 @@ impl Messages {
             lease: self.lease,
             ..ConsumerProperties::default()
         };
-        let broker = Arc::clone(&self.broker);
+        // In a demo several copies of A are in one process; of a group one may consume over the same connections.
+        let broker = Arc::new(RocketMq::new(self.names.clone()));
         Consumer::start(broker, messaging, properties, move |delivery| {
             let link = link.clone();
             async move {
